@@ -1,0 +1,36 @@
+"""Latent diffusion bridges for musical timbre transfer.
+
+Names load lazily: ``import audio_diffusion_pytorch`` imports no torch, so that ``--help`` of a command is quick.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Bridge": "bridge",
+    "Codec": "codec",
+    "EncodecCodec": "codec",
+    "MelCodec": "codec",
+    "load_codec": "codec",
+    "Denoiser": "denoiser",
+    "KDistribution": "denoiser",
+    "LogNormalDistribution": "denoiser",
+    "UniformDistribution": "denoiser",
+    "InputError": "errors",
+    "InstrumentModel": "instrument",
+    "load_instrument": "instrument",
+    "pitch_metrics": "metrics",
+    "UNet1d": "unet",
+}
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

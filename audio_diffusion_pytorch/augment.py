@@ -1,0 +1,79 @@
+"""Makes one recording sound like another take of it: other level, tuning, tone, room and noise floor.
+
+Models that only ever heard clean renders turn the noise floor of a real recording into broadband noise.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RecordingAugment:
+    """Each change is made with `probability`; ranges are half-widths or [low, high].
+
+    Args:
+        level_db: gain, +- dB.
+        tuning_cents: playback speed and with it pitch, +- cents.
+        tone_db: gain of each of `tone_points` points of a smooth equaliser curve over log frequency, +- dB.
+        room_seconds: [low, high] reverberation time; the room is exponentially decaying noise.
+        room_level: [low, high] amplitude of the room's sound against the direct sound.
+        noise_db: [low, high] RMS of the noise floor against the recording's peak, in dB; its slope is drawn too.
+    """
+
+    probability: float = 0.5
+    level_db: float = 9.0
+    tuning_cents: float = 25.0
+    tone_db: float = 6.0
+    tone_points: int = 6
+    room_seconds: tuple[float, float] = (0.1, 0.8)
+    room_level: tuple[float, float] = (0.05, 0.5)
+    noise_db: tuple[float, float] = (-80.0, -45.0)
+
+    def margin(self, length: int) -> int:
+        """Samples needed beyond `length`, because a sharper tuning plays faster."""
+        return int(np.ceil(length * (2 ** (self.tuning_cents / 1200) - 1))) + 1
+
+    def __call__(self, wav: np.ndarray, length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+        """wav [C, at least length + margin(length)] -> [C, length], all randomness from `rng`."""
+        chosen = rng.random(5) < self.probability
+        speed = 2 ** (rng.uniform(-1, 1) * self.tuning_cents / 1200) if chosen[0] else 1.0
+        frames = round(length * speed)
+        peak = max(float(np.abs(wav).max()), 1e-6)
+
+        # One pass through the frequency domain; its wrap-around only matters within a room's tail of the edges.
+        spectrum = np.fft.rfft(wav[:, :frames].astype(np.float32))
+        frequencies = np.fft.rfftfreq(frames, 1 / sample_rate)
+        if chosen[1]:
+            spectrum = spectrum * self._tone(frequencies, rng)
+        if chosen[2]:
+            spectrum = spectrum * self._room(frames, sample_rate, rng)
+        gain = 10 ** (rng.uniform(-1, 1) * self.level_db / 20) if chosen[3] else 1.0
+        # A transform of another length is exact band-limited resampling: frames -> length samples.
+        bins = length // 2 + 1
+        spectrum = spectrum[:, :bins] if len(frequencies) >= bins else np.pad(spectrum, ((0, 0), (0, bins - len(frequencies))))
+        if chosen[4]:
+            level = peak * 10 ** (rng.uniform(*self.noise_db) / 20)
+            spectrum = spectrum + self._noise(wav.shape[0], bins, frames, level, rng)
+        out = np.fft.irfft(spectrum, n=length) * (length / frames * gain)
+        return (out / max(1.0, float(np.abs(out).max()))).astype(np.float32)  # never clips
+
+    def _tone(self, frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        points = np.geomspace(60, 12000, self.tone_points)
+        gains = rng.uniform(-self.tone_db, self.tone_db, self.tone_points)
+        return 10 ** (np.interp(np.log(np.maximum(frequencies, 20)), np.log(points), gains) / 20)
+
+    def _room(self, frames: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+        decay = rng.uniform(*self.room_seconds)
+        tail = min(int(decay * sample_rate), frames)
+        time = np.arange(tail) / sample_rate
+        response = rng.standard_normal(tail) * 10 ** (-3 * time / decay)  # -60 dB after `decay` seconds
+        response *= rng.uniform(*self.room_level) / np.sqrt((response**2).sum())
+        response[0] += 1.0
+        return np.fft.rfft(response, n=frames).astype(np.complex64)
+
+    def _noise(self, channels: int, bins: int, frames: int, level: float, rng: np.random.Generator) -> np.ndarray:
+        shape = np.maximum(np.arange(bins), 1.0) ** (-rng.uniform(0.0, 1.0))  # white to pink-and-darker
+        shape *= level / np.sqrt((shape**2).mean())
+        noise = rng.standard_normal((channels, bins, 2), dtype=np.float32).view(np.complex64)[..., 0]
+        return noise * (shape * np.sqrt(frames / 2)).astype(np.float32)

@@ -1,0 +1,54 @@
+"""Samples on TensorBoard: audio and mel pictures at several step counts."""
+
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+import torch
+
+from audio_diffusion_pytorch.plots import mel_spectrogram_db
+from audio_diffusion_pytorch.sampling import SOLVERS, karras_schedule
+
+
+class SampleLogger(pl.Callback):
+    """After validation, draws samples from noise with the averaged weights.
+
+    Args:
+        num_items: samples for each step count.
+        sampling_steps: points of the schedule.
+        length: samples of audio.
+        every_n_validations: 1 is after each.
+        solver: name in `sampling.SOLVERS`.
+    """
+
+    def __init__(
+        self,
+        num_items: int = 1,
+        sampling_steps: Sequence[int] = (3, 5, 10, 25, 50, 100),
+        length: int = 409600,
+        every_n_validations: int = 1,
+        solver: str = "heun",
+    ):
+        self.num_items, self.sampling_steps, self.length = num_items, sampling_steps, length
+        self.every_n_validations, self.solve, self.validations = every_n_validations, SOLVERS[solver], 0
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.validations += 1
+        writers = [logger.experiment for logger in trainer.loggers if hasattr(logger.experiment, "add_audio")]
+        if not writers or trainer.sanity_checking or self.validations % self.every_n_validations:
+            return
+        instrument, spec = module.instrument().eval(), module.spec
+        factor = instrument.denoiser.net.downsample_factor
+        frames = -(-module.codec.num_frames(self.length) // factor) * factor
+        generator = torch.Generator().manual_seed(0)  # the same noise each time, so that progress can be heard
+        noise = torch.randn(self.num_items, len(module.mean), frames, generator=generator).to(module.device)
+        for steps in self.sampling_steps:
+            sigmas = karras_schedule(spec.sigma_min, spec.sigma_max, spec.rho, steps)
+            latents = instrument.denormalise(self.solve(instrument.denoiser, noise * spec.sigma_max, sigmas))
+            wavs = module.codec.decode(latents, self.length).float().cpu().clamp(-1, 1)
+            for index, wav in enumerate(wavs):
+                tag, rate = f"samples/{steps:03d}_steps/{index}", module.codec.sample_rate
+                picture = (mel_spectrogram_db(wav[0], rate)[::-1] + 90) / 80
+                for writer in writers:
+                    writer.add_audio(tag, wav, trainer.global_step, rate)
+                    writer.add_image(tag, picture.clip(0, 1).copy(), trainer.global_step, dataformats="HW")

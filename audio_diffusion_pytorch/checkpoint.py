@@ -1,0 +1,52 @@
+"""Safe loads of checkpoints and tensors: no code in a file is run."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from audio_diffusion_pytorch.errors import InputError
+
+
+def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint without running any code in it.
+
+    Raises:
+        InputError: it is missing, damaged, or holds anything but tensors and plain containers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no such checkpoint: {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # the archive's own checksums
+        if damaged is not None:
+            raise InputError(f"checkpoint {path} is damaged ({damaged}); use another one")
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except (zipfile.BadZipFile, EOFError, RuntimeError, OSError) as error:
+        raise InputError(f"checkpoint {path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+    except pickle.UnpicklingError as error:
+        raise InputError(f"checkpoint {path} holds Python objects, which are not loaded for safety") from error
+    if not isinstance(content, dict):
+        raise InputError(f"checkpoint {path} holds a {type(content).__name__}, not a checkpoint's dictionary")
+    return content
+
+
+def load_tensor(path: str | Path) -> Tensor:
+    """Read a file that holds one tensor.
+
+    Raises:
+        InputError: it is missing, damaged, or holds something else.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"no such file of statistics: {path}")
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise InputError(f"cannot read {path} as a tensor: {str(error).splitlines()[0]}") from error
+    if not isinstance(value, Tensor):
+        raise InputError(f"{path} holds a {type(value).__name__}, not a tensor")
+    return value.float()

@@ -1,0 +1,216 @@
+"""Codecs: wav [B, 1, T] <-> latents [B, D, L]. EnCodec 24 kHz, and the small mel codec that ships.
+
+Frame rate and hop come from the codec; nothing else configures them.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audio_diffusion_pytorch.errors import InputError, replacing
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+class Codec(nn.Module):
+    """What every codec offers. Lengths come back exactly as they went in."""
+
+    name: str
+    sample_rate: int
+    hop_length: int
+    latent_channels: int
+
+    def encode(self, wav: Tensor) -> Tensor:
+        """wav [B, 1, T] in [-1, 1] -> latents [B, D, ceil(T / hop_length)]."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
+        """latents [B, D, L] -> wav [B, 1, T], T = `length` samples (None: L * hop_length)."""
+        raise NotImplementedError
+
+    def num_frames(self, length: int) -> int:
+        """Latent frames of `length` samples."""
+        return math.ceil(length / self.hop_length)
+
+    def freeze(self) -> "Codec":
+        return self.eval().requires_grad_(False)
+
+    def _pad(self, wav: Tensor) -> Tensor:
+        if wav.dim() != 3 or wav.shape[1] != 1 or wav.shape[2] == 0:
+            raise ValueError(f"a codec takes wav [B, 1, T] with T > 0, not {list(wav.shape)}")
+        return F.pad(wav, (0, -wav.shape[-1] % self.hop_length))
+
+
+class MelCodec(Codec):
+    """Log-mel spectrogram, turned back into sound by a Vocos network (Siuzdak 2023, arXiv 2306.00814).
+
+    Latents are ln(mel + floor): a full-scale sine peaks near 0, silence is ln(floor) = -9.2, that is -80 dB.
+
+    Args:
+        n_fft: analysis window in samples.
+        synthesis_n_fft: window of the decoder's inverse STFT in samples.
+        floor: added to the mel amplitudes; what lies below it is not kept.
+        f_min: lower edge of the lowest band in Hz.
+    """
+
+    # The head clips magnitudes at 100, a full-scale sine has synthesis_n_fft / 4: keep it well under the clip.
+    _HEAD_GAIN = 8.0
+
+    def __init__(
+        self,
+        sample_rate: int = 24000,
+        hop_length: int = 320,
+        n_mels: int = 128,
+        n_fft: int = 2048,
+        synthesis_n_fft: int = 1280,
+        f_min: float = 20.0,
+        floor: float = 1e-4,
+        dim: int = 256,
+        intermediate_dim: int = 720,
+        num_layers: int = 5,
+        name: str = "small",
+    ):
+        super().__init__()
+        from vocos.heads import ISTFTHead
+        from vocos.models import VocosBackbone
+
+        self.config = {
+            key: value for key, value in locals().items() if key not in ("self", "__class__", "ISTFTHead", "VocosBackbone")
+        }
+        self.name, self.sample_rate, self.hop_length, self.latent_channels = name, sample_rate, hop_length, n_mels
+        self.mel = LogMel(sample_rate, n_fft, hop_length, n_mels, f_min, floor)
+        self.backbone = VocosBackbone(n_mels, dim, intermediate_dim, num_layers)
+        self.head = ISTFTHead(dim, synthesis_n_fft, hop_length, padding="same")
+
+    def encode(self, wav: Tensor) -> Tensor:
+        return self.mel(self._pad(wav).squeeze(1))
+
+    def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
+        # Centred, so that the first convolution sees values of order one.
+        hidden = self.backbone((latents + 5.0) / 2.5)
+        with torch.autocast(latents.device.type, enabled=False):  # the inverse FFT knows float32 only
+            wav = self.head(hidden.float()) * self._HEAD_GAIN
+        return wav[:, None, :length]
+
+    def save(self, path: str | Path, metadata: dict[str, str] | None = None) -> None:
+        """Write the network in half precision as .safetensors, with its configuration in the metadata."""
+        import json
+
+        from safetensors.torch import save_file
+
+        tensors = {key: value.half().contiguous().cpu() for key, value in self.state_dict().items()}
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, {"codec": json.dumps(self.config), **(metadata or {})})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "MelCodec":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is missing, damaged or holds no mel codec.
+        """
+        import json
+
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"no such codec file: {path}")
+        try:
+            with safe_open(path, "pt") as file:
+                config = json.loads((file.metadata() or {})["codec"])
+                codec = cls(**config)
+                codec.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})  # noqa: SIM118
+        except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+            raise InputError(f"cannot read {path} as a mel codec: {error}") from error
+        return codec
+
+
+class LogMel(nn.Module):
+    """wav [B, T] -> ln(mel + floor) [B, n_mels, T / hop_length]; T a multiple of hop_length.
+
+    Amplitudes are scaled so that a full-scale sine has a spectral peak of 1.
+    """
+
+    def __init__(self, sample_rate: int, n_fft: int, hop_length: int, n_mels: int, f_min: float, floor: float):
+        super().__init__()
+        from torchaudio.functional import melscale_fbanks
+
+        self.n_fft, self.hop_length, self.floor = n_fft, hop_length, floor
+        window = torch.hann_window(n_fft)
+        filters = melscale_fbanks(n_fft // 2 + 1, f_min, sample_rate / 2, n_mels, sample_rate)
+        self.register_buffer("window", window / window.sum() * 2, persistent=False)
+        self.register_buffer("filters", filters.T.contiguous(), persistent=False)
+
+    def forward(self, wav: Tensor) -> Tensor:
+        with torch.autocast(wav.device.type, enabled=False):
+            # Frame i is centred on hop i's middle, so that L = T / hop and decoding needs no shift.
+            wav = F.pad(wav.float(), ((self.n_fft - self.hop_length) // 2,) * 2)
+            spectrum = torch.stft(
+                wav, self.n_fft, self.hop_length, window=self.window, center=False, return_complex=True
+            )
+            return torch.log(self.filters @ spectrum.abs() + self.floor)
+
+
+class EncodecCodec(Codec):
+    """The continuous latents of EnCodec 24 kHz (Defossez et al. 2022), before quantisation: 128 channels, 75 frames/s.
+
+    Args:
+        weights: None for the pretrained weights, "random" for an untrained network (tests and dry runs).
+        repository: a folder with the `encodec` package's weight file; None: its own download.
+        config: sizes of a smaller network (tests): `n_filters`, `dimension`, `lstm`.
+    """
+
+    name = "encodec"
+
+    def __init__(self, weights: str | None = None, repository: str | None = None, config: dict | None = None):
+        super().__init__()
+        from encodec.modules import SEANetDecoder, SEANetEncoder
+
+        if weights not in (None, "random"):
+            raise InputError(f'codec.weights must be null or "random", not {weights!r}')
+        self.sample_rate = 24000
+        settings = {"norm": "weight_norm", "causal": True, "n_filters": 32, "dimension": 128, **(config or {})}
+        if weights == "random":
+            self.encoder, self.decoder = SEANetEncoder(**settings), SEANetDecoder(**settings)
+        else:
+            self.encoder, self.decoder = _pretrained_encodec(repository)
+        self.hop_length = int(self.encoder.hop_length)
+        self.latent_channels = self.encoder.dimension
+
+    def encode(self, wav: Tensor) -> Tensor:
+        return self.encoder(self._pad(wav))
+
+    def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
+        return self.decoder(latents)[..., :length]
+
+
+def _pretrained_encodec(repository: str | None) -> tuple[nn.Module, nn.Module]:
+    from encodec import EncodecModel
+
+    file_name = "encodec_24khz-d7cc33bc.th"
+    if repository is not None and not (Path(repository) / file_name).is_file():
+        raise InputError(f"no EnCodec weights in {repository}: the file {file_name} belongs there")
+    try:
+        model = EncodecModel.encodec_model_24khz(repository=Path(repository) if repository else None)
+    except (OSError, RuntimeError, AssertionError, EOFError) as error:
+        folder = repository or Path(torch.hub.get_dir()) / "checkpoints"
+        raise InputError(
+            f"no EnCodec weights ({error}). Put {file_name} into {folder}, or name its folder with "
+            "codec.repository=FOLDER; to go on without it use the small codec (an experiment ending in _small)"
+        ) from error
+    return model.encoder, model.decoder
+
+
+def load_codec(name: str | Path = "small", **kwargs) -> Codec:
+    """A frozen codec by name (`small`, `encodec`) or by the path of a mel codec's .safetensors file."""
+    if str(name) == "small":
+        return MelCodec.load(ASSETS / "codec_small.safetensors").freeze()
+    if str(name) == "encodec":
+        return EncodecCodec(**kwargs).freeze()
+    if Path(name).suffix == ".safetensors":
+        return MelCodec.load(name).freeze()
+    raise InputError(f"no codec named {name!r}: use small, encodec or the path of a codec's .safetensors file")

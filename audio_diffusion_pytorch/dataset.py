@@ -1,0 +1,178 @@
+"""Files of one instrument -> crops [1, T], all randomness keyed by (seed, epoch, index)."""
+
+import hashlib
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from audio_data_pytorch import WAVDataset
+from torch import Tensor
+from tqdm import tqdm
+
+from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.augment import RecordingAugment
+from audio_diffusion_pytorch.errors import InputError
+
+# The thirteen instruments of CocoChorales. The longest match wins: "bass" takes neither "bassoon" nor "double bass".
+INSTRUMENTS = (
+    *("violin", "viola", "cello", "double bass", "flute", "oboe", "clarinet", "bassoon"),
+    *("saxophone", "trumpet", "horn", "trombone", "tuba"),
+)
+_OTHER_NAMES = ("bass", "piano", "guitar", "harp", "organ", "voice", "bass clarinet", "english horn", "french horn")
+_SILENT_DRAWS = 8  # crops tried in one file before another is taken
+_FILE_DRAWS = 32
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\s_\-]+", "", text.lower())
+
+
+def instrument_of(path: str | Path, names: Sequence[str] = ()) -> str | None:
+    """The instrument named anywhere in the file's name (case, `_`, `-` and spaces alike); the longest match wins."""
+    stem = _plain(Path(path).stem)
+    found = [name for name in {*INSTRUMENTS, *_OTHER_NAMES, *names} if _plain(name) in stem]
+    return max(found, key=lambda name: (len(_plain(name)), name), default=None)
+
+
+def find_files(path: str | Path | Sequence, instruments: Sequence[str] | None, recursive: bool = True) -> list[Path]:
+    """Audio files under the folder(s) `path`, sorted; only those of `instruments` (None: all).
+
+    Raises:
+        InputError: a folder is missing, or nothing is left; the message names the instruments that are there.
+    """
+    folders = [Path(p) for p in (path if isinstance(path, Sequence) and not isinstance(path, str) else [path])]
+    found = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"no such data set folder: {folder}; give one with dataset_path=FOLDER")
+        entries = folder.rglob("*") if recursive else folder.glob("*")
+        found += [f for f in entries if f.suffix.lower() in audio.EXTENSIONS and f.is_file() and f.name[0] != "."]
+    where = ", ".join(map(str, folders))
+    if not found:
+        raise InputError(f"no audio ({', '.join(audio.EXTENSIONS)}) in {where}")
+    if instruments:
+        wanted = {_plain(name) for name in instruments}
+        there = Counter(instrument_of(f, instruments) or "no known instrument" for f in found)
+        found = [f for f in found if _plain(instrument_of(f, instruments) or "") in wanted]
+        if not found:
+            listing = ", ".join(f"{name} ({count})" for name, count in sorted(there.items()))
+            raise InputError(
+                f"no file of {', '.join(instruments)} in {where}: an instrument's name must be in the file's name. "
+                f"Files there: {listing}"
+            )
+    return sorted(found)
+
+
+class InstrumentDataset(WAVDataset):
+    """Random crops of recordings.
+
+    Args:
+        path: folder or folders.
+        instruments: names looked for in the file names; None takes every file.
+        sample_rate: rate of the crops in Hz; other files are resampled.
+        length: samples of a crop; shorter files are padded with zeros at the end.
+        channels: 1 averages the channels; 0 keeps them.
+        transforms: called with each crop [C, T], as in `audio_data_pytorch`.
+        augment: see `RecordingAugment`; None leaves the recordings as they are.
+        crops_per_file: items of one epoch that come from one file.
+        silence_db: crops whose peak lies below this are redrawn (dB of full scale); None keeps all.
+        fixed: the same crops in every epoch (validation).
+
+    Items are tensors [C, length]. Unreadable files are named once and skipped.
+
+    Raises:
+        InputError: no folder, no file of the instruments, none readable, or nothing but silence.
+    """
+
+    def __init__(
+        self,
+        path: str | Sequence[str],
+        instruments: Sequence[str] | None = None,
+        sample_rate: int = 24000,
+        length: int = 409600,
+        channels: int = 1,
+        recursive: bool = True,
+        transforms: Callable[[Tensor], Tensor] | None = None,
+        augment: RecordingAugment | None = None,
+        crops_per_file: int = 1,
+        silence_db: float | None = -60.0,
+        fixed: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__([], recursive, transforms, sample_rate, length, silence_db is not None)
+        self.length, self.channels, self.augment, self.crops_per_file = length, channels, augment, crops_per_file
+        self.silence_db, self.fixed, self.seed, self.epoch = silence_db, fixed, seed, 0
+        self.paths = path
+        self.headers: dict[str, audio.AudioInfo] = {}
+        bad = []
+        files = find_files(path, instruments, recursive)
+        for file in tqdm(files, desc="reading headers", unit="file", disable=len(files) < 2000):
+            try:
+                self.headers[str(file)] = audio.info(file)
+            except InputError as error:
+                bad.append(str(error))
+        self.wavs = list(self.headers)
+        if bad:
+            listing = "\n  ".join(bad[:10] + ([f"... and {len(bad) - 10} more"] if len(bad) > 10 else []))
+            warnings.warn(f"{len(bad)} of {len(files)} files cannot be read and are skipped:\n  {listing}", stacklevel=2)
+        if not self.wavs:
+            raise InputError(f"none of the {len(files)} audio files in {path} can be read; the first: {bad[0]}")
+
+    def __len__(self) -> int:
+        return len(self.wavs) * self.crops_per_file
+
+    def split(self, share: float, seed: int) -> tuple["InstrumentDataset", "InstrumentDataset"]:
+        """(training, validation) by file: a file's side depends on the seed and its name only.
+
+        The validation part has fixed crops and no augmentation.
+        """
+        import copy
+
+        def order(file: str) -> bytes:
+            return hashlib.sha256(f"{seed}/{Path(file).name}".encode()).digest()
+
+        if len(self.wavs) < 2:
+            raise InputError(f"one audio file ({self.wavs[0]}) cannot be split into training and validation: add another")
+        count = min(max(1, round(len(self.wavs) * share)), len(self.wavs) - 1)
+        chosen = set(sorted(self.wavs, key=order)[:count])
+        train, valid = copy.copy(self), copy.copy(self)
+        train.wavs = [file for file in self.wavs if file not in chosen]
+        valid.wavs = [file for file in self.wavs if file in chosen]
+        valid.fixed, valid.augment = True, None
+        return train, valid
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> Tensor:
+        epoch = 0 if self.fixed else self.epoch
+        problem = "silence"
+        for draw in range(_SILENT_DRAWS + _FILE_DRAWS):
+            rng = np.random.default_rng([self.seed, epoch, index, draw])
+            chosen = index // self.crops_per_file if draw < _SILENT_DRAWS else int(rng.integers(len(self.wavs)))
+            try:
+                wav = self._crop(self.wavs[chosen], rng)
+            except InputError as error:  # a file that was damaged or went away since the headers were read
+                if str(error) != problem:
+                    warnings.warn(f"skipped: {error}", stacklevel=2)
+                problem = str(error)
+                continue
+            if self.silence_db is None or wav.abs().max() > 10 ** (self.silence_db / 20):
+                return wav
+        raise InputError(f"no audible crop in {draw + 1} draws from {self.paths} ({problem}): the recordings look silent")
+
+    def _crop(self, file: str, rng: np.random.Generator) -> Tensor:
+        header = self.headers[file]
+        length = self.length + (self.augment.margin(self.length) if self.augment else 0)
+        frames = min(-(-length * header.sample_rate // self.sample_rate), header.frames)
+        start = int(rng.integers(header.frames - frames + 1))
+        wav, rate = audio.read(file, start, frames)
+        wav = audio.resample(audio.to_mono(wav) if self.channels == 1 else wav, rate, self.sample_rate)[:, :length]
+        wav = torch.nn.functional.pad(wav, (0, length - wav.shape[-1]))
+        if self.augment:
+            wav = torch.from_numpy(self.augment(wav.numpy(), self.length, self.sample_rate, rng))
+        return self.transforms(wav) if self.transforms else wav

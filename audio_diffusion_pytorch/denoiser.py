@@ -1,0 +1,155 @@
+"""EDM preconditioning, its loss, and the distributions of the noise level in training (Karras et al. 2022)."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Denoiser(nn.Module):
+    """D(x; sigma) = c_skip x + c_out F(c_in x, c_noise), F the raw network (Karras et al. 2022, eq. 7 and table 1).
+
+    Args:
+        net: F(x [B, C, T], c_noise [B]) -> [B, C, T].
+        sigma_data: standard deviation of the clean latents.
+
+    Raises:
+        ValueError: `sigma_data` is not positive.
+    """
+
+    def __init__(self, net: nn.Module, sigma_data: float = 1.0):
+        super().__init__()
+        if not sigma_data > 0:
+            raise ValueError(f"sigma_data must be positive, got {sigma_data}")
+        self.net = net
+        self.sigma_data = sigma_data
+
+    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """Estimate the clean latents.
+
+        Args:
+            x: noisy latents [B, C, T].
+            sigma: noise level, [B] or one for all; positive.
+
+        Returns:
+            Denoised latents [B, C, T], of the type of x.
+        """
+        sigma = expand_sigma(sigma, x)
+        variance = sigma**2 + self.sigma_data**2
+        c_skip = self.sigma_data**2 / variance
+        c_out = sigma * self.sigma_data * variance.rsqrt()
+        c_in = variance.rsqrt()
+        c_noise = sigma.flatten().log() / 4
+        output = self.net((c_in * x).to(x.dtype), c_noise.to(x.dtype))
+        return (c_skip * x + c_out * output).to(x.dtype)
+
+    def loss(self, x: Tensor, noise: Tensor, sigma: Tensor | float, weighted: bool = True) -> Tensor:
+        """Squared error of each sample, averaged over channels and time (Karras et al. 2022, eq. 2 and table 1).
+
+        Args:
+            x: clean latents [B, C, T].
+            noise: standard normal, [B, C, T].
+            sigma: noise level, [B] or one for all; positive.
+            weighted: times (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, which makes the target's variance 1.
+
+        Returns:
+            [B].
+        """
+        sigma = expand_sigma(sigma, x)
+        denoised = self(x + sigma * noise, sigma.flatten())
+        loss = (denoised - x).square().mean(dim=(1, 2))
+        if weighted:
+            weight = (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+            loss = loss * weight.flatten()
+        return loss
+
+
+def expand_sigma(sigma: Tensor | float, x: Tensor) -> Tensor:
+    """Bring a noise level to [B, 1, 1], at least single precision, on the device of x [B, C, T].
+
+    Raises:
+        ValueError: a number that is not positive, a tensor that is neither [B] nor a single value. (The values in a
+            tensor are not looked at: that would wait for the device.)
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if not isinstance(sigma, Tensor):
+        if not sigma > 0:
+            raise ValueError(f"sigma must be positive, got {sigma}")
+        return torch.full((x.shape[0], 1, 1), float(sigma), dtype=dtype, device=x.device)
+    if sigma.numel() not in (1, x.shape[0]):
+        raise ValueError(f"sigma must be [{x.shape[0]}] or a single value, got {list(sigma.shape)}")
+    return sigma.to(x.device, dtype).reshape(-1, 1, 1).expand(x.shape[0], 1, 1)
+
+
+class SigmaDistribution:
+    """Noise levels of training samples: a map of uniform numbers, so that callers may key the randomness themselves."""
+
+    def icdf(self, u: Tensor) -> Tensor:
+        """Map u in (0, 1), any shape, to sigma of the same shape."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        num_samples: int,
+        device: torch.device | str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw [num_samples] noise levels."""
+        return self.icdf(torch.rand(num_samples, device=device, generator=generator))
+
+
+class KDistribution(SigmaDistribution):
+    """sigma^(1/rho) uniform between the two ends: the density of the sampling steps of Karras et al. 2022, eq. 5.
+
+    Raises:
+        ValueError: not 0 < sigma_min <= sigma_max, or rho not positive.
+    """
+
+    def __init__(self, sigma_min: float, sigma_max: float, rho: float = 7.0):
+        if not (0 < sigma_min <= sigma_max and rho > 0):
+            raise ValueError(
+                "need 0 < sigma_min <= sigma_max and rho > 0, got "
+                f"sigma_min={sigma_min}, sigma_max={sigma_max}, rho={rho}"
+            )
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.rho = rho
+
+    def icdf(self, u: Tensor) -> Tensor:
+        """Falls from sigma_max at u = 0 to sigma_min at u = 1, as eq. 5 does."""
+        start, end = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        return (start + u * (end - start)) ** self.rho
+
+
+class LogNormalDistribution(SigmaDistribution):
+    """ln(sigma) normal (Karras et al. 2022, table 1, "Training").
+
+    Raises:
+        ValueError: std is negative.
+    """
+
+    def __init__(self, mean: float = -1.2, std: float = 1.2):
+        if std < 0:
+            raise ValueError(f"std must not be negative, got {std}")
+        self.mean = mean
+        self.std = std
+
+    def icdf(self, u: Tensor) -> Tensor:
+        """Rises with u; u is kept clear of 0 and 1, where sigma would be 0 and infinite."""
+        eps = torch.finfo(u.dtype).eps / 2
+        return (self.mean + self.std * torch.special.ndtri(u.clamp(eps, 1 - eps))).exp()
+
+
+class UniformDistribution(SigmaDistribution):
+    """sigma uniform between vmin and vmax.
+
+    Raises:
+        ValueError: not 0 <= vmin <= vmax.
+    """
+
+    def __init__(self, vmin: float = 0.0, vmax: float = 1.0):
+        if not 0 <= vmin <= vmax:
+            raise ValueError(f"need 0 <= vmin <= vmax, got vmin={vmin}, vmax={vmax}")
+        self.vmin = vmin
+        self.vmax = vmax
+
+    def icdf(self, u: Tensor) -> Tensor:
+        return self.vmin + u * (self.vmax - self.vmin)

@@ -1,0 +1,166 @@
+"""One instrument's model as a bridge needs it: denoiser, latent statistics, codec name; load and save."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audio_diffusion_pytorch.codec import ASSETS
+from audio_diffusion_pytorch.denoiser import Denoiser
+from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.unet import UNet1d
+
+FORMAT = "audio_diffusion_pytorch.instrument.1"
+
+
+@dataclass(frozen=True)
+class InstrumentSpec:
+    """Everything about a model but its tensors.
+
+    Args:
+        name: the instrument, for people.
+        unet: arguments of `UNet1d`.
+        codec: name of the codec that the latents come from.
+        sigma_data: standard deviation of the normalised latents.
+        sigma_min, sigma_max, rho: range and spacing of the noise levels in training; for schedules.
+        level_db: RMS of the training recordings' sounding parts in dB of full scale; None: unknown.
+        frames: length of the training crops in latent frames, and of the bridge's windows.
+        handoff_sigma: default noise level at which a bridge hands over.
+    """
+
+    name: str
+    unet: Mapping[str, Any]
+    codec: str
+    sigma_data: float = 1.0
+    sigma_min: float = 0.001
+    sigma_max: float = 100.0
+    rho: float = 9.0
+    level_db: float | None = None
+    frames: int = 1280
+    handoff_sigma: float = 4.0
+
+
+class InstrumentModel(nn.Module):
+    """A denoiser with the statistics of its latents.
+
+    Args:
+        spec: see `InstrumentSpec`.
+        mean, std: [D] per latent channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: InstrumentSpec, mean: Tensor, std: Tensor, denoiser: Denoiser | None = None):
+        super().__init__()
+        self.spec = spec
+        self.denoiser = denoiser or Denoiser(UNet1d(**spec.unet), spec.sigma_data)
+        self.register_buffer("mean", mean.flatten().float())
+        self.register_buffer("std", std.flatten().float())
+        channels = self.denoiser.net.in_channels
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise InputError(f"statistics of {len(self.mean)} and {len(self.std)} channels for a model of {channels}")
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """Codec latents [B, D, L] -> zero mean and unit variance per channel."""
+        return (latents - self.mean[:, None]) / self.std[:, None]
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        """The inverse of `normalise`."""
+        return latents * self.std[:, None] + self.mean[:, None]
+
+    def save(self, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+        """Write weights in half precision and statistics as .safetensors; the rest goes into its metadata."""
+        from safetensors.torch import save_file
+
+        tensors = {key: value.half().contiguous().cpu() for key, value in self.denoiser.net.state_dict().items()}
+        tensors = {f"net.{key}": value for key, value in tensors.items()}
+        tensors |= {"mean": self.mean.cpu(), "std": self.std.cpu()}
+        header = {"format": FORMAT, "spec": json.dumps(asdict(self.spec)), **(metadata or {})}
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, header)
+
+
+def shipped_instruments() -> list[str]:
+    """Names of the instruments whose models ship with the package."""
+    return sorted(path.stem for path in (ASSETS / "instruments").glob("*.safetensors"))
+
+
+def load_instrument(source: str | Path, device: str | torch.device = "cpu") -> InstrumentModel:
+    """Load a model by a shipped name, or from an exported .safetensors, a training checkpoint, or a run folder.
+
+    A run folder gives its export, or where training has not ended its last checkpoint; checkpoints give the averaged
+    (EMA) weights.
+
+    Raises:
+        InputError: nothing there, damaged, or another kind of file; the message says which.
+    """
+    path = Path(source)
+    shipped = ASSETS / "instruments" / f"{source}.safetensors"
+    if str(source) in shipped_instruments() and not path.is_file():
+        model = _load_safetensors(shipped)
+    elif path.is_dir():
+        model = _load_run_folder(path)
+    elif path.suffix == ".safetensors":
+        model = _load_safetensors(path)
+    elif path.suffix == ".ckpt":
+        model = _load_checkpoint(path)
+    else:
+        raise InputError(
+            f"no instrument {str(source)!r}: use one that ships ({', '.join(shipped_instruments()) or 'none'}), or the "
+            "path of a .safetensors file, of a .ckpt file, or of a run folder"
+        )
+    return model.eval().requires_grad_(False).to(device)
+
+
+def _load_run_folder(folder: Path) -> InstrumentModel:
+    for candidate in (*sorted(folder.glob("*.safetensors")), *(folder / "checkpoints" / f"{n}.ckpt" for n in ("last", "best"))):
+        if candidate.is_file():
+            return _load_safetensors(candidate) if candidate.suffix == ".safetensors" else _load_checkpoint(candidate)
+    raise InputError(f"no model in the folder {folder}: neither a .safetensors file nor checkpoints/last.ckpt")
+
+
+def _load_safetensors(path: Path) -> InstrumentModel:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"no such model file: {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise InputError(f"{path} is no instrument model (its metadata lacks format={FORMAT})")
+            spec = InstrumentSpec(**json.loads(header["spec"]))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return _build(spec, tensors)
+    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot read {path} as an instrument model: {error}") from error
+
+
+def _load_checkpoint(path: Path) -> InstrumentModel:
+    from audio_diffusion_pytorch.checkpoint import load_checkpoint
+
+    content = load_checkpoint(path)
+    try:
+        spec = InstrumentSpec(**content["instrument"])
+        state = content["state_dict"]
+        prefix = "ema.model.net."
+        tensors = {"net." + key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+        return _build(spec, tensors | {"mean": state["mean"], "std": state["std"]})
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} is no checkpoint of an instrument's training: {error!r}") from error
+
+
+def _build(spec: InstrumentSpec, tensors: dict[str, Tensor]) -> InstrumentModel:
+    spec = replace(spec, unet=dict(spec.unet))
+    with torch.device("meta"):  # no time is spent on initial values
+        denoiser = Denoiser(UNet1d(**spec.unet), spec.sigma_data)
+    weights = {key[len("net.") :]: value.float() for key, value in tensors.items() if key.startswith("net.")}
+    denoiser.net.load_state_dict(weights, assign=True)
+    return InstrumentModel(spec, tensors["mean"], tensors["std"], denoiser)

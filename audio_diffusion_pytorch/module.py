@@ -1,0 +1,182 @@
+"""Training of an instrument's model: steps, EMA, optimiser.
+
+wav -> codec.encode -> normalise -> denoiser.loss(z, noise, sigma) -> AdamW -> EMA
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from audio_diffusion_pytorch.audio import to_db
+from audio_diffusion_pytorch.checkpoint import load_tensor
+from audio_diffusion_pytorch.codec import Codec
+from audio_diffusion_pytorch.datamodule import latent_statistics
+from audio_diffusion_pytorch.denoiser import Denoiser, SigmaDistribution
+from audio_diffusion_pytorch.ema import EMA
+from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec
+from audio_diffusion_pytorch.unet import UNet1d
+
+
+class InstrumentModule(pl.LightningModule):
+    """An instrument's denoiser in training.
+
+    Args:
+        model: the network F.
+        codec: wav <-> latents; frozen, and no part of the checkpoints.
+        sigma_distribution: noise levels of training.
+        sigma_data: standard deviation of the normalised latents.
+        mean_path, std_path: files of a 1-D tensor [D]; None: computed from the training files.
+        total_steps: steps of a one-cycle learning rate; None: constant.
+        name: the instrument, kept in exported models.
+        length: samples of a training crop, kept in exported models as the bridge's window.
+        handoff_sigma: default of the bridges to this instrument, kept in exported models.
+        seed: keys noise and sigma, with the step and the sample's index.
+    """
+
+    mean: Tensor
+    std: Tensor
+    level: Tensor
+
+    def __init__(
+        self,
+        model: UNet1d,
+        codec: Codec,
+        sigma_distribution: SigmaDistribution,
+        sigma_data: float = 1.0,
+        lr: float = 1e-4,
+        lr_beta1: float = 0.95,
+        lr_beta2: float = 0.999,
+        lr_eps: float = 1e-6,
+        lr_weight_decay: float = 1e-3,
+        ema_beta: float = 0.995,
+        ema_power: float = 0.7,
+        total_steps: int | None = None,
+        mean_path: str | None = None,
+        std_path: str | None = None,
+        name: str = "instrument",
+        length: int = 409600,
+        handoff_sigma: float = 4.0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.save_hyperparameters(ignore=["model", "codec", "sigma_distribution"])
+        if model.in_channels != codec.latent_channels:
+            raise InputError(
+                f"model.model.in_channels={model.in_channels}, but the codec {codec.name} has {codec.latent_channels} "
+                "channels: set them equal"
+            )
+        self.denoiser = Denoiser(model, sigma_data)
+        self.ema = EMA(self.denoiser, ema_beta, ema_power)
+        self.sigma_distribution = sigma_distribution
+        self.register_buffer("mean", torch.zeros(codec.latent_channels))
+        self.register_buffer("std", torch.ones(codec.latent_channels))
+        self.register_buffer("level", torch.tensor(float("nan")))  # RMS of the sounding parts; nan: unknown
+        self._codec = [codec.freeze()]  # in a list, so that it is no submodule and stays out of the checkpoints
+
+    @property
+    def codec(self) -> Codec:
+        return self._codec[0]
+
+    def prepare(self, datamodule: pl.LightningDataModule, run_dir: Path, ckpt: str | None) -> None:
+        """Find the latent statistics: in the checkpoint, in the given files, in the run folder, or from the data."""
+        if ckpt is not None:
+            return  # the checkpoint's buffers hold them
+        h = self.hparams
+        if (h.mean_path is None) != (h.std_path is None):
+            raise InputError("give both mean_path and std_path, or neither (they are then computed)")
+        if h.mean_path is not None:
+            found = load_tensor(h.mean_path), load_tensor(h.std_path), self.level
+        elif all((run_dir / f"{name}.pt").is_file() for name in ("mean", "std", "level")):
+            found = tuple(load_tensor(run_dir / f"{name}.pt") for name in ("mean", "std", "level"))
+        else:
+            found = latent_statistics(self.codec, datamodule)
+        for name, value in zip(("mean", "std", "level"), found, strict=True):
+            own = getattr(self, name)
+            if value.numel() != own.numel():
+                raise InputError(f"{name} has {value.numel()} values, the codec {self.codec.name} needs {own.numel()}")
+            own.copy_(value.reshape(own.shape))
+            with replacing(run_dir / f"{name}.pt") as temporary:
+                torch.save(own.clone(), temporary)
+
+    def normalised_latents(self, wav: Tensor) -> Tensor:
+        """wav [B, 1, T] -> [B, D, L], zero-padded to a length that the network takes."""
+        with torch.no_grad():
+            z = (self.codec.encode(wav) - self.mean[:, None]) / self.std[:, None]
+        return torch.nn.functional.pad(z, (0, -z.shape[-1] % self.denoiser.net.downsample_factor))
+
+    def draw(self, z: Tensor, step: int, stratified: bool = False) -> tuple[Tensor, Tensor]:
+        """Noise [B, D, L] and sigma [B], keyed by (seed, step, the sample's index in the global batch).
+
+        Stratified: sigma takes the distribution's quantiles in turn instead (validation).
+        """
+        first = self.global_rank * len(z)
+        u, noise = [], []
+        for index in range(first, first + len(z)):
+            key = np.random.SeedSequence([self.hparams.seed, step, index]).generate_state(1, np.uint64)
+            generator = torch.Generator(z.device).manual_seed(int(key[0]) >> 1)
+            u.append(torch.rand((), generator=generator, device=z.device))
+            noise.append(torch.randn(z.shape[1:], generator=generator, device=z.device))
+        u = (torch.arange(first, first + len(z), device=z.device) % 16 + 0.5) / 16 if stratified else torch.stack(u)
+        return torch.stack(noise), self.sigma_distribution.icdf(u)
+
+    def training_step(self, wav: Tensor, batch_idx: int) -> Tensor:
+        z = self.normalised_latents(wav)
+        noise, sigma = self.draw(z, self.trainer.fit_loop.total_batch_idx)
+        loss = self.denoiser.loss(z, noise, sigma).mean()
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, wav: Tensor, batch_idx: int) -> None:
+        z = self.normalised_latents(wav)
+        noise, sigma = self.draw(z, batch_idx, stratified=True)
+        loss = self.ema.model.loss(z, noise, sigma).mean()
+        self.log("valid_loss", loss, prog_bar=True, batch_size=len(wav), sync_dist=True)
+
+    def optimizer_step(self, *args, **kwargs) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.ema.update(self.denoiser)
+
+    def configure_optimizers(self) -> dict:
+        h = self.hparams
+        optimizer = torch.optim.AdamW(
+            self.denoiser.parameters(), h.lr, (h.lr_beta1, h.lr_beta2), h.lr_eps, h.lr_weight_decay
+        )
+        if h.total_steps is None:
+            return {"optimizer": optimizer}
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, h.lr, h.total_steps, pct_start=0.1, cycle_momentum=False)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        self.codec.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["instrument"] = asdict(self.spec)
+
+    @property
+    def spec(self) -> InstrumentSpec:
+        """What an exported model is described by."""
+        distribution, level = self.sigma_distribution, float(self.level)
+        ranges = {k: getattr(distribution, k) for k in ("sigma_min", "sigma_max", "rho") if hasattr(distribution, k)}
+        return InstrumentSpec(
+            name=self.hparams.name,
+            unet=self.denoiser.net.config,
+            codec=self.codec.name,
+            sigma_data=self.denoiser.sigma_data,
+            frames=self.codec.num_frames(self.hparams.length),
+            handoff_sigma=self.hparams.handoff_sigma,
+            level_db=None if level != level else to_db(level),
+            **ranges,
+        )
+
+    def instrument(self) -> InstrumentModel:
+        """The averaged weights, as a bridge takes them; shares its tensors with this module."""
+        return InstrumentModel(self.spec, self.mean, self.std, self.ema.model)
+
+    def export(self, path: Path) -> None:
+        """Write the averaged weights in half precision, with everything else a bridge needs."""
+        self.instrument().save(path, {"step": str(self.global_step)})

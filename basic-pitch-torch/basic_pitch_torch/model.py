@@ -1,0 +1,199 @@
+"""The network of Basic Pitch in PyTorch.
+
+Bittner, Bosch, Rubinstein, Meseguer-Brocal, Ewert: "A Lightweight Instrument-Agnostic Model for Polyphonic Note
+Transcription and Multipitch Estimation", ICASSP 2022. Written from the paper and from the graph of the published model
+file; the weights are that file's (see assets/).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SAMPLE_RATE = 22050
+HOP = 256
+BINS_PER_OCTAVE = 36
+OCTAVES = 9
+KERNEL = 256  # taps of the constant-Q kernels and of the half-band filter
+BLOCK = 64  # samples of the halved signal computed at once
+CQT_BINS = 309
+CONTOUR_BINS = 264
+NOTE_BINS = 88  # piano keys, A0 (27.5 Hz) first
+HARMONICS = (0.5, 1, 2, 3, 4, 5, 6, 7)
+WINDOW = 2 * SAMPLE_RATE - HOP  # 43844 samples: what the official model takes at once
+OVERLAP_FRAMES = 30
+FRAMES_PER_SECOND = SAMPLE_RATE // HOP  # 86: the rounded rate the official inference counts with (really 86.13)
+MIN_LENGTH = HOP * (KERNEL // 2 + 1)  # below this the lowest octave is too short for the front end's reflected edges
+
+WEIGHTS = Path(__file__).parent / "assets" / "basic_pitch.safetensors"
+
+
+class ConstantQ(nn.Module):
+    """Constant-Q magnitudes, 36 bins per octave: one octave's kernels on a signal that is halved octave by octave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", torch.zeros(2, BINS_PER_OCTAVE, KERNEL))  # real and imaginary part
+        self.register_buffer("lowpass", torch.zeros(KERNEL))
+        self.register_buffer("scale", torch.zeros(CQT_BINS))
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """wav [B, T] -> squared magnitudes [B, 1 + T // 256, 309], lowest frequency first."""
+        frames = 1 + wav.shape[-1] // HOP
+        kernel = self.kernel.reshape(-1, KERNEL).T
+        halving = _sliding(self.lowpass, BLOCK, 2)
+        octaves, hop = [], HOP
+        for octave in range(OCTAVES):
+            padded = F.pad(wav[:, None], (KERNEL // 2, KERNEL // 2), mode="reflect")[:, 0]
+            octaves.append((padded.unfold(-1, KERNEL, hop)[:, :frames] @ kernel).unflatten(-1, (2, BINS_PER_OCTAVE)))
+            if octave < OCTAVES - 1:
+                wav, hop = _halve(wav, halving), hop // 2
+        spectrum = torch.cat(octaves[::-1], dim=-1)[..., -CQT_BINS:] * self.scale
+        return spectrum.square().sum(dim=2)
+
+
+class BasicPitch(nn.Module):
+    """Onset, contour and note posteriors of a recording, on any device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cqt = ConstantQ()
+        self.register_buffer("norm_scale", torch.ones(()))
+        self.register_buffer("norm_shift", torch.zeros(()))
+        self.contour_in = nn.Conv2d(len(HARMONICS), 8, (3, 39), padding=(1, 19))
+        self.contour_out = nn.Conv2d(8, 1, (5, 5), padding=(2, 2))
+        self.note_in = nn.Conv2d(1, 32, (7, 7), stride=(1, 3), padding=(3, 2))
+        self.note_out = nn.Conv2d(32, 1, (7, 3), padding=(3, 1))
+        self.onset_in = nn.Conv2d(len(HARMONICS), 32, (5, 5), stride=(1, 3), padding=(2, 1))
+        self.onset_out = nn.Conv2d(33, 1, (3, 3), padding=(1, 1))
+
+    @classmethod
+    def load(cls, device: torch.device | str | None = None, path: Path | str = WEIGHTS) -> BasicPitch:
+        """The published weights, frozen, in evaluation mode. Raises FileNotFoundError where the file is missing."""
+        from safetensors.torch import load_file
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no Basic Pitch weights at {path}: scripts/import_basic_pitch.py writes them")
+        model = cls()
+        model.load_state_dict(load_file(path))
+        return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+
+    def forward(self, wav: Tensor) -> dict[str, Tensor]:
+        """Run a batch in one piece.
+
+        wav [B, T] float at 22.05 kHz -> {"onset": [B, F, 88], "contour": [B, F, 264], "note": [B, F, 88]} in (0, 1)
+        with F = 1 + T // 256. The level of each clip is normalised over its whole length, so a part of a clip does not
+        give that part of the answer. A clip below 1.5 s is padded with zeros to the official window (2 s) first.
+        Raises ValueError for another shape, no samples, or samples that are not finite.
+        """
+        wav, frames = self._checked(wav), 1 + wav.shape[-1] // HOP
+        if wav.shape[-1] < MIN_LENGTH:
+            wav = F.pad(wav, (0, WINDOW - wav.shape[-1]))
+        with _full_precision(wav.device):
+            x = self._harmonics(self._normalise(self.cqt(wav)))
+            contour = self.contour_out(self.contour_in(x).relu()).sigmoid()
+            note = self.note_out(self.note_in(contour).relu()).sigmoid()
+            onset = self.onset_out(torch.cat([note, self.onset_in(x).relu()], dim=1)).sigmoid()
+        return {"onset": onset[:, 0, :frames], "contour": contour[:, 0, :frames], "note": note[:, 0, :frames]}
+
+    @torch.no_grad()
+    def predict(self, wav: Tensor, sample_rate: int = SAMPLE_RATE, batch_size: int = 32) -> dict[str, Tensor]:
+        """Run clips of any length through the windows of the official inference.
+
+        wav [B, T] at sample_rate (resampled to 22.05 kHz where that differs) -> as `forward`, F = floor(seconds * 86).
+        Windows of 43844 samples overlap by 30 frames, half of which are cut from either end, and are normalised one by
+        one; `batch_size` of them run at once. As in the official code 142 frames are kept of every 36164 samples, so
+        that a frame stands for 254.7 samples, not 256, and the last 0.7 % of a clip has no frame.
+        Raises ValueError as `forward` does; a clip below 1/86 s has no frames (F = 0).
+        """
+        wav = resample(self._checked(wav), sample_rate, SAMPLE_RATE)
+        batch, length = wav.shape
+        step = WINDOW - OVERLAP_FRAMES * HOP
+        lead, trim = OVERLAP_FRAMES // 2 * HOP, OVERLAP_FRAMES // 2
+        count = -(-(lead + length) // step)
+        padded = F.pad(wav, (lead, (count - 1) * step + WINDOW - lead - length))
+        windows = padded.unfold(-1, WINDOW, step).flatten(0, 1)  # [B * count, 43844]
+        parts = [self(part.contiguous()) for part in windows.split(batch_size)]
+        frames = math.floor(length * (FRAMES_PER_SECOND / SAMPLE_RATE))
+        joined = {}
+        for name in parts[0]:
+            kept = torch.cat([part[name][:, trim:-trim] for part in parts])
+            joined[name] = kept.unflatten(0, (batch, count)).flatten(1, 2)[:, :frames]
+        return joined
+
+    def _checked(self, wav: Tensor) -> Tensor:
+        if wav.ndim != 2:
+            raise ValueError(f"expected mono clips [batch, samples], got shape {tuple(wav.shape)}")
+        if wav.shape[0] == 0 or wav.shape[1] == 0:
+            raise ValueError(f"no audio: shape {tuple(wav.shape)}")
+        if not wav.is_floating_point() or not torch.isfinite(wav).all():
+            raise ValueError(f"expected finite floating-point samples, got {wav.dtype} with NaN or infinite values")
+        return wav.to(self.cqt.kernel.device, torch.float32)
+
+    def _normalise(self, power: Tensor) -> Tensor:
+        """Decibels scaled to 0..1 over the clip, then the learned affine map. A flat spectrum (silence) becomes 0."""
+        decibels = 10 * torch.log10(power + 1e-10)
+        decibels = decibels - decibels.amin(dim=(1, 2), keepdim=True)
+        peak = decibels.amax(dim=(1, 2), keepdim=True)
+        scaled = torch.where(peak > 0, decibels / peak, torch.zeros_like(decibels))
+        return scaled * self.norm_scale + self.norm_shift
+
+    def _harmonics(self, x: Tensor) -> Tensor:
+        """Harmonic stacking: [B, F, 309] -> [B, 8, F, 264], where channel h holds the bin at HARMONICS[h] times the
+        pitch and zeros where there is none."""
+        stack = []
+        for harmonic in HARMONICS:
+            shift = round(BINS_PER_OCTAVE * math.log2(harmonic))
+            moved = F.pad(x, (-shift, max(0, shift + CONTOUR_BINS - CQT_BINS)))
+            stack.append(moved[..., :CONTOUR_BINS])
+        return torch.stack(stack, dim=-1).permute(0, 3, 1, 2)  # channels last: 5 times as fast on a CPU
+
+
+def _sliding(taps: Tensor, count: int, stride: int) -> Tensor:
+    """The matrix [K + (count - 1) * stride, count] whose column i is taps [K] moved down by i * stride."""
+    rows = [F.pad(taps, (i * stride, (count - 1 - i) * stride)) for i in range(count)]
+    return torch.stack(rows, dim=1)
+
+
+def _halve(wav: Tensor, halving: Tensor) -> Tensor:
+    """wav [B, T] -> filtered and decimated [B, T // 2], BLOCK samples per matrix row (a one-channel convolution with
+    256 taps takes 20 times as long on a CPU)."""
+    length, edge = wav.shape[-1] // 2, KERNEL // 2 - 1
+    padded = F.pad(wav, (edge, edge + 2 * BLOCK))
+    return (padded.unfold(-1, halving.shape[0], 2 * BLOCK) @ halving).flatten(1)[:, :length]
+
+
+def resample(wav: Tensor, source: int, target: int) -> Tensor:
+    """Band-limited resampling in the frequency domain: wav [B, T] -> [B, ceil(T * target / source)].
+
+    Raises ValueError for rates that are not positive integers.
+    """
+    for rate in (source, target):
+        if int(rate) != rate or rate <= 0:
+            raise ValueError(f"a sample rate is a positive integer, got {rate}")
+    if source == target:
+        return wav
+    common = math.gcd(int(source), int(target))
+    down, up = int(source) // common, int(target) // common
+    blocks = -(-wav.shape[-1] // down) + 1  # whole blocks keep the ratio exact; the spare one keeps the ends apart
+    spectrum = torch.fft.rfft(F.pad(wav, (0, blocks * down - wav.shape[-1])))
+    return torch.fft.irfft(spectrum, n=blocks * up)[:, : -(-wav.shape[-1] * up // down)] * (up / down)
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """float32 throughout: no autocast, TF32 or bfloat16 from the surroundings, whose settings come back afterwards."""
+    cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    flags = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with cudnn.flags(**flags, allow_tf32=False), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)

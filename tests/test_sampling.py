@@ -1,0 +1,200 @@
+"""Schedules and solvers: the reference's trajectories, measured orders of convergence, exact cases."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from audio_diffusion_pytorch.denoiser import Denoiser
+from audio_diffusion_pytorch.sampling import SOLVERS, append_zero, dpmpp_2m, heun, karras_schedule, linear_schedule
+from audio_diffusion_pytorch.unet import UNet1d
+
+DATA = Path(__file__).parent / "data"
+SPREAD = 0.7
+each_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS.keys())
+
+
+class Gaussian:
+    """The exact denoiser of data from N(0, SPREAD^2); keeps the noise levels it was asked for."""
+
+    def __init__(self):
+        self.sigmas = []
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        assert sigma.shape == x.shape[:1]
+        self.sigmas.append(sigma[0].item())
+        sigma = sigma.reshape(-1, 1, 1)
+        return x * SPREAD**2 / (SPREAD**2 + sigma**2)
+
+    @staticmethod
+    def solution(x: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
+        start, end = sigmas[0].item(), sigmas[-1].item()
+        return x * math.sqrt((SPREAD**2 + end**2) / (SPREAD**2 + start**2))
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((actual - expected).norm() / expected.norm()).item()
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict:
+    return torch.load(DATA / "tiny_golden.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def tiny(golden: dict) -> Denoiser:
+    denoiser = Denoiser(UNet1d(**golden["arch"]))
+    denoiser.net.load_state_dict(load_file(DATA / "tiny_unet.safetensors"))
+    return denoiser
+
+
+def test_karras_schedule_equals_the_reference(golden: dict):
+    sigmas = karras_schedule(0.001, golden["sigma_max"], 9.0, golden["num_steps"])
+    assert sigmas.shape == (8,) and sigmas.dtype == torch.float64
+    assert relative_error(append_zero(sigmas), golden["karras_sigmas"].double()) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_heun_equals_the_reference(tiny: Denoiser, golden: dict, dtype: torch.dtype):
+    sigmas = karras_schedule(0.001, golden["sigma_max"], 9.0, golden["num_steps"]).to(dtype)
+    encoded = heun(tiny, golden["latents"], sigmas.flip(0))
+    assert encoded.dtype == torch.float32 and not encoded.requires_grad
+    assert relative_error(encoded, golden["encoded"]) < 1e-5
+    assert relative_error(heun(tiny, golden["encoded"], sigmas), golden["decoded"]) < 1e-5
+    assert torch.equal(encoded, heun(tiny, golden["latents"], sigmas.flip(0)))
+
+
+def test_more_steps_bring_the_reference_network_back_to_its_latents(tiny: Denoiser, golden: dict):
+    for solver, steps, tolerance in ((heun, 25, 1e-2), (dpmpp_2m, 49, 3e-3)):  # 48 calls each way
+        sigmas = karras_schedule(0.001, golden["sigma_max"], 9.0, steps)
+        back = solver(tiny, solver(tiny, golden["latents"], sigmas.flip(0)), sigmas)
+        assert relative_error(back, golden["latents"]) < tolerance
+
+
+@pytest.mark.parametrize("rising", [False, True], ids=["to data", "to noise"])
+@pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2), ("dpmpp_2m", 2)])
+def test_order_of_convergence(name: str, order: int, rising: bool, x: torch.Tensor):
+    errors = []
+    for intervals in (40, 80, 160, 320):
+        sigmas = karras_schedule(0.01, 20.0, 7.0, intervals + 1)
+        sigmas = sigmas.flip(0) if rising else sigmas
+        errors.append(relative_error(SOLVERS[name](Gaussian(), x, sigmas), Gaussian.solution(x, sigmas)))
+    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    assert orders == pytest.approx([order] * 3, abs=0.12)
+    assert errors[0] < (0.05 if order == 1 else 0.005)
+
+
+@pytest.mark.parametrize("sigmas", [[9.0, 4.0, 3.0, 0.5], [0.1, 0.2, 3.0, 4.0]], ids=["to data", "to noise"])
+def test_dpmpp_2m_extrapolates_to_the_middle_of_uneven_steps(sigmas: list[float], x: torch.Tensor):
+    """Where D is linear in ln(sigma), two calls tell it everywhere: at the first step's start, then mid-step."""
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return sigma.log().reshape(-1, 1, 1).expand_as(x)
+
+    expected = x
+    for i, (sigma, sigma_next) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+        at = sigma if i == 0 else math.sqrt(sigma * sigma_next)
+        expected = math.log(at) + sigma_next / sigma * (expected - math.log(at))
+    assert torch.allclose(dpmpp_2m(denoise, x, torch.tensor(sigmas, dtype=torch.float64)), expected, rtol=1e-12)
+
+
+@each_solver
+def test_round_trip(solver, x: torch.Tensor):
+    sigmas = karras_schedule(0.001, 5.0, 9.0, 200)
+    back = solver(Gaussian(), solver(Gaussian(), x, sigmas.flip(0)), sigmas)
+    assert relative_error(back, x) < (0.05 if solver is SOLVERS["euler"] else 5e-4)
+
+
+@each_solver
+@pytest.mark.parametrize("rising", [False, True], ids=["to data", "to noise"])
+def test_calls_of_the_network(solver, rising: bool, x: torch.Tensor):
+    sigmas = karras_schedule(0.01, 5.0, 7.0, 6)
+    sigmas = sigmas.flip(0) if rising else sigmas
+    denoise, progress = Gaussian(), []
+    solver(denoise, x, sigmas, callback=lambda i, n: progress.append((i, n)))
+    s = sigmas.tolist()
+    expected = [v for pair in zip(s, s[1:], strict=False) for v in pair] if solver is heun else s[:-1]
+    assert denoise.sigmas == expected
+    assert progress == [(i, 5) for i in range(1, 6)]
+
+
+@each_solver
+def test_last_step_to_zero_is_the_denoised_signal(solver, x: torch.Tensor):
+    sigmas = append_zero(karras_schedule(0.001, 5.0, 9.0, 200))
+    denoise = Gaussian()
+    end = solver(denoise, x, sigmas)
+    assert min(denoise.sigmas) == pytest.approx(0.001)
+    assert relative_error(end, Gaussian.solution(x, sigmas)) < (0.05 if solver is SOLVERS["euler"] else 5e-4)
+    one = torch.tensor([2.0, 0.0])
+    assert torch.allclose(solver(Gaussian(), x, one), Gaussian()(x, torch.full((2,), 2.0)))
+
+
+@settings(deadline=None)
+@given(
+    name=st.sampled_from(list(SOLVERS)),
+    values=st.sets(st.floats(1e-3, 100), min_size=2, max_size=8),
+    rising=st.booleans(),
+)
+def test_a_single_data_point_is_solved_exactly_whatever_the_steps(name: str, values: set[float], rising: bool):
+    """D is constant, so x - D grows with sigma and every solver's straight line is the solution."""
+    sigmas = torch.tensor(sorted(values, reverse=not rising), dtype=torch.float64)
+    point = torch.tensor([[[0.3, -2.0, 5.0]]], dtype=torch.float64)
+    noise = torch.tensor([[[1.0, 0.5, -2.0]]], dtype=torch.float64)
+    end = SOLVERS[name](lambda x, sigma: point, point + sigmas[0] * noise, sigmas)
+    assert torch.allclose(end, point + sigmas[-1] * noise, rtol=1e-9, atol=1e-9)
+
+
+@settings(deadline=None)
+@given(low=st.floats(1e-4, 1), ratio=st.floats(1.01, 1e4), rho=st.floats(1, 12), num_steps=st.integers(2, 50))
+def test_karras_schedule_falls_between_its_ends(low: float, ratio: float, rho: float, num_steps: int):
+    sigmas = karras_schedule(low, low * ratio, rho, num_steps)
+    assert sigmas.shape == (num_steps,) and (sigmas.diff() < 0).all()
+    assert sigmas[0].item() == pytest.approx(low * ratio) and sigmas[-1].item() == pytest.approx(low)
+    roots = sigmas ** (1 / rho)
+    assert torch.allclose(roots.diff(), roots.diff().mean(), atol=1e-9)
+
+
+def test_linear_schedule():
+    assert torch.allclose(linear_schedule(2.0, 4), torch.tensor([2.0, 1.5, 1.0, 0.5], dtype=torch.float64))
+    assert append_zero(linear_schedule(2.0, 4)).tolist() == [2.0, 1.5, 1.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: karras_schedule(0.0, 5.0, 9.0, 8),
+        lambda: karras_schedule(5.0, 5.0, 9.0, 8),
+        lambda: karras_schedule(0.1, 5.0, 0.0, 8),
+        lambda: karras_schedule(0.1, 5.0, 9.0, 1),
+        lambda: linear_schedule(0.0, 8),
+        lambda: linear_schedule(1.0, 1),
+    ],
+)
+def test_schedules_that_cannot_be_are_refused(build):
+    with pytest.raises(ValueError, match="need .* got .*=.*"):
+        build()
+
+
+@each_solver
+@pytest.mark.parametrize(
+    "sigmas", [[], [1.0], [0.0, 1.0], [1.0, -1.0], [1.0, 0.0, 2.0], [math.nan, 1.0], [math.inf, 1.0]]
+)
+def test_noise_levels_that_cannot_be_are_refused(solver, sigmas: list[float], x: torch.Tensor):
+    with pytest.raises(ValueError, match="positive"):
+        solver(Gaussian(), x, torch.tensor(sigmas))
+
+
+@each_solver
+@pytest.mark.parametrize("sigmas", [[1.0, 1.0], [1.0, 2.0, 1.5], [3.0, 1.0, 2.0]])
+def test_noise_levels_out_of_order_are_refused(solver, sigmas: list[float], x: torch.Tensor):
+    with pytest.raises(ValueError, match="strictly rise or strictly fall"):
+        solver(Gaussian(), x, torch.tensor(sigmas))

@@ -1,0 +1,99 @@
+"""Bridge a recording from one instrument to another.
+
+python transfer.py source=flute target=violin input=FILE output=FILE
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from audio_diffusion_pytorch.cli import quote_paths, run_command
+from audio_diffusion_pytorch.errors import InputError
+
+ROOT = Path(__file__).resolve().parent
+PATH_KEYS = ("source", "target", "input", "output", "plot", "codec.repository")
+
+
+def transfer(cfg: DictConfig) -> None:
+    """Read, bridge, write.
+
+    Raises:
+        InputError: something given cannot be used.
+    """
+    _check_paths(cfg)
+    import torch
+    from tqdm import tqdm
+
+    from audio_diffusion_pytorch import audio
+    from audio_diffusion_pytorch.bridge import Bridge
+    from audio_diffusion_pytorch.codec import load_codec
+    from audio_diffusion_pytorch.instrument import load_instrument
+
+    header = audio.info(cfg.input)
+    device = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    source, target = load_instrument(cfg.source), load_instrument(cfg.target)
+    options = {key: value for key, value in cfg.codec.items() if value is not None}
+    bridge = Bridge(
+        source,
+        target,
+        cfg.sigma,
+        cfg.num_steps,
+        cfg.solver,
+        batch_size=cfg.batch_size,
+        codec=load_codec(source.spec.codec, **options) if source.spec.codec == target.spec.codec else None,
+        device=device,
+    )
+    plan = f"{source.spec.name} -> {target.spec.name}, sigma {bridge.sigma:g}, {header.seconds:.1f} s on {device}"
+    if cfg.dry_run:
+        windows = bridge.num_windows(round(header.seconds * bridge.codec.sample_rate)) * header.channels
+        print(f"{plan}: {windows} windows; would write {cfg.output}")
+        return
+    wav, sample_rate = audio.read(cfg.input)
+    with tqdm(desc=plan, unit="window") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        out = bridge(wav, sample_rate, progress)
+    audio.write(cfg.output, out, sample_rate, header.subtype)
+    print(f"wrote {cfg.output}")
+    if cfg.plot is not None:
+        from audio_diffusion_pytorch.plots import plot_spectrograms
+
+        clips = {f"input: {source.spec.name}": (wav, sample_rate), f"output: {target.spec.name}": (out, sample_rate)}
+        plot_spectrograms(clips, cfg.plot)
+        print(f"wrote {cfg.plot}")
+
+
+def _check_paths(cfg: DictConfig) -> None:
+    """What can be told before anything heavy is imported or computed."""
+    missing = [f"{key}=..." for key in ("source", "target", "input", "output") if OmegaConf.is_missing(cfg, key)]
+    if missing:
+        raise InputError(f"missing: {' '.join(missing)}; see python transfer.py --help")
+    if not Path(cfg.input).is_file():
+        raise InputError(f"no such audio file: {cfg.input}")
+    for key, endings in (("output", (".wav", ".flac", ".ogg")), ("plot", (".png", ".pdf", ".svg"))):
+        if cfg[key] is None:
+            continue
+        path = Path(cfg[key])
+        if path.suffix.lower() not in endings:
+            raise InputError(f"{key}={path} must end in {', '.join(endings)}")
+        if path.exists() and os.path.samefile(path, cfg.input):
+            raise InputError(f"{key} and input are the same file, {path}: choose another {key}")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"cannot write {path}: the folder {folder} is not writable")
+
+
+@hydra.main(config_path=str(ROOT / "configs"), config_name="transfer", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    run_command(lambda: transfer(cfg))
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = quote_paths(sys.argv[1:], PATH_KEYS)
+    main()
