@@ -6,6 +6,7 @@ Models that only ever heard clean renders turn the noise floor of a real recordi
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import fft
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class RecordingAugment:
         """wav [C, at least length + margin(length)] -> [C, length], all randomness from `rng`."""
         chosen = rng.random(5) < self.probability
         speed = 2 ** (rng.uniform(-1, 1) * self.tuning_cents / 1200) if chosen[0] else 1.0
-        frames = round(length * speed)
+        frames = min(fft.next_fast_len(round(length * speed), real=True), wav.shape[-1])
         peak = max(float(np.abs(wav).max()), 1e-6)
 
         # One pass through the frequency domain; its wrap-around only matters within a room's tail of the edges.
-        spectrum = np.fft.rfft(wav[:, :frames].astype(np.float32))
-        frequencies = np.fft.rfftfreq(frames, 1 / sample_rate)
+        spectrum = fft.rfft(wav[:, :frames].astype(np.float32))
+        frequencies = fft.rfftfreq(frames, 1 / sample_rate).astype(np.float32)
         if chosen[1]:
             spectrum = spectrum * self._tone(frequencies, rng)
         if chosen[2]:
@@ -55,25 +56,27 @@ class RecordingAugment:
         if chosen[4]:
             level = peak * 10 ** (rng.uniform(*self.noise_db) / 20)
             spectrum = spectrum + self._noise(wav.shape[0], bins, frames, level, rng)
-        out = np.fft.irfft(spectrum, n=length) * (length / frames * gain)
+        out = fft.irfft(spectrum, n=length) * np.float32(length / frames * gain)
         return (out / max(1.0, float(np.abs(out).max()))).astype(np.float32)  # never clips
 
     def _tone(self, frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         points = np.geomspace(60, 12000, self.tone_points)
         gains = rng.uniform(-self.tone_db, self.tone_db, self.tone_points)
-        return 10 ** (np.interp(np.log(np.maximum(frequencies, 20)), np.log(points), gains) / 20)
+        decibels = np.interp(np.log(np.maximum(frequencies, 20)), np.log(points), gains)
+        return np.exp(decibels * (np.log(10) / 20)).astype(np.float32)
 
     def _room(self, frames: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
         decay = rng.uniform(*self.room_seconds)
         tail = min(int(decay * sample_rate), frames)
-        time = np.arange(tail) / sample_rate
-        response = rng.standard_normal(tail) * 10 ** (-3 * time / decay)  # -60 dB after `decay` seconds
+        time = np.arange(tail, dtype=np.float32) / sample_rate
+        response = rng.standard_normal(tail, dtype=np.float32)
+        response *= np.exp(np.float32(-3 * np.log(10) / decay) * time)  # -60 dB after `decay` seconds
         response *= rng.uniform(*self.room_level) / np.sqrt((response**2).sum())
         response[0] += 1.0
-        return np.fft.rfft(response, n=frames).astype(np.complex64)
+        return fft.rfft(response, n=frames)
 
     def _noise(self, channels: int, bins: int, frames: int, level: float, rng: np.random.Generator) -> np.ndarray:
-        shape = np.maximum(np.arange(bins), 1.0) ** (-rng.uniform(0.0, 1.0))  # white to pink-and-darker
+        shape = np.maximum(np.arange(bins, dtype=np.float32), 1) ** np.float32(-rng.uniform(0.0, 1.0))  # white to pink-and-darker
         shape *= level / np.sqrt((shape**2).mean())
         noise = rng.standard_normal((channels, bins, 2), dtype=np.float32).view(np.complex64)[..., 0]
         return noise * (shape * np.sqrt(frames / 2)).astype(np.float32)
