@@ -4,15 +4,14 @@ python train.py exp=flute_latent dataset_path=FOLDER
 """
 
 import os
-import sys
-import warnings
 from pathlib import Path
 
 import hydra
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from audio_diffusion_pytorch.cli import quote_paths, run_command
+from audio_diffusion_pytorch.cli import run_command, start
 from audio_diffusion_pytorch.errors import InputError
 
 ROOT = Path(__file__).resolve().parent
@@ -26,29 +25,41 @@ def train(cfg: DictConfig) -> dict[str, float]:
     Raises:
         InputError: something in the configuration or the data cannot be used.
     """
+    if "model" not in cfg:
+        raise InputError("no experiment given: add exp=NAME, for example exp=flute_small; python train.py --help lists them")
+    if OmegaConf.is_missing(cfg, "dataset_path"):
+        raise InputError("no data given: add dataset_path=FOLDER, a folder of recordings")
     import pytorch_lightning as pl
     import torch
 
-    from audio_diffusion_pytorch.run import check_resumable, prepare_run_folder
+    from audio_diffusion_pytorch.run import check_fits, check_resumable, prepare_run_folder
 
     run_dir = Path(cfg.run_dir)
-    if cfg.ckpt is not None:
-        check_resumable(cfg.ckpt)
-    pl.seed_everything(cfg.seed, workers=True)
+    saved = check_resumable(cfg.ckpt) if cfg.ckpt is not None else None
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
 
     datamodule = instantiate(cfg.datamodule)
     codec = instantiate(cfg.codec)
     module = instantiate(cfg.model, codec=codec)
+    if saved is not None:
+        check_fits(saved, module, cfg.ckpt)
     prepare_run_folder(run_dir, OmegaConf.to_yaml(cfg, resolve=True))
     module.prepare(datamodule, run_dir, cfg.ckpt)
 
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     loggers = [instantiate(node) for node in cfg.loggers.values() if node is not None]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
-    trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
+    try:
+        trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
+    except SystemExit:  # how Lightning ends after Ctrl-C
+        last = run_dir / "checkpoints" / "last.ckpt"
+        hint = f"resume with ckpt={last}" if last.is_file() else "nothing was saved yet"
+        raise KeyboardInterrupt(f"stopped at step {trainer.global_step}; {hint}") from None
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"the GPU's memory does not suffice: lower datamodule.batch_size ({error})") from error
 
-    if trainer.is_global_zero and not trainer.interrupted:
+    if trainer.is_global_zero:
         path = run_dir / f"{cfg.exp_name}.safetensors"
         module.export(path)
         print(f"run folder: {run_dir}\nmodel:      {path}")
@@ -74,6 +85,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore", module="pytorch_lightning", message=".*does not have many workers.*")
-    sys.argv[1:] = quote_paths(sys.argv[1:], PATH_KEYS)
-    main()
+    start(main, PATH_KEYS, (HydraException, OmegaConfBaseException, OSError))

@@ -4,13 +4,14 @@ python transfer.py source=flute target=violin input=FILE output=FILE
 """
 
 import os
-import sys
 from pathlib import Path
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from audio_diffusion_pytorch.cli import quote_paths, run_command
+from audio_diffusion_pytorch.cli import run_command, start
 from audio_diffusion_pytorch.errors import InputError
 
 ROOT = Path(__file__).resolve().parent
@@ -23,7 +24,7 @@ def transfer(cfg: DictConfig) -> None:
     Raises:
         InputError: something given cannot be used.
     """
-    _check_paths(cfg)
+    _check_arguments(cfg)
     import torch
     from tqdm import tqdm
 
@@ -33,7 +34,7 @@ def transfer(cfg: DictConfig) -> None:
     from audio_diffusion_pytorch.instrument import load_instrument
 
     header = audio.info(cfg.input)
-    device = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device(cfg.device)
     source, target = load_instrument(cfg.source), load_instrument(cfg.target)
     options = {key: value for key, value in cfg.codec.items() if value is not None}
     bridge = Bridge(
@@ -69,7 +70,19 @@ def transfer(cfg: DictConfig) -> None:
         print(f"wrote {cfg.plot}")
 
 
-def _check_paths(cfg: DictConfig) -> None:
+def _device(name: str):
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=str(name)).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device={name} cannot be used ({reason}): use cpu, cuda, cuda:1 ... or auto") from error
+
+
+def _check_arguments(cfg: DictConfig) -> None:
     """What can be told before anything heavy is imported or computed."""
     missing = [f"{key}=..." for key in ("source", "target", "input", "output") if OmegaConf.is_missing(cfg, key)]
     if missing:
@@ -84,9 +97,15 @@ def _check_paths(cfg: DictConfig) -> None:
             raise InputError(f"{key}={path} must end in {', '.join(endings)}")
         if path.exists() and os.path.samefile(path, cfg.input):
             raise InputError(f"{key} and input are the same file, {path}: choose another {key}")
+        if path.is_dir():
+            raise InputError(f"cannot write {path}: it is a folder; give a file name")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if not os.access(folder, os.W_OK):
-            raise InputError(f"cannot write {path}: the folder {folder} is not writable")
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise InputError(f"cannot write {path}: {folder} is no folder that can be written to; choose another {key}")
+    for key, kind in (("sigma", float), ("num_steps", int), ("batch_size", int)):
+        value = cfg[key]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | kind) or not value > 0):
+            raise InputError(f"{key}={value} must be a positive {'whole ' if kind is int else ''}number")
 
 
 @hydra.main(config_path=str(ROOT / "configs"), config_name="transfer", version_base="1.3")
@@ -95,5 +114,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = quote_paths(sys.argv[1:], PATH_KEYS)
-    main()
+    start(main, PATH_KEYS, (HydraException, OmegaConfBaseException, OSError))

@@ -131,7 +131,8 @@ def write(path: str | Path, wav: Tensor, sample_rate: int, subtype: str | None =
     if path.suffix.lower() not in OUTPUT_EXTENSIONS:
         raise InputError(f"cannot write {path}: the output must end in {', '.join(OUTPUT_EXTENSIONS)}")
     file_format = path.suffix[1:].upper()
-    if subtype is None or not soundfile.check_format(file_format, subtype):
+    lossless = (subtype or "").startswith(("PCM_", "FLOAT", "DOUBLE"))  # an MP3's format would fit into a WAV, too
+    if not lossless or not soundfile.check_format(file_format, subtype):
         subtype = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS"}[file_format]
     data = wav.detach().cpu().T.contiguous().numpy()
     with replacing(path) as temporary:

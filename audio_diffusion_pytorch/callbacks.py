@@ -1,9 +1,12 @@
-"""Samples on TensorBoard: audio and mel pictures at several step counts."""
+"""Samples on TensorBoard: audio and mel pictures at several step counts; the checkpoint to resume from."""
 
+import signal
+import threading
 from collections.abc import Sequence
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from audio_diffusion_pytorch.plots import mel_spectrogram_db
 from audio_diffusion_pytorch.sampling import SOLVERS, karras_schedule
@@ -52,3 +55,57 @@ class SampleLogger(pl.Callback):
                 for writer in writers:
                     writer.add_audio(tag, wav, trainer.global_step, rate)
                     writer.add_image(tag, picture.clip(0, 1).copy(), trainer.global_step, dataformats="HW")
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """`last.ckpt`: every so many steps, at the end of training, and when Ctrl-C or SIGTERM interrupts it.
+
+    The first signal lets the running step end, so that what is saved is the state between two steps; a second one
+    does not wait.
+    """
+
+    def __init__(self, dirpath: str, every_n_train_steps: int):
+        super().__init__(
+            dirpath,
+            "last",
+            every_n_train_steps=every_n_train_steps,
+            save_top_k=1,
+            enable_version_counter=False,
+        )
+        self._interrupted = False
+        self._handlers = {}
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, module)
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        super().teardown(trainer, module, stage)
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def _on_signal(self, number: int, frame) -> None:
+        self._interrupted = True
+        self._restore()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args) -> None:
+        super().on_train_batch_end(trainer, module, *args)
+        if self._interrupted and not trainer.fit_loop._should_accumulate():
+            self._save_now(trainer)
+            raise KeyboardInterrupt
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args) -> None:
+        if self._interrupted:
+            self._save_now(trainer)
+            raise KeyboardInterrupt
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._save_now(trainer)
+
+    def _save_now(self, trainer: pl.Trainer) -> None:
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))

@@ -26,10 +26,12 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         if damaged is not None:
             raise InputError(f"checkpoint {path} is damaged ({damaged}); use another one")
         content = torch.load(path, map_location=map_location, weights_only=True)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, OSError) as error:
-        raise InputError(f"checkpoint {path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         raise InputError(f"checkpoint {path} holds Python objects, which are not loaded for safety") from error
+    except Exception as error:  # torch's reader raises nearly anything at crafted or damaged files
+        raise InputError(f"checkpoint {path} is damaged or no checkpoint: {_reason(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"checkpoint {path} holds a {type(content).__name__}, not a checkpoint's dictionary")
     return content
@@ -45,8 +47,14 @@ def load_tensor(path: str | Path) -> Tensor:
         raise InputError(f"no such file of statistics: {path}")
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise InputError(f"cannot read {path} as a tensor: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # torch's reader raises nearly anything at crafted or damaged files
+        raise InputError(f"cannot read {path} as a tensor: {_reason(error)}") from error
     if not isinstance(value, Tensor):
         raise InputError(f"{path} holds a {type(value).__name__}, not a tensor")
     return value.float()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # torch's message advises an unsafe load
+        return "it holds Python objects, or is damaged"
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,10 +1,24 @@
-"""What the commands share before any heavy import: quoting of path arguments, one-line errors."""
+"""What the commands share before any heavy import: quoting of path arguments, one-line errors and warnings."""
 
 import os
+import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from audio_diffusion_pytorch.errors import InputError
+
+# What libraries say that a user can do nothing about.
+_NOISE = (
+    r"Found \d+ module\(s\) in eval mode",  # the averaged weights
+    ".*does not have many workers",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+    "Checkpoint directory .* exists and is not empty",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # the datamodule skips what was seen
+    "The dirpath has changed from",
+    "Experiment logs directory .* exists",
+    "The pynvml package is deprecated",
+)
 
 
 def quote_paths(argv: Sequence[str], keys: Sequence[str]) -> list[str]:
@@ -27,18 +41,58 @@ def _quote(argument: str, keys: Sequence[str]) -> str:
         return argument
     if value.startswith(("[", "${")) and not os.path.exists(value):
         return argument
-    # In Hydra's quoted strings a backslash escapes only before a quote (and itself at the end), `$` begins `${`.
-    value = value.replace("\\'", "\\\\'").replace("'", "\\'").replace("${", "\\${")
-    if value.endswith("\\"):
-        value += "\\"
+    if value.startswith("~/") and not os.path.exists(value):  # a shell expands it at the beginning of a word only
+        value = os.path.expanduser(value)
+    # OmegaConf reads `\${` as `${`, Hydra's quoted strings `\'` as `'`; backslashes before either, and at the end, double.
+    value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    value = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    value = re.sub(r"(\\+)\Z", r"\1\1", value)
     return f"{key}='{value}'"
 
 
-def run_command(function: Callable[[], None]) -> None:
+def start(main: Callable[[], None], path_keys: Sequence[str], usage_errors: tuple[type[Exception], ...]) -> None:
+    """Run a command's Hydra entry point `main` on the command line as typed.
+
+    Args:
+        path_keys: see `quote_paths`.
+        usage_errors: what a wrong command line or configuration raises, besides `InputError`.
+    """
+    sys.argv[1:] = quote_paths(sys.argv[1:], path_keys)
+    plain_warnings()
+    debug = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user wants tracebacks
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of several lines of its own
+    run_command(main, () if debug else usage_errors)
+
+
+def run_command(function: Callable[[], None], usage_errors: tuple[type[Exception], ...] = ()) -> None:
     """Call `function`; an `InputError` becomes one line on stderr and exit status 1, Ctrl-C exit status 130."""
     try:
         function()
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
+    except (InputError, *usage_errors) as error:
+        sys.exit(f"error: {one_line(error)}")
+    except KeyboardInterrupt as interrupt:
+        if str(interrupt):
+            print(f"interrupted: {interrupt}", file=sys.stderr)
         sys.exit(130)
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without the worker's traceback that torch's loader, and the listings that Hydra, put around it."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"cannot use {error.filename}: {error.strerror}; check the path, its permissions and the space left"
+    text = str(error).rpartition("InputError: ")[2].partition("\nConfig search path")[0]
+    text = text.partition("\n    full_key:")[0]
+    return " ".join(text.split())
+
+
+def plain_warnings() -> None:
+    """Warnings as one line on stderr; deprecations inside libraries and other noise not at all."""
+
+    def show(message, category, filename, lineno, file=None, line=None) -> None:
+        print(f"warning: {message}", file=file or sys.stderr, flush=True)
+
+    warnings.showwarning = show
+    for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+        warnings.simplefilter("ignore", category)
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message)

@@ -1,5 +1,6 @@
 """The data of a run: seeded split by file, loaders, latent statistics."""
 
+import signal
 from collections.abc import Iterator
 
 import pytorch_lightning as pl
@@ -14,10 +15,18 @@ from audio_diffusion_pytorch.errors import InputError
 
 
 class EpochSampler(Sampler):
-    """A permutation per epoch, keyed by (seed, epoch); tells the data set its epoch. Lightning calls `set_epoch`."""
+    """A permutation per epoch, keyed by (seed, epoch); tells the data set its epoch. Lightning calls `set_epoch`.
+
+    A run that resumes in the middle of an epoch calls `resume`: in that epoch the items seen before come last.
+    """
 
     def __init__(self, dataset: Dataset, seed: int, shuffle: bool = True):
         self.dataset, self.seed, self.shuffle, self.epoch = dataset, seed, shuffle, 0
+        self.resumed = (0, 0)  # epoch, items of it that were seen
+
+    def resume(self, epoch: int, seen: int) -> None:
+        self.resumed = (epoch, seen)
+        self.set_epoch(epoch)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -31,7 +40,9 @@ class EpochSampler(Sampler):
         if not self.shuffle:
             return iter(range(len(self.dataset)))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(len(self.dataset), generator=generator).tolist())
+        order = torch.randperm(len(self.dataset), generator=generator).tolist()
+        epoch, seen = self.resumed
+        return iter(order[seen:] + order[:seen] if epoch == self.epoch else order)
 
 
 class Datamodule(pl.LightningDataModule):
@@ -56,6 +67,11 @@ class Datamodule(pl.LightningDataModule):
         super().__init__()
         if not 0 < valid_split < 1:
             raise InputError(f"datamodule.valid_split must lie between 0 and 1, not {valid_split}")
+        if not (isinstance(batch_size, int) and batch_size > 0 and isinstance(num_workers, int) and num_workers >= 0):
+            raise InputError(
+                f"datamodule.batch_size={batch_size} and datamodule.num_workers={num_workers}: batch_size must be a whole "
+                "number above 0, num_workers one from 0"
+            )
         if len(dataset) < 2:
             raise InputError("the data set has fewer than two items: nothing to split into training and validation")
         self.batch_size, self.num_workers, self.pin_memory, self.seed = batch_size, num_workers, pin_memory, seed
@@ -75,26 +91,36 @@ class Datamodule(pl.LightningDataModule):
                 "datamodule.batch_size or raise datamodule.dataset.crops_per_file"
             )
 
-    def _loader(self, dataset: Dataset, shuffle: bool) -> DataLoader:
+    def _loader(self, dataset: Dataset, sampler: EpochSampler, shuffle: bool) -> DataLoader:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(dataset, self.seed, shuffle),
+            sampler=sampler,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             drop_last=shuffle,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_start_worker,
         )
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader(self.train_set, shuffle=True)
+        sampler = EpochSampler(self.train_set, self.seed)
+        if self.trainer is not None:
+            loop = self.trainer.fit_loop
+            begun, batches = loop.epoch_progress.current.ready, loop.epoch_loop.batch_progress.current.ready
+            if batches < len(self.train_set) // self.batch_size:
+                sampler.resume(max(begun - 1, 0), batches * self.batch_size)
+            else:
+                sampler.resume(begun, 0)
+        return self._loader(self.train_set, sampler, shuffle=True)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(self.valid_set, shuffle=False)
+        return self._loader(self.valid_set, EpochSampler(self.valid_set, self.seed, shuffle=False), shuffle=False)
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @torch.no_grad()

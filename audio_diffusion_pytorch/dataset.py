@@ -116,6 +116,7 @@ class InstrumentDataset(WAVDataset):
             except InputError as error:
                 bad.append(str(error))
         self.wavs = list(self.headers)
+        self.named = torch.zeros(len(files), dtype=torch.uint8).share_memory_()  # bad files reported; seen by all workers
         if bad:
             listing = "\n  ".join(bad[:10] + ([f"... and {len(bad) - 10} more"] if len(bad) > 10 else []))
             warnings.warn(f"{len(bad)} of {len(files)} files cannot be read and are skipped:\n  {listing}", stacklevel=2)
@@ -156,14 +157,19 @@ class InstrumentDataset(WAVDataset):
             chosen = index // self.crops_per_file if draw < _SILENT_DRAWS else int(rng.integers(len(self.wavs)))
             try:
                 wav = self._crop(self.wavs[chosen], rng)
-            except InputError as error:  # a file that was damaged or went away since the headers were read
-                if str(error) != problem:
-                    warnings.warn(f"skipped: {error}", stacklevel=2)
+            except InputError as error:  # what a header does not tell: damage, NaN; or the file went away since
                 problem = str(error)
+                self._name_once(self.wavs[chosen], problem)
                 continue
             if self.silence_db is None or wav.abs().max() > 10 ** (self.silence_db / 20):
                 return wav
         raise InputError(f"no audible crop in {draw + 1} draws from {self.paths} ({problem}): the recordings look silent")
+
+    def _name_once(self, file: str, problem: str) -> None:
+        index = list(self.headers).index(file)
+        if not self.named[index]:
+            self.named[index] = 1
+            warnings.warn(f"skipped: {problem}", stacklevel=3)
 
     def _crop(self, file: str, rng: np.random.Generator) -> Tensor:
         header = self.headers[file]

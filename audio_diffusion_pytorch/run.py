@@ -2,18 +2,46 @@
 
 from pathlib import Path
 
+from torch import Size, nn
+
 from audio_diffusion_pytorch.checkpoint import load_checkpoint
 from audio_diffusion_pytorch.errors import InputError, replacing
 
 
-def check_resumable(ckpt: str) -> None:
+def check_resumable(ckpt: str) -> tuple[dict[str, Size], str | None]:
     """Fail early where `ckpt` is no checkpoint that training can resume from.
+
+    Returns:
+        Shapes of its tensors, and the name of the codec it was trained on (None: not said).
 
     Raises:
         InputError: it is missing, damaged, or has no optimiser state.
     """
-    if "optimizer_states" not in load_checkpoint(ckpt):
+    content = load_checkpoint(ckpt)
+    state = content.get("state_dict")
+    if not isinstance(state, dict) or not {"optimizer_states", "loops"} <= content.keys():
         raise InputError(f"{ckpt} has no optimiser state: it cannot be resumed from, only used for transfer")
+    return {key: value.shape for key, value in state.items()}, (content.get("instrument") or {}).get("codec")
+
+
+def check_fits(saved: tuple[dict[str, Size], str | None], module: nn.Module, ckpt: str) -> None:
+    """Fail where what `check_resumable` found does not fit `module`.
+
+    Raises:
+        InputError: another architecture or another codec; the message gives an example.
+    """
+    shapes, codec = saved
+    own = {key: value.shape for key, value in module.state_dict().items()}
+    differing = sorted(key for key in own.keys() | shapes.keys() if own.get(key) != shapes.get(key))
+    if differing:
+        key = differing[0]
+        there, here = (list(s[key]) if key in s else "absent" for s in (shapes, own))
+        raise InputError(
+            f"{ckpt} comes from another model: {len(differing)} tensors differ, for example {key}, {there} there, {here} "
+            "here. Resume with the experiment and the model.* values of that run (its config.yaml)"
+        )
+    if codec is not None and codec != module.codec.name:
+        raise InputError(f"{ckpt} was trained on the codec {codec}, not on {module.codec.name}: set codec= as in that run")
 
 
 def prepare_run_folder(run_dir: Path, config: str) -> None:

@@ -6,6 +6,10 @@ Reads the chorales of the music21 corpus, moves every part into an instrument's 
     python scripts/render_dataset.py --output data/chorales --instruments flute violin
     python scripts/render_dataset.py --output data/paired --instruments flute violin --splits test --paired
 
+A clip is OUTPUT/<split>/<instrument>/<piece>_<part>_t<take>_<instrument>.flac, 24 kHz mono. The .json beside it says
+what sounds: "notes" are [onset, offset, MIDI pitch], in seconds; legato notes overlap by up to 50 ms. manifest.json
+says what the folder was made from. Chorales on one tune lie in one split, which depends on the tune and the seed alone.
+
 Needs the `data` extra (pip install -e ".[data]"), the FluidSynth library and a General MIDI SoundFont.
 """
 
@@ -19,6 +23,7 @@ import io
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -173,15 +178,15 @@ def parallel(function: Callable[[Any], Any], items: list[Any], workers: int, tit
     progress = partial(tqdm, total=len(items), desc=title, unit=unit, dynamic_ncols=True, disable=not items)
     if min(workers, len(items)) <= 1:
         return [function(item) for item in progress(items)]
-    with ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn")) as executor:
-        try:
-            futures = [executor.submit(function, item) for item in items]
-            for future in progress(as_completed(futures)):
-                future.result()
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            raise
+    deaf = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C is for the parent
+    executor = ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn"), **deaf)
+    try:
+        futures = [executor.submit(function, item) for item in items]
+        for future in progress(as_completed(futures)):
+            future.result()
         return [future.result() for future in futures]
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def load_pieces(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -216,8 +221,11 @@ def find_soundfonts(given: list[Path] | None) -> tuple[str, ...]:
     """The SoundFonts given, or those of the known ones that are installed."""
     if not given:
         candidates = [Path(folder).expanduser() / name for name in SOUNDFONT_NAMES for folder in SOUNDFONT_FOLDERS]
-        found = {path.stem: path for path in reversed(candidates) if path.is_file()}
-        given = sorted(found.values(), reverse=True)
+        found: dict[str, Path] = {}
+        for path in candidates:
+            if path.is_file():
+                found.setdefault(path.stem, path)
+        given = list(found.values())
         if not given:
             fail(f"no SoundFont found: install the Debian package {PACKAGES}, or name a .sf2 or .sf3 with --soundfont")
     for path in given:
@@ -240,8 +248,8 @@ def check_libraries(dry_run: bool) -> None:
             package = "pyfluidsynth" if error.name == "fluidsynth" else error.name
             fail(f'{package} is not installed: pip install -e ".[data]"')
         except (ImportError, OSError) as error:
-            package = "libfluidsynth3" if name == "fluidsynth" else name
-            fail(f"{name} does not load ({error}): install the Debian package {package}".replace("..", "."))
+            package = ": install the Debian package libfluidsynth3" if name == "fluidsynth" else ""
+            fail(f"{name} does not load ({str(error).rstrip('.')}){package}")
 
 
 def manifest(args: argparse.Namespace, soundfonts: tuple[str, ...]) -> dict[str, Any]:
@@ -283,6 +291,7 @@ def summary(lengths: Iterable[tuple[str, str, float]]) -> dict[str, dict[str, di
 
 
 def show(table: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Print a summary."""
     cells = [(split, name, cell) for split, row in table.items() for name, cell in row.items()]
     for split, name, cell in cells:
         print(f"{split:6} {name:12} {cell['clips']:6} clips {cell['hours']:7.2f} h")
@@ -293,49 +302,35 @@ def show(table: dict[str, dict[str, dict[str, float]]]) -> None:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
+    known, share = ", ".join(INSTRUMENTS), PARTS_PER_PIECE
+    fonts = "a General MIDI .sf2 or .sf3; given more than once, one is drawn per performance "
+    fonts += "(default: MuseScore General and FluidR3, whichever are installed)"
+    some = f"how many of a piece's parts an instrument plays; 1.5: one, in half of the pieces two (default {share})"
     add("--output", type=Path, required=True, help="folder to write; what is there already is not rendered again")
-    add("--instruments", nargs="+", default=["all"], metavar="NAME", help=f"all (default), or of {names(INSTRUMENTS)}")
-    add(
-        "--soundfont",
-        type=Path,
-        action="append",
-        metavar="PATH",
-        help="a General MIDI .sf2 or .sf3; more than once: "
-        "one is drawn per performance (default: MuseScore General and FluidR3, whichever are installed)",
-    )
+    add("--instruments", nargs="+", default=["all"], metavar="NAME", help=f"all (default), or of {known}")
+    add("--soundfont", type=Path, action="append", metavar="PATH", help=fonts)
     add("--seed", type=int, default=0, help="of the split, the parts and the performances (default 0)")
     add("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: all three, 80, 10 and 10 %%")
     add("--paired", action="store_true", help="each instrument plays the same performances, in its own register")
     add("--takes", type=positive(int), default=1, metavar="N", help="performances of a part (default 1)")
-    add(
-        "--parts-per-piece",
-        type=positive(float),
-        default=PARTS_PER_PIECE,
-        metavar="X",
-        help="how many of a piece's "
-        f"parts an instrument plays; 1.5: one, and in half of the pieces two (default {PARTS_PER_PIECE})",
-    )
+    add("--parts-per-piece", type=positive(float), default=share, metavar="X", help=some)
     add("--pieces", type=positive(int), metavar="N", help="only the first N pieces of the splits, for a quick try")
-    add(
-        "--workers", type=positive(int), default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)"
-    )
+    add("--workers", type=positive(int), default=os.cpu_count() or 1, metavar="N", help="default: one per core")
     add("--dry-run", action="store_true", help="print clips, hours and disk space; write nothing")
     args = parser.parse_args(argv)
     args.instruments = [name.lower().replace(" ", "_").replace("-", "_") for name in args.instruments]
     if "all" in args.instruments:
         args.instruments = list(INSTRUMENTS)
     if unknown := [name for name in args.instruments if name not in INSTRUMENTS]:
-        fail(f"no instrument {names(unknown)}: there are {names(INSTRUMENTS)}, or all")
+        fail(f"no instrument {', '.join(unknown)}: there are {known}, or all")
     args.instruments = list(dict.fromkeys(args.instruments))
     args.output = args.output.expanduser()
     return args
 
 
-def names(items: Iterable[str]) -> str:
-    return ", ".join(items)
-
-
 def positive(kind: type) -> Callable[[str], Any]:
+    """A type for argparse: a number over zero."""
+
     def parse(text: str) -> Any:
         if not 0 < (value := kind(text)) < math.inf:
             raise ValueError
@@ -345,42 +340,44 @@ def positive(kind: type) -> Callable[[str], Any]:
     return parse
 
 
+def run(args: argparse.Namespace, soundfonts: tuple[str, ...]) -> dict[str, dict[str, dict[str, float]]]:
+    """Render what is not there yet; returns the summary of all that is there then."""
+    settings = Settings(args.output, soundfonts, args.seed, args.paired)
+    if args.dry_run:
+        clips = plan(load_pieces(args), args)
+        return summary((clip.split, clip.instrument, settings.performance(clip)[0].duration) for clip in clips)
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    for leftover in args.output.rglob(f"{TEMPORARY}*"):
+        leftover.unlink()
+    content = manifest(args, soundfonts)
+    write(args.output / "manifest.json", json.dumps({**content, "complete": False}, indent=1).encode())
+    clips = plan(load_pieces(args), args)
+    there = [all((args.output / f"{c.stem}.{kind}").is_file() for kind in ("flac", "json")) for c in clips]
+    todo = [clip for clip, done in zip(clips, there, strict=True) if not done]
+    print(f"{len(clips)} clips, {len(clips) - len(todo)} of them there already", flush=True)
+    parallel(partial(render, settings=settings), todo, args.workers, "rendering", "clip")
+
+    content |= {"complete": True, "clips": {}, "pieces": {}, "files": {}}
+    lengths = []
+    for path in sorted(path for split in SPLITS for path in (args.output / split).glob("*/*.json")):
+        split, about = path.parts[-3], json.loads(path.read_text())
+        lengths.append((split, about["instrument"], about["duration"]))
+        content["pieces"][about["piece"]] = split
+        content["files"][path.relative_to(args.output).with_suffix(".flac").as_posix()] = about["sha256"]
+    content["clips"] = summary(lengths)
+    write(args.output / "manifest.json", json.dumps(content, indent=1).encode())
+    return content["clips"]
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    check_libraries(args.dry_run)
     soundfonts = () if args.dry_run else find_soundfonts(args.soundfont)
-    settings = Settings(args.output, soundfonts, args.seed, args.paired)
+    check_libraries(args.dry_run)
     try:
-        if args.dry_run:
-            clips = plan(load_pieces(args), args)
-            show(summary((c.split, c.instrument, settings.performance(c)[0].duration) for c in clips))
-            return
-        args.output.mkdir(parents=True, exist_ok=True)
-        for leftover in args.output.rglob(f"{TEMPORARY}*"):
-            leftover.unlink()
-        content = manifest(args, soundfonts)
-        write(args.output / "manifest.json", json.dumps({**content, "complete": False}, indent=1).encode())
-        pieces = load_pieces(args)
-        clips = plan(pieces, args)
-        there = [all((args.output / f"{c.stem}.{kind}").is_file() for kind in ("flac", "json")) for c in clips]
-        todo = [clip for clip, done in zip(clips, there, strict=True) if not done]
-        print(f"{len(clips)} clips, {len(clips) - len(todo)} of them there already")
-        parallel(partial(render, settings=settings), todo, args.workers, "rendering", "clip")
-
-        files = sorted(path for split in SPLITS for path in (args.output / split).glob("*/*.json"))
-        abouts = {path: json.loads(path.read_text()) for path in files}
-        table = summary((p.parent.parent.name, a["instrument"], a["duration"]) for p, a in abouts.items())
-        content["splits"] = {
-            split: sorted({a["piece"] for p, a in abouts.items() if p.parts[-3] == split}) for split in table
-        }
-        content["clips"] = table
-        content["files"] = {
-            path.relative_to(args.output).with_suffix(".flac").as_posix(): a["sha256"] for path, a in abouts.items()
-        }
-        write(args.output / "manifest.json", json.dumps({**content, "complete": True}, indent=1).encode())
-        show(table)
+        table = run(args, soundfonts)
     except OSError as error:
-        fail(f"cannot write to {args.output}: {error}")
+        fail(f"cannot write to {args.output}: {error.strerror or error}")
     except SoundFontError as error:
         fail(str(error))
     except BrokenProcessPool:
@@ -388,6 +385,7 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("render_dataset: interrupted: run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None
+    show(table)
 
 
 if __name__ == "__main__":

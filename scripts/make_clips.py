@@ -1,0 +1,89 @@
+"""Cut the clips that ship out of paired test performances: the same bars on every instrument, notes beside them.
+
+python scripts/render_dataset.py --output data/chorales_paired --instruments flute violin --splits test --paired
+python scripts/make_clips.py --data data/chorales_paired --instruments flute violin
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.errors import InputError, replacing
+
+CLIPS = Path(__file__).resolve().parents[1] / "audio_diffusion_pytorch" / "assets" / "clips"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that render_dataset.py --paired made")
+    parser.add_argument("--output", type=Path, default=CLIPS, help="default: the package's assets/clips")
+    parser.add_argument("--instruments", nargs="+", default=["flute", "violin"])
+    parser.add_argument("--count", type=int, default=4, help="performances (default 4)")
+    parser.add_argument("--seconds", type=float, default=12.0, help="length of a clip (default 12)")
+    args = parser.parse_args()
+    try:
+        make_clips(args.data, args.output, args.instruments, args.count, args.seconds)
+    except InputError as error:
+        parser.exit(2, f"make_clips: error: {error}\n")
+
+
+def make_clips(data: Path, output: Path, instruments: list[str], count: int, seconds: float) -> None:
+    """Write `count` clips for each instrument, spread over the test pieces, and `manifest.json`.
+
+    Raises:
+        InputError: `data` is no paired test set, or has too few performances that are long enough.
+    """
+    try:
+        manifest = json.loads((data / "manifest.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{data} has no readable manifest.json: render it with render_dataset.py --paired") from error
+    folders = [data / "test" / name for name in instruments]
+    stems = [
+        {path.stem.removesuffix(f"_{name}") for path in folder.glob("*.flac")}
+        for name, folder in zip(instruments, folders, strict=True)
+    ]
+    pieces: dict[str, str] = {}  # the first long enough performance of each piece
+    for stem in sorted(set.intersection(*stems)):
+        note = json.loads((folders[0] / f"{stem}_{instruments[0]}.json").read_text())
+        if note["paired"] and note["duration"] >= seconds + 1:
+            pieces.setdefault(note["piece"], stem)
+    if len(pieces) < count:
+        raise InputError(f"{data} has {len(pieces)} pieces with a performance on all of {instruments}, not {count}")
+    chosen = [list(pieces.values())[i * len(pieces) // count] for i in range(count)]
+    files = {}
+    for stem in chosen:
+        for name, folder in zip(instruments, folders, strict=True):
+            clip = f"{stem}_{name}"
+            files[f"{clip}.flac"] = cut(folder / clip, output / clip, seconds)
+    kept = {key: manifest[key] for key in ("seed", "soundfonts", "programs", "versions", "splits")}
+    with replacing(output / "manifest.json") as temporary:
+        temporary.write_text(json.dumps({**kept, "seconds": seconds, "files": files}, indent=1) + "\n")
+
+
+def cut(source: Path, target: Path, seconds: float) -> dict[str, str]:
+    """Cut the first `seconds` of a clip and its notes; returns the piece and both files' hashes."""
+    performance = json.loads(source.with_name(f"{source.name}.json").read_text())
+    flac = source.with_name(f"{source.name}.flac")
+    wav, rate = audio.read(flac, 0, round(seconds * performance["sample_rate"]))
+    fade = rate // 20
+    wav[:, -fade:] *= 1 - (1 + torch.arange(fade)) / fade  # no click where the music is cut
+    audio.write(target.with_name(f"{target.name}.flac"), wav, rate)
+    notes = [[on, min(off, seconds), pitch] for on, off, pitch in performance["notes"] if on < seconds]
+    entry = {**performance, "duration": seconds, "notes": notes}
+    del entry["sha256"]
+    with replacing(target.with_name(f"{target.name}.json")) as temporary:
+        temporary.write_text(json.dumps(entry) + "\n")
+    written = target.with_name(f"{target.name}.flac").read_bytes()
+    return {
+        "piece": performance["piece"],
+        "cut_from_sha256": performance["sha256"],
+        "sha256": hashlib.sha256(written).hexdigest(),
+    }
+
+
+if __name__ == "__main__":
+    main()

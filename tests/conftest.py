@@ -1,0 +1,192 @@
+"""What the tests share: small recordings, small models, and the commands run as a user types them."""
+
+import logging
+import os
+import runpy
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; several small threads only wait for each other
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import settings
+
+from audio_diffusion_pytorch.codec import MelCodec
+from audio_diffusion_pytorch.denoiser import Denoiser
+from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec
+from audio_diffusion_pytorch.unet import UNet1d
+
+ROOT = Path(__file__).resolve().parent.parent
+RATE = 24000
+# One of everything that Hydra's grammar or a shell treats specially.
+ODD_NAME = "odd né [x] (1) k=v & it's, $a {b}"
+TINY_UNET = dict(
+    in_channels=128,
+    channels=16,
+    multipliers=[1, 1],
+    factors=[2],
+    num_blocks=[1],
+    attentions=[0, 0],
+    resnet_groups=4,
+)
+TINY_CODEC = dict(dim=16, intermediate_dim=16, num_layers=1)
+TINY_MODEL = [
+    "model.model.channels=16",
+    "model.model.multipliers=[1,1]",
+    "model.model.factors=[2]",
+    "model.model.num_blocks=[1]",
+    "model.model.attentions=[0,0]",
+    "model.model.resnet_groups=4",
+]
+TINY_SMALL = [
+    *TINY_MODEL,
+    "codec=small_untrained",
+    *(f"+codec.{key}={value}" for key, value in TINY_CODEC.items()),
+    "length=9600",
+    "trainer.gpus=0",
+    "datamodule.num_workers=0",
+    "callbacks.samples=null",
+]
+
+torch.set_num_threads(1)
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
+
+
+def melody(seconds: float = 1.0, sample_rate: int = RATE, seed: int = 0, brightness: float = 0.3) -> np.ndarray:
+    """Notes of a quarter second with a few harmonics, [T] in [-1, 1]."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * sample_rate)) / sample_rate
+    pitch = 440 * 2 ** (rng.integers(0, 12, int(seconds * 4) + 1)[(time * 4).astype(int)] / 12)
+    phase = 2 * np.pi * np.cumsum(pitch) / sample_rate
+    wav = sum(brightness**k * np.sin((k + 1) * phase) for k in range(4))
+    envelope = np.minimum(1, 12 * (time * 4 % 1)) * np.minimum(1, 12 * (1 - time * 4 % 1))
+    return (0.3 * wav * envelope).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory) -> Path:
+    """A folder with five clips of a flute and five of a violin, under a difficult name."""
+    folder = tmp_path_factory.mktemp("data") / ODD_NAME
+    folder.mkdir()
+    for index in range(5):
+        soundfile.write(folder / f"flute_{index}.wav", melody(seed=index), RATE)
+        soundfile.write(folder / f"violin_{index}.flac", melody(seed=index, brightness=0.7), RATE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def codec() -> MelCodec:
+    torch.manual_seed(0)
+    return MelCodec(**TINY_CODEC).freeze()
+
+
+@pytest.fixture(scope="session")
+def codec_file(tmp_path_factory, codec) -> Path:
+    path = tmp_path_factory.mktemp("codec") / "codec.safetensors"
+    codec.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_instrument(codec_file) -> Callable[..., InstrumentModel]:
+    """Small untrained models on the small codec."""
+
+    def make(name: str = "flute", seed: int = 0, **spec) -> InstrumentModel:
+        torch.manual_seed(seed)
+        settings = dict(sigma_min=0.01, sigma_max=10.0, rho=7.0, level_db=-18.0, frames=64, codec=str(codec_file))
+        spec = InstrumentSpec(name, **{"unet": TINY_UNET, **settings, **spec})
+        net = UNet1d(**spec.unet)
+        mean, std = torch.full((net.in_channels,), -6.0), torch.full((net.in_channels,), 2.0)
+        return InstrumentModel(spec, mean, std, Denoiser(net, spec.sigma_data)).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def instruments(tmp_path_factory, make_instrument) -> tuple[Path, Path]:
+    """Exported models of a flute and a violin."""
+    folder = tmp_path_factory.mktemp("models") / ODD_NAME
+    paths = folder / "flute.safetensors", folder / "violin.safetensors"
+    for seed, path in enumerate(paths):
+        make_instrument(path.stem, seed).save(path)
+    return paths
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    def error(self) -> str:
+        """The one line that a failing command leaves, checked for being one."""
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert self.code == 1 and len(lines) == 1 and "Traceback" not in self.out + self.err, (self.code, self.out, self.err)
+        rest = [line for line in self.err.splitlines() if line.strip() and not line.startswith(("error: ", "warning: ", "  "))]
+        assert not [line for line in rest if "it/s" not in line and "batch" not in line and "window" not in line], self.err
+        return lines[0]
+
+
+@pytest.fixture
+def command(monkeypatch, capfd, tmp_path) -> Callable[..., Result]:
+    """Runs `train.py` or `transfer.py` in this process, in an empty folder, logs below it."""
+    monkeypatch.setenv("DIR_LOGS", str(tmp_path / "logs"))
+    monkeypatch.setenv("PROJECT_ROOT", str(ROOT))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.chdir(tmp_path)
+
+    def run(script: str, *arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        capfd.readouterr()
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        code = 0
+        with warnings.catch_warnings():
+            try:
+                runpy.run_path(str(ROOT / script), run_name="__main__")
+            except SystemExit as stop:
+                code = stop.code
+                if isinstance(code, str):
+                    print(code, file=sys.stderr)
+                    code = 1
+            finally:
+                root.handlers[:], root.level = handlers, level
+        out, err = capfd.readouterr()
+        return Result(code or 0, out, err)
+
+    return run
+
+
+def start_process(script: str, *arguments: str, cwd: Path, logs: Path) -> subprocess.Popen:
+    """Start a command as a user does, in a session of its own so that Ctrl-C can reach its workers."""
+    environment = {**os.environ, "DIR_LOGS": str(logs), "OMP_NUM_THREADS": "1"}
+    environment.pop("PROJECT_ROOT", None)
+    environment.pop("HYDRA_FULL_ERROR", None)
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run_process(script: str, *arguments: str, cwd: Path, logs: Path, limit: float = 120) -> Result:
+    process = start_process(script, *arguments, cwd=cwd, logs=logs)
+    try:
+        out, err = process.communicate(timeout=limit)
+    finally:
+        process.kill()
+    return Result(process.returncode, out, err)

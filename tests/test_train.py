@@ -1,0 +1,169 @@
+"""`train.py`: the line that users type, interrupting and resuming, and one line for whatever is wrong."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import ODD_NAME, RATE, ROOT, TINY_MODEL, TINY_SMALL, melody, run_process, start_process
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from audio_diffusion_pytorch.checkpoint import load_checkpoint
+from audio_diffusion_pytorch.instrument import load_instrument
+
+
+def losses(run: Path) -> dict[int, list[float]]:
+    """Training losses by step, of all the event files in a run folder."""
+    found: dict[int, list[float]] = {}
+    for file in sorted((run / "tensorboard").glob("events*")):
+        events = EventAccumulator(str(file)).Reload()
+        for event in events.Scalars("train_loss"):
+            found.setdefault(event.step, []).append(event.value)
+    return found
+
+
+# The commands as they are typed.
+
+
+def test_the_line_that_users_of_the_original_type(recordings, tmp_path):
+    """From another working directory, into a folder of logs with a difficult name."""
+    logs = tmp_path / ODD_NAME
+    result = run_process(
+        "train.py",
+        *("exp=flute_latent", "trainer.gpus=0", "model.lr=1e-4", "trainer.precision=32", "trainer.max_epochs=1"),
+        *("datamodule.batch_size=2", "datamodule.num_workers=0", f"+dataset_path={recordings}", "exp_tag=first=1 (é)"),
+        *("codec.weights=random", *TINY_MODEL, "length=10240", "log_every_n_steps=2", "callbacks.samples.sampling_steps=[3]"),
+        cwd=tmp_path,
+        logs=logs,
+    )
+    assert result.code == 0, result.err
+    run = logs / "first=1 (é)"
+    assert f"run folder: {run}" in result.out
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert {"config.yaml", "train.log", "flute_latent.safetensors", "mean.pt", "std.pt"} <= names
+    assert {"checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= names
+    assert not [name for name in names if ".tmp" in name]
+
+    config = OmegaConf.load(run / "config.yaml")
+    assert (config.model.lr, config.trainer.precision, config.datamodule.batch_size) == (1e-4, 32, 2)
+    assert config.dataset_path == str(recordings)
+    assert set(losses(run)) == {0, 1}
+    events = EventAccumulator(str(next((run / "tensorboard").glob("events*"))), size_guidance={"audio": 0}).Reload()
+    assert events.Tags()["audio"] == events.Tags()["images"] == ["samples/003_steps/0"]
+    assert {"valid_loss", "lr-AdamW"} <= set(events.Tags()["scalars"])
+    assert load_instrument(run).spec.codec == load_instrument(run / "checkpoints" / "last.ckpt").spec.codec == "encodec"
+    assert not any(key.startswith(("codec", "_codec")) for key in load_checkpoint(run / "checkpoints/last.ckpt")["state_dict"])
+
+    noise = ("WARNING", "Warning:", "warning:", "Traceback", "[INFO]", "TPU", "Tip", "site-packages", "v_num")
+    assert not [line for line in (result.out + result.err).splitlines() if any(word in line for word in noise)]
+
+
+def test_help_is_quick_and_needs_no_torch(tmp_path):
+    for script in ("train.py", "transfer.py"):
+        code = (
+            "import runpy, sys\n"
+            f"sys.argv = [{script!r}, '--help']\n"
+            "try:\n"
+            f"    runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+            "finally:\n"
+            "    assert not {'torch', 'pytorch_lightning', 'numpy', 'soundfile'} & sys.modules.keys()\n"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert result.returncode == 0 and f"python {script} " in result.stdout, result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_cfg_shows_what_would_run(command, tmp_path):
+    result = command("train.py", "--cfg", "job", "exp=violin_small", "trainer=cpu", f"ckpt={ODD_NAME}/epoch=03.ckpt")
+    config = OmegaConf.create(result.out)
+    assert result.code == 0
+    assert config.ckpt == f"{ODD_NAME}/epoch=03.ckpt"
+    assert (config.instruments, config.trainer.gpus) == (["violin"], 0)
+    assert not (tmp_path / "logs").exists()
+
+
+def test_the_repository_may_lie_under_any_path(tmp_path):
+    clone = tmp_path / ODD_NAME
+    for name in ("configs", "exp"):
+        shutil.copytree(ROOT / name, clone / name)
+    shutil.copy(ROOT / "train.py", clone)
+    environment = {key: value for key, value in os.environ.items() if key not in ("PROJECT_ROOT", "DIR_LOGS")}
+    result = subprocess.run(
+        [sys.executable, str(clone / "train.py"), "--cfg", "job", "--resolve", "exp=flute_small", "dataset_path=x", "exp_tag=a"],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    assert OmegaConf.create(result.stdout).run_dir == str(clone / "logs" / "a")
+
+
+def test_the_small_codec_trains(command, recordings, tmp_path):
+    result = command(
+        "train.py",
+        *("exp=codec_small", f"dataset_path={recordings}", "exp_tag=codec", "trainer=cpu", "trainer.max_steps=2"),
+        *("+codec.dim=16", "+codec.intermediate_dim=16", "+codec.num_layers=1", "datamodule.num_workers=0"),
+        *("datamodule.batch_size=2", "log_every_n_steps=2", "length=4800"),
+    )
+    assert result.code == 0, result.err
+    assert (tmp_path / "logs/codec/codec_small.safetensors").is_file()
+    assert set(losses(tmp_path / "logs/codec")) == {0, 1}
+
+
+# Interrupting and resuming.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
+def test_killed_training_continues_where_it_stopped(number, command, recordings, tmp_path):
+    """Ctrl-C saves the step it stops at; a kill falls back to the last interval. Either way the losses go on bit for bit."""
+    settings = ("exp=flute_small", *TINY_SMALL, f"dataset_path={recordings}", "datamodule.batch_size=4")
+    settings = (*settings, "log_every_n_steps=7", "datamodule.num_workers=1", "ckpt_every_n_steps=3")
+    run = tmp_path / "logs/killed"
+    last = run / "checkpoints/last.ckpt"
+    process = start_process("train.py", *settings, "exp_tag=killed", cwd=tmp_path, logs=tmp_path / "logs")
+    try:
+        limit = time.monotonic() + 120
+        while not last.is_file() and process.poll() is None and time.monotonic() < limit:
+            time.sleep(0.02)
+        time.sleep(0.3)  # somewhere in the middle of what comes next
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+
+    stopped = load_checkpoint(last)["global_step"]
+    if number == signal.SIGINT:
+        assert process.returncode == 130 and "Traceback" not in err, err
+        assert f"interrupted: stopped at step {stopped}; resume with ckpt={last}" in err
+        assert max(losses(run)) == stopped - 1
+    assert not [path for path in run.rglob("*.ckpt") if path != last and path.name != "best.ckpt" and path.suffix != ".tmp"]
+
+    until = stopped + 12  # over an epoch's end and a validation
+    resumed = command("train.py", *settings, "exp_tag=resumed", f"+ckpt={last}", f"trainer.max_steps={until}")
+    whole = command("train.py", *settings, "exp_tag=whole", f"trainer.max_steps={until}")
+    assert resumed.code == whole.code == 0, resumed.err + whole.err
+    expected = {step: values[0] for step, values in losses(tmp_path / "logs/whole").items()}
+    assert list(losses(tmp_path / "logs/resumed")) == list(range(stopped, until))
+    for folder in ("killed", "resumed"):
+        for step, values in losses(tmp_path / "logs" / folder).items():
+            assert step >= until or values == [expected[step]], (folder, step)
+    weights = [load_checkpoint(tmp_path / f"logs/{n}/checkpoints/last.ckpt")["state_dict"] for n in ("whole", "resumed")]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
