@@ -72,7 +72,7 @@ class LastCheckpoint(ModelCheckpoint):
             save_top_k=1,
             enable_version_counter=False,
         )
-        self._interrupted = False
+        self._interrupted = self._saved = False
         self._handlers = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -80,8 +80,7 @@ class LastCheckpoint(ModelCheckpoint):
         if threading.current_thread() is threading.main_thread():
             self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
 
-    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        super().teardown(trainer, module, stage)
+    def on_exception(self, *args) -> None:
         self._restore()
 
     def _restore(self) -> None:
@@ -96,6 +95,10 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_batch_end(trainer, module, *args)
         if self._interrupted and not trainer.fit_loop._should_accumulate():
             self._save_now(trainer)
+            self._saved = True
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args) -> None:
+        if self._saved:  # only now, when this step's values have been logged
             raise KeyboardInterrupt
 
     def on_validation_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args) -> None:
@@ -105,6 +108,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._save_now(trainer)
+        self._restore()
 
     def _save_now(self, trainer: pl.Trainer) -> None:
         if self._last_global_step_saved != trainer.global_step:

@@ -1,7 +1,8 @@
 """Cut the clips that ship out of paired test performances: the same bars on every instrument, notes beside them.
 
-python scripts/render_dataset.py --output data/chorales_paired --instruments flute violin --splits test --paired
-python scripts/make_clips.py --data data/chorales_paired --instruments flute violin
+python scripts/render_dataset.py --output data/chorales --splits train valid
+python scripts/render_dataset.py --output data/chorales_paired --splits test --paired
+python scripts/make_clips.py --data data/chorales_paired --training-data data/chorales
 """
 
 import argparse
@@ -20,27 +21,27 @@ CLIPS = Path(__file__).resolve().parents[1] / "audio_diffusion_pytorch" / "asset
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that render_dataset.py --paired made")
+    parser.add_argument("--training-data", type=Path, required=True, help="what the models were trained on")
     parser.add_argument("--output", type=Path, default=CLIPS, help="default: the package's assets/clips")
     parser.add_argument("--instruments", nargs="+", default=["flute", "violin"])
     parser.add_argument("--count", type=int, default=4, help="performances (default 4)")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of a clip (default 12)")
     args = parser.parse_args()
     try:
-        make_clips(args.data, args.output, args.instruments, args.count, args.seconds)
+        make_clips(args.data, args.training_data, args.output, args.instruments, args.count, args.seconds)
     except InputError as error:
         parser.exit(2, f"make_clips: error: {error}\n")
 
 
-def make_clips(data: Path, output: Path, instruments: list[str], count: int, seconds: float) -> None:
+def make_clips(
+    data: Path, training_data: Path, output: Path, instruments: list[str], count: int, seconds: float
+) -> None:
     """Write `count` clips for each instrument, spread over the test pieces, and `manifest.json`.
 
     Raises:
         InputError: `data` is no paired test set, or has too few performances that are long enough.
     """
-    try:
-        manifest = json.loads((data / "manifest.json").read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{data} has no readable manifest.json: render it with render_dataset.py --paired") from error
+    manifest, training = read_manifest(data), read_manifest(training_data)
     folders = [data / "test" / name for name in instruments]
     stems = [
         {path.stem.removesuffix(f"_{name}") for path in folder.glob("*.flac")}
@@ -59,9 +60,17 @@ def make_clips(data: Path, output: Path, instruments: list[str], count: int, sec
         for name, folder in zip(instruments, folders, strict=True):
             clip = f"{stem}_{name}"
             files[f"{clip}.flac"] = cut(folder / clip, output / clip, seconds)
-    kept = {key: manifest[key] for key in ("seed", "soundfonts", "programs", "versions", "splits")}
+    kept = {key: manifest[key] for key in ("seed", "soundfonts", "programs", "versions")}
+    kept["pieces"] = {**manifest["pieces"], **training["pieces"]}  # piece -> split
     with replacing(output / "manifest.json") as temporary:
         temporary.write_text(json.dumps({**kept, "seconds": seconds, "files": files}, indent=1) + "\n")
+
+
+def read_manifest(folder: Path) -> dict:
+    try:
+        return json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} has no readable manifest.json: make it with render_dataset.py") from error
 
 
 def cut(source: Path, target: Path, seconds: float) -> dict[str, str]:
