@@ -19,17 +19,19 @@ class RecordingAugment:
         tone_db: gain of each of `tone_points` points of a smooth equaliser curve over log frequency, +- dB.
         room_seconds: [low, high] reverberation time; the room is exponentially decaying noise.
         room_level: [low, high] amplitude of the room's sound against the direct sound.
-        noise_db: [low, high] RMS of the noise floor against the recording's peak, in dB; its slope is drawn too.
+        noise_db: [low, high] RMS of the noise floor against the recording's peak, in dB.
+        noise_slope: [low, high] the noise falls as 1 / frequency^slope above 30 Hz: 0 is white, 2 is rumble.
     """
 
     probability: float = 0.5
     level_db: float = 9.0
     tuning_cents: float = 25.0
-    tone_db: float = 6.0
+    tone_db: float = 8.0
     tone_points: int = 6
     room_seconds: tuple[float, float] = (0.1, 0.8)
     room_level: tuple[float, float] = (0.05, 0.5)
-    noise_db: tuple[float, float] = (-80.0, -45.0)
+    noise_db: tuple[float, float] = (-80.0, -40.0)
+    noise_slope: tuple[float, float] = (0.0, 2.0)
 
     def margin(self, length: int) -> int:
         """Samples needed beyond `length`, because a sharper tuning plays faster."""
@@ -55,7 +57,7 @@ class RecordingAugment:
         spectrum = spectrum[:, :bins] if len(frequencies) >= bins else np.pad(spectrum, ((0, 0), (0, bins - len(frequencies))))
         if chosen[4]:
             level = peak * 10 ** (rng.uniform(*self.noise_db) / 20)
-            spectrum = spectrum + self._noise(wav.shape[0], bins, frames, level, rng)
+            spectrum = spectrum + self._noise(wav.shape[0], frequencies, bins, level, rng)
         out = fft.irfft(spectrum, n=length) * np.float32(length / frames * gain)
         return (out / max(1.0, float(np.abs(out).max()))).astype(np.float32)  # never clips
 
@@ -75,8 +77,11 @@ class RecordingAugment:
         response[0] += 1.0
         return fft.rfft(response, n=frames)
 
-    def _noise(self, channels: int, bins: int, frames: int, level: float, rng: np.random.Generator) -> np.ndarray:
-        shape = np.maximum(np.arange(bins, dtype=np.float32), 1) ** np.float32(-rng.uniform(0.0, 1.0))  # white to pink-and-darker
+    def _noise(
+        self, channels: int, frequencies: np.ndarray, bins: int, level: float, rng: np.random.Generator
+    ) -> np.ndarray:
+        frames = 2 * (len(frequencies) - 1)
+        shape = np.maximum(np.arange(bins, dtype=np.float32) * frequencies[1], 30) ** -rng.uniform(*self.noise_slope)
         shape *= level / np.sqrt((shape**2).mean())
         noise = rng.standard_normal((channels, bins, 2), dtype=np.float32).view(np.complex64)[..., 0]
         return noise * (shape * np.sqrt(frames / 2)).astype(np.float32)

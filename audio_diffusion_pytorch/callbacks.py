@@ -93,7 +93,11 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args) -> None:
         super().on_train_batch_end(trainer, module, *args)
-        if self._interrupted and not trainer.fit_loop._should_accumulate():
+        loop = trainer.fit_loop
+        last_epoch = loop.max_epochs not in (-1, None) and trainer.current_epoch + 1 >= loop.max_epochs
+        if trainer.global_step == trainer.max_steps or (last_epoch and loop.epoch_loop.batch_progress.is_last_batch):
+            self._save_now(trainer)  # later hooks count the epoch as done, even if max_steps cut it short
+        if self._interrupted and not loop.epoch_loop._should_accumulate():
             self._save_now(trainer)
             self._saved = True
 

@@ -4,6 +4,7 @@ Frame rate and hop come from the codec; nothing else configures them.
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -159,25 +160,37 @@ class EncodecCodec(Codec):
     """The continuous latents of EnCodec 24 kHz (Defossez et al. 2022), before quantisation: 128 channels, 75 frames/s.
 
     Args:
-        weights: None for the pretrained weights, "random" for an untrained network (tests and dry runs).
-        repository: a folder with the `encodec` package's weight file; None: its own download.
-        config: sizes of a smaller network (tests): `n_filters`, `dimension`, `lstm`.
+        weights: None for the pretrained weights, "random" for an untrained network (tests and dry runs); or a folder
+            from the hub, the package's file, a checkpoint of the original that holds its codec, tensors by name.
+        repository: a folder with the `encodec` package's weight file, or one from the hub; None: its own download.
+        config: sizes of an untrained network: `n_filters`, `dimension`, `lstm`; other ones are read off the weights.
+
+    Raises:
+        InputError: no weights there, or not EnCodec's, or damaged.
     """
 
     name = "encodec"
 
-    def __init__(self, weights: str | None = None, repository: str | None = None, config: dict | None = None):
+    def __init__(
+        self,
+        weights: str | Path | Mapping[str, Tensor] | None = None,
+        repository: str | Path | None = None,
+        config: dict | None = None,
+    ):
         super().__init__()
         from encodec.modules import SEANetDecoder, SEANetEncoder
 
-        if weights not in (None, "random"):
-            raise InputError(f'codec.weights must be null or "random", not {weights!r}')
+        from audio_diffusion_pytorch.encodec_weights import load_into, load_weights
+
+        untrained = isinstance(weights, str) and weights == "random"
+        if config and not untrained:
+            raise InputError('codec.config is for codec.weights="random": trained weights tell their sizes themselves')
+        state, sizes = (None, config or {}) if untrained else load_weights(weights, repository)
+        settings = {"norm": "weight_norm", "causal": True, "n_filters": 32, "dimension": 128, **sizes}
         self.sample_rate = 24000
-        settings = {"norm": "weight_norm", "causal": True, "n_filters": 32, "dimension": 128, **(config or {})}
-        if weights == "random":
-            self.encoder, self.decoder = SEANetEncoder(**settings), SEANetDecoder(**settings)
-        else:
-            self.encoder, self.decoder = _pretrained_encodec(repository)
+        self.encoder, self.decoder = SEANetEncoder(**settings), SEANetDecoder(**settings)
+        if state is not None:
+            load_into({"encoder": self.encoder, "decoder": self.decoder}, state)
         self.hop_length = int(self.encoder.hop_length)
         self.latent_channels = self.encoder.dimension
 
@@ -186,23 +199,6 @@ class EncodecCodec(Codec):
 
     def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
         return self.decoder(latents)[..., :length]
-
-
-def _pretrained_encodec(repository: str | None) -> tuple[nn.Module, nn.Module]:
-    from encodec import EncodecModel
-
-    file_name = "encodec_24khz-d7cc33bc.th"
-    if repository is not None and not (Path(repository) / file_name).is_file():
-        raise InputError(f"no EnCodec weights in {repository}: the file {file_name} belongs there")
-    try:
-        model = EncodecModel.encodec_model_24khz(repository=Path(repository) if repository else None)
-    except (OSError, RuntimeError, AssertionError, EOFError) as error:
-        folder = repository or Path(torch.hub.get_dir()) / "checkpoints"
-        raise InputError(
-            f"no EnCodec weights ({error}). Put {file_name} into {folder}, or name its folder with "
-            "codec.repository=FOLDER; to go on without it use the small codec (an experiment ending in _small)"
-        ) from error
-    return model.encoder, model.decoder
 
 
 def load_codec(name: str | Path = "small", **kwargs) -> Codec:

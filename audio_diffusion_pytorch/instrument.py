@@ -4,12 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from audio_diffusion_pytorch.codec import ASSETS
+from audio_diffusion_pytorch.codec import ASSETS, Codec
 from audio_diffusion_pytorch.denoiser import Denoiser
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.unet import UNet1d
@@ -50,14 +50,23 @@ class InstrumentModel(nn.Module):
     Args:
         spec: see `InstrumentSpec`.
         mean, std: [D] per latent channel.
+        codec: the codec that came with the model; None: the one that the spec names.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: InstrumentSpec, mean: Tensor, std: Tensor, denoiser: Denoiser | None = None):
+    def __init__(
+        self,
+        spec: InstrumentSpec,
+        mean: Tensor,
+        std: Tensor,
+        denoiser: Denoiser | None = None,
+        codec: Codec | None = None,
+    ):
         super().__init__()
         self.spec = spec
+        self.codec = codec
         self.denoiser = denoiser or Denoiser(UNet1d(**spec.unet), spec.sigma_data)
         self.register_buffer("mean", mean.flatten().float())
         self.register_buffer("std", std.flatten().float())
@@ -90,25 +99,42 @@ def shipped_instruments() -> list[str]:
     return sorted(path.stem for path in (ASSETS / "instruments").glob("*.safetensors"))
 
 
-def load_instrument(source: str | Path, device: str | torch.device = "cpu") -> InstrumentModel:
+def load_instrument(
+    source: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    mean_path: str | Path | None = None,
+    std_path: str | Path | None = None,
+    weights: Literal["ema", "raw"] = "ema",
+    **original: Any,
+) -> InstrumentModel:
     """Load a model by a shipped name, or from an exported .safetensors, a training checkpoint, or a run folder.
 
     A run folder gives its export, or where training has not ended its last checkpoint; checkpoints give the averaged
-    (EMA) weights.
+    (EMA) weights. Checkpoints of the original system are known by their keys.
+
+    Args:
+        mean_path, std_path: files with the latents' statistics, for a checkpoint of the original system.
+        weights: "raw" for the weights that the averaged ones follow, likewise.
+        original: `unet` and fields of the spec, likewise; see `original.load_original`.
 
     Raises:
         InputError: nothing there, damaged, or another kind of file; the message says which.
     """
     path = Path(source)
     shipped = ASSETS / "instruments" / f"{source}.safetensors"
-    if str(source) in shipped_instruments() and not path.is_file():
+    original |= {"mean_path": mean_path, "std_path": std_path, "weights": None if weights == "ema" else weights}
+    original = {key: value for key, value in original.items() if value is not None}
+    if path.suffix == ".ckpt" and not path.is_dir():
+        model = _load_checkpoint(path, original)
+    elif original:
+        raise InputError(f"{', '.join(original)} go with a checkpoint of the original system (.ckpt), not with {source}")
+    elif str(source) in shipped_instruments() and not path.is_file():
         model = _load_safetensors(shipped)
     elif path.is_dir():
         model = _load_run_folder(path)
     elif path.suffix == ".safetensors":
         model = _load_safetensors(path)
-    elif path.suffix == ".ckpt":
-        model = _load_checkpoint(path)
     else:
         raise InputError(
             f"no instrument {str(source)!r}: use one that ships ({', '.join(shipped_instruments()) or 'none'}), or the "
@@ -143,16 +169,21 @@ def _load_safetensors(path: Path) -> InstrumentModel:
         raise InputError(f"cannot read {path} as an instrument model: {error}") from error
 
 
-def _load_checkpoint(path: Path) -> InstrumentModel:
-    from audio_diffusion_pytorch.checkpoint import load_checkpoint
+def _load_checkpoint(path: Path, original: Mapping[str, Any] | None = None) -> InstrumentModel:
+    from audio_diffusion_pytorch.original import is_original, load_original, read_checkpoint
 
-    content = load_checkpoint(path)
+    content = read_checkpoint(path)
+    if is_original(content):
+        return load_original(path, content=content, **(original or {}))
+    if original:
+        raise InputError(f"{', '.join(original)} go with a checkpoint of the original system, {path} is none")
     try:
         spec = InstrumentSpec(**content["instrument"])
         state = content["state_dict"]
         prefix = "ema.model.net."
-        tensors = {"net." + key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
-        return _build(spec, tensors | {"mean": state["mean"], "std": state["std"]})
+        # copies: what was read is mapped to the file
+        tensors = {"net." + key[len(prefix) :]: v.clone() for key, v in state.items() if key.startswith(prefix)}
+        return _build(spec, tensors | {"mean": state["mean"].clone(), "std": state["std"].clone()})
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} is no checkpoint of an instrument's training: {error!r}") from error
 

@@ -45,6 +45,8 @@ def check_fits(saved: tuple[dict[str, Size], str | None], module: nn.Module, ckp
 
 
 def prepare_run_folder(run_dir: Path, config: str) -> None:
-    """Create the folder and write the resolved configuration into it."""
+    """Create the folder, write the resolved configuration into it, and remove what a killed run left half-written."""
     with replacing(run_dir / "config.yaml") as temporary:
         temporary.write_text(config, encoding="utf-8")
+    for temporary in (run_dir / "checkpoints").glob(".*.tmp.ckpt"):
+        temporary.unlink()

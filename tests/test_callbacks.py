@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import TINY_UNET
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import Dataset
@@ -68,11 +69,12 @@ def fit(folder, codec, steps, interrupt=None, ckpt=None, num_workers=0, precisio
     torch.manual_seed(0)
     module = InstrumentModule(UNet1d(**TINY_UNET), codec, KDistribution(0.01, 10.0), length=1280, total_steps=100)
     module.mean.fill_(-6)
+    module.level.fill_(0.1)
     recorder = Recorder(interrupt)
     trainer = make_trainer(
         gpus=0,
         max_steps=steps,
-        callbacks=[LastCheckpoint(str(folder), 1000), recorder],
+        callbacks=[LastCheckpoint(str(folder), 1000), ModelCheckpoint(folder, "best", monitor="valid_loss"), recorder],
         precision=precision,
         logger=False,
         val_check_interval=3,
@@ -101,15 +103,18 @@ def whole(tmp_path_factory, codec):
 @pytest.mark.parametrize(
     ("where", "step", "workers"),
     [("start", 1, 0), ("start", 4, 0), ("start", 5, 0), ("start", 6, 2), ("start", 9, 0), ("epoch", 5, 0)]
-    + [("validation", 3, 0), ("validation", 6, 0), ("validation", 9, 2), (None, 5, 0), (None, 7, 0)],
+    + [("validation", 3, 0), ("validation", 6, 0), ("validation", 9, 2), (None, 5, 0), (None, 7, 0), ("best", 4, 0)],
 )
 def test_an_interrupted_run_goes_on_bit_for_bit(where, step, workers, whole, tmp_path, codec):
     """Ctrl-C anywhere, or (None) an end that was put off: five steps an epoch, a validation after every third."""
-    steps = step if where is None else 1000
+    steps = step if where in (None, "best") else 1000
     first, _ = fit(tmp_path, codec, steps, (where, step), num_workers=workers)
-    last = tmp_path / "last.ckpt"
+    last = tmp_path / ("best.ckpt" if where == "best" else "last.ckpt")
     stopped = load_checkpoint(last)["global_step"]
-    assert stopped == max(first) == (step if where in ("validation", None) else step + 1)
+    if where == "best":
+        assert stopped == 3
+        del first[4]
+    assert stopped == max(first) == (step if where in ("validation", None) else 3 if where == "best" else step + 1)
 
     second, module = fit(tmp_path, codec, 13, ckpt=last, num_workers=workers)
     assert list(second) == list(range(stopped + 1, 14))

@@ -154,7 +154,6 @@ def test_killed_training_continues_where_it_stopped(number, command, recordings,
         assert process.returncode == 130 and "Traceback" not in err, err
         assert f"interrupted: stopped at step {stopped}; resume with ckpt={last}" in err
         assert max(losses(run)) == stopped - 1
-    assert not [path for path in run.rglob("*.ckpt") if path != last and path.name != "best.ckpt" and path.suffix != ".tmp"]
 
     until = stopped + 12  # over an epoch's end and a validation
     resumed = command("train.py", *settings, "exp_tag=resumed", f"+ckpt={last}", f"trainer.max_steps={until}")
@@ -167,3 +166,141 @@ def test_killed_training_continues_where_it_stopped(number, command, recordings,
             assert step >= until or values == [expected[step]], (folder, step)
     weights = [load_checkpoint(tmp_path / f"logs/{n}/checkpoints/last.ckpt")["state_dict"] for n in ("whole", "resumed")]
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+# One line for whatever is wrong.
+
+
+def damage(path: Path) -> None:
+    """Overwrite some bytes in the middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 64] = b"\xa5" * 64
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    path = tmp_path / ODD_NAME
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def train(command):
+    return lambda *arguments: command("train.py", "exp=flute_small", *TINY_SMALL, "datamodule.batch_size=4", *arguments)
+
+
+@pytest.fixture(scope="module")
+def trained(recordings, tmp_path_factory) -> Path:
+    """A finished run's folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    settings = ("exp=flute_small", *TINY_SMALL, f"dataset_path={recordings}", "datamodule.batch_size=4", "exp_tag=a")
+    result = run_process("train.py", *settings, "trainer.max_steps=2", "log_every_n_steps=2", cwd=folder, logs=folder)
+    assert result.code == 0, result.err
+    return folder / "a"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["exp=flut_small", "dataset_path=."], "Could not find 'exp/flut_small' Available options in 'exp': bassoon_latent"),
+        (["exp=flute_small", "model.learning_rate=1"], "Could not override 'model.learning_rate'"),
+        (["exp=flute_small", "+model.learning_rate=1", "dataset_path=DATA"], "unexpected keyword argument 'learning_rate'"),
+        (["exp=flute_small", "trainer=tpu"], "Could not find 'trainer/tpu' Available options in 'trainer': cpu default"),
+        (["exp=flute_small", "model.lr=(1"], "Error parsing override 'model.lr=(1'"),
+        (["exp=flute_small", "model.lr"], "model.lr"),
+        (["exp=flute_small"], "add dataset_path=FOLDER"),
+        (["dataset_path=DATA"], "add exp=NAME"),
+        (["exp=flute_small", "dataset_path=DATA", "trainer.gpus=99"], "trainer.gpus=99, but this machine has"),
+        (["exp=flute_small", "dataset_path=DATA", "trainer.precision=33"], "33"),
+        (["exp=flute_small", "dataset_path=DATA", "datamodule.batch_size=0"], "datamodule.batch_size=0"),
+        (["exp=flute_small", "dataset_path=DATA", "datamodule.batch_size=1000"], "do not fill one batch of 1000"),
+        (["exp=flute_small", "dataset_path=DATA", "datamodule.valid_split=1.5"], "datamodule.valid_split"),
+        (["exp=flute_small", "dataset_path=DATA", "mean_path=nowhere.pt"], "both mean_path and std_path"),
+        (["exp=flute_small", "dataset_path=DATA", "mean_path=no.pt", "std_path=no.pt"], "no such file of statistics: no.pt"),
+        (["exp=flute_small", "dataset_path=DATA", "ckpt=nowhere/epoch=3.ckpt"], "no such checkpoint: nowhere/epoch=3.ckpt"),
+    ],
+)
+def test_wrong_arguments(arguments, says, command, recordings):
+    given = {argument.split("=")[0] for argument in arguments}
+    tiny = [a for a in TINY_SMALL if a.split("=")[0] not in given] if "exp=flute_small" in arguments else []
+    result = command("train.py", *tiny, *(a.replace("DATA", str(recordings)) for a in arguments))
+    assert says in result.error()
+
+
+def test_folders_without_data(train, folder, recordings):
+    assert f"no such data set folder: {folder}/none" in train(f"dataset_path={folder}/none").error()
+    assert f"in {folder}" in train(f"dataset_path={folder}").error()
+    for name in ("trumpet (1).wav", "Trumpet_2.wav", "double-bass.wav", "notes.wav"):
+        soundfile.write(folder / name, melody(), RATE)
+    error = train(f"dataset_path={folder}").error()
+    assert "no file of flute" in error and "double bass (1), no known instrument (1), trumpet (2)" in error
+    (folder / "flute.wav").write_bytes(b"")
+    error = train(f"dataset_path={folder}").error()
+    assert "none of the 1 audio files" in error and f"{folder}/flute.wav" in error and "empty" in error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_silence_is_an_error_and_never_a_hang(workers, train, folder):
+    for index in range(5):
+        soundfile.write(folder / f"flute_{index}.wav", np.zeros(RATE), RATE)
+    result = train(f"dataset_path={folder}", f"datamodule.num_workers={workers}", "trainer.max_steps=1")
+    assert "no audible crop" in result.error() and str(folder) in result.error()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_some_bad_files(workers, train, folder, tmp_path):
+    """Training goes on with the good ones and names every bad one, once."""
+    for index in range(5):
+        soundfile.write(folder / f"flute_{index}.wav", melody(seed=index), RATE)
+    (folder / "flute_empty.wav").write_bytes(b"")
+    (folder / "flute_text.wav").write_text("no sound")
+    whole = (folder / "flute_0.wav").read_bytes()
+    (folder / "flute_short.wav").write_bytes(whole[: len(whole) // 2])
+    soundfile.write(folder / "flute_nan.wav", np.full(RATE, np.nan, np.float32), RATE, subtype="FLOAT")
+    settings = (f"dataset_path={folder}", f"datamodule.num_workers={workers}", "trainer.max_steps=20", "exp_tag=a")
+    result = train(*settings, "log_every_n_steps=10")
+    assert result.code == 0 and "Traceback" not in result.err, result.err
+    assert "warning: 3 of 9 files cannot be read and are skipped:" in result.err
+    for name in ("empty", "text", "short"):
+        assert result.err.count(f"{folder}/flute_{name}.wav") == 1
+    assert result.err.count("warning: skipped: ") == result.err.count(f"cannot use {folder}/flute_nan.wav") == 1
+    assert len(losses(tmp_path / "logs/a")) == 20
+
+
+def test_checkpoints_that_cannot_be_resumed_from(train, trained, recordings, folder):
+    data, good = f"dataset_path={recordings}", trained / "checkpoints/last.ckpt"
+    bad = folder / "epoch=03.ckpt"
+    shutil.copy(good, bad)
+    damage(bad)
+    assert f"{bad} is damaged" in train(data, f"ckpt={bad}").error()
+    bad.write_bytes(good.read_bytes()[:1000])
+    assert f"{bad} is damaged" in train(data, f"ckpt={bad}").error()
+    torch.save({"state_dict": {}}, bad)
+    assert f"{bad} has no optimiser state" in train(data, f"ckpt={bad}").error()
+    error = train(data, f"ckpt={good}", "model.model.channels=32").error()
+    assert f"{good} comes from another model" in error and "[16] there, [32] here" in error
+
+
+def test_resuming_a_finished_run_ends_at_once(train, trained, recordings):
+    result = train(f"dataset_path={recordings}", f"ckpt={trained}/checkpoints/last.ckpt", "trainer.max_steps=2")
+    assert result.code == 0 and "flute_small.safetensors" in result.out, result.err
+
+
+def test_logs_that_cannot_be_written(train, recordings, tmp_path):
+    (tmp_path / "file").write_text("")  # root may write anywhere, but not below a file
+    error = train(f"dataset_path={recordings}", f"logs_dir={tmp_path}/file/logs").error()
+    assert f"{tmp_path}/file/logs" in error
+
+
+def test_encodec_without_weights(command, recordings, tmp_path, monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("<urlopen error [Errno -3] Temporary failure in name resolution>")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    settings = ("exp=flute_latent", f"dataset_path={recordings}", "trainer.gpus=0", "datamodule.batch_size=2", "length=9600")
+    error = command("train.py", *settings).error()
+    assert "encodec_24khz-d7cc33bc.th" in error and f"{tmp_path}/hub/checkpoints" in error and "_small" in error
+    error = command("train.py", *settings, f"codec.repository={tmp_path}/{ODD_NAME}").error()
+    assert f"no EnCodec weights in {tmp_path}/{ODD_NAME}" in error and "encodec_24khz-d7cc33bc.th" in error

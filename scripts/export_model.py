@@ -1,0 +1,35 @@
+"""Write an instrument's model for transfer from a run folder or checkpoint: averaged weights in half precision.
+
+python scripts/export_model.py logs/flute_small flute.safetensors --handoff-sigma 4
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="what load_instrument takes: run folder, .ckpt, .safetensors, shipped name")
+    parser.add_argument("output", type=Path, help="file to write (.safetensors)")
+    parser.add_argument("--name", help="instrument's name, if another than the model's")
+    parser.add_argument("--handoff-sigma", type=float, help="default hand-off noise level of bridges to this model")
+    args = parser.parse_args()
+
+    from audio_diffusion_pytorch.errors import InputError
+    from audio_diffusion_pytorch.instrument import load_instrument
+
+    try:
+        if args.output.suffix != ".safetensors":
+            raise InputError(f"cannot write {args.output}: the name must end in .safetensors")
+        model = load_instrument(args.model)
+        changes = {"name": args.name, "handoff_sigma": args.handoff_sigma}
+        model.spec = replace(model.spec, **{key: value for key, value in changes.items() if value is not None})
+        model.save(args.output)
+    except InputError as error:
+        parser.exit(2, f"export_model: error: {error}\n")
+    print(f"wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB): {model.spec.name}")
+
+
+if __name__ == "__main__":
+    main()
