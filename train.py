@@ -16,7 +16,7 @@ from audio_diffusion_pytorch.errors import InputError
 
 ROOT = Path(__file__).resolve().parent
 os.environ.setdefault("PROJECT_ROOT", str(ROOT))
-PATH_KEYS = ("dataset_path", "ckpt", "mean_path", "std_path", "logs_dir", "exp_tag", "codec.repository", "hydra.run.dir")
+PATH_KEYS = ("dataset_path", "ckpt", "mean_path", "std_path", "logs_dir", "exp_tag", "codec.repository", "codec.weights", "hydra.run.dir")
 
 
 def train(cfg: DictConfig) -> dict[str, float]:

@@ -15,7 +15,7 @@ from audio_diffusion_pytorch.cli import run_command, start
 from audio_diffusion_pytorch.errors import InputError
 
 ROOT = Path(__file__).resolve().parent
-PATH_KEYS = ("source", "target", "input", "output", "plot", "codec.repository")
+PATH_KEYS = ("source", "target", "input", "output", "plot", "codec.repository", "codec.weights")
 
 
 def transfer(cfg: DictConfig) -> None:

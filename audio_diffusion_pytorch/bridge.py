@@ -74,11 +74,28 @@ class Bridge:
         self.codec = (load_codec(specs[0].codec) if codec is None else codec).to(device)
         if self.codec.latent_channels != len(self.source.mean):
             raise InputError(f"the codec has {self.codec.latent_channels} channels, the models {len(self.source.mean)}")
-        self.sigmas = karras_schedule(sigma_min, self.sigma, specs[1].rho if rho is None else rho, num_steps)
+        self.rho = specs[1].rho if rho is None else rho
+        self.sigmas = karras_schedule(sigma_min, self.sigma, self.rho, num_steps)
         self.solve, self.batch_size, self.device = SOLVERS[solver], batch_size, torch.device(device)
         factor = max(model.denoiser.net.downsample_factor for model in (self.source, self.target))
         self.window = -(-min(s.frames for s in specs) // factor) * factor
         self.hop = self.window * 3 // 4
+
+    def at(self, sigma: float) -> "Bridge":
+        """The same bridge with another hand-off sigma; shares models and codec."""
+        solver = next(name for name, solve in SOLVERS.items() if solve is self.solve)
+        return Bridge(
+            self.source,
+            self.target,
+            sigma,
+            len(self.sigmas),
+            solver,
+            sigma_min=float(self.sigmas[-1]),
+            rho=self.rho,
+            batch_size=self.batch_size,
+            codec=self.codec,
+            device=self.device,
+        )
 
     @torch.inference_mode()
     def to_noise(self, latents: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Frame rate and hop come from the codec; nothing else configures them.
 """
 
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -79,7 +80,9 @@ class MelCodec(Codec):
         from vocos.models import VocosBackbone
 
         self.config = {
-            key: value for key, value in locals().items() if key not in ("self", "__class__", "ISTFTHead", "VocosBackbone")
+            key: value
+            for key, value in locals().items()
+            if key not in ("self", "__class__", "ISTFTHead", "VocosBackbone")
         }
         self.name, self.sample_rate, self.hop_length, self.latent_channels = name, sample_rate, hop_length, n_mels
         self.mel = LogMel(sample_rate, n_fft, hop_length, n_mels, f_min, floor)
@@ -188,7 +191,9 @@ class EncodecCodec(Codec):
         state, sizes = (None, config or {}) if untrained else load_weights(weights, repository)
         settings = {"norm": "weight_norm", "causal": True, "n_filters": 32, "dimension": 128, **sizes}
         self.sample_rate = 24000
-        self.encoder, self.decoder = SEANetEncoder(**settings), SEANetDecoder(**settings)
+        with warnings.catch_warnings():  # the package's weight norm is an old one of torch's
+            warnings.simplefilter("ignore", FutureWarning)
+            self.encoder, self.decoder = SEANetEncoder(**settings), SEANetDecoder(**settings)
         if state is not None:
             load_into({"encoder": self.encoder, "decoder": self.decoder}, state)
         self.hop_length = int(self.encoder.hop_length)

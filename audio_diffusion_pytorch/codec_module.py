@@ -99,7 +99,9 @@ class CodecModule(pl.LightningModule):
         optimizer = torch.optim.AdamW(parameters, h.lr, (h.lr_beta1, h.lr_beta2), weight_decay=h.lr_weight_decay)
         if h.total_steps is None:
             return {"optimizer": optimizer}
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, h.lr, h.total_steps, pct_start=0.05, cycle_momentum=False)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, h.lr, h.total_steps, pct_start=0.05, cycle_momentum=False
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def prepare(self, datamodule: pl.LightningDataModule, run_dir: Path, ckpt: str | None) -> None:

@@ -141,7 +141,9 @@ def infer_sizes(state: Mapping[str, Tensor], where: str = "the weights") -> dict
     blocks = [f"encoder.model.{i}" for i in sorted(layers) if "block" in layers[i]]
     try:
         if len(convs) < 3 or not blocks or len(blocks) % (len(convs) - 2):
-            raise InputError(f"{where}: {len(convs)} convolutions and {len(blocks)} residual blocks are no EnCodec encoder")
+            raise InputError(
+                f"{where}: {len(convs)} convolutions and {len(blocks)} residual blocks are no EnCodec encoder"
+            )
         first, *strided, last = [state[f"{name}.weight_v"].shape for name in convs]
         inner = state[f"{blocks[0]}.block.1.conv.conv.weight_v"].shape
         return {
@@ -158,7 +160,9 @@ def infer_sizes(state: Mapping[str, Tensor], where: str = "the weights") -> dict
             "lstm": sum(1 for key in state if re.match(r"encoder\.model\.\d+\.lstm\.weight_ih_l\d+$", key)),
         }
     except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise InputError(f"{where}: not EnCodec's weights with weight norm, or incomplete: {error} is missing") from error
+        raise InputError(
+            f"{where}: not EnCodec's weights with weight norm, or incomplete: {error} is missing"
+        ) from error
 
 
 def _plain_norm(name: str) -> str:
@@ -172,7 +176,8 @@ def _read(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         file = next((source / name for name in names if (source / name).is_file()), None)
         if file is None:
             raise InputError(
-                f"no EnCodec weights in {source}: {PACKAGE_FILE} belongs there, or config.json with {' or '.join(HUB_FILES)}"
+                f"no EnCodec weights in {source}: {PACKAGE_FILE} belongs there, or config.json with "
+                f"{' or '.join(HUB_FILES)}"
             )
         if file.name in HUB_FILES and not (source / "config.json").is_file():
             raise InputError(f"{source} has {file.name} but no config.json: copy the hub's whole folder")
@@ -228,9 +233,7 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 
 def _check_hash(file: Path, prefix: str) -> None:
-    with open(file, "rb") as content:
-        digest = hashlib.file_digest(content, "sha256") if hasattr(hashlib, "file_digest") else hashlib.sha256(content.read())
-    if not digest.hexdigest().startswith(prefix):
+    if not hashlib.sha256(file.read_bytes()).hexdigest().startswith(prefix):
         raise InputError(f"{file} is damaged: its SHA-256 does not begin with {prefix}; get it again")
 
 

@@ -128,7 +128,9 @@ def load_instrument(
     if path.suffix == ".ckpt" and not path.is_dir():
         model = _load_checkpoint(path, original)
     elif original:
-        raise InputError(f"{', '.join(original)} go with a checkpoint of the original system (.ckpt), not with {source}")
+        raise InputError(
+            f"{', '.join(original)} go with a checkpoint of the original system (.ckpt), not with {source}"
+        )
     elif str(source) in shipped_instruments() and not path.is_file():
         model = _load_safetensors(shipped)
     elif path.is_dir():
@@ -144,7 +146,10 @@ def load_instrument(
 
 
 def _load_run_folder(folder: Path) -> InstrumentModel:
-    for candidate in (*sorted(folder.glob("*.safetensors")), *(folder / "checkpoints" / f"{n}.ckpt" for n in ("last", "best"))):
+    for candidate in (
+        *sorted(folder.glob("*.safetensors")),
+        *(folder / "checkpoints" / f"{n}.ckpt" for n in ("last", "best")),
+    ):
         if candidate.is_file():
             return _load_safetensors(candidate) if candidate.suffix == ".safetensors" else _load_checkpoint(candidate)
     raise InputError(f"no model in the folder {folder}: neither a .safetensors file nor checkpoints/last.ckpt")

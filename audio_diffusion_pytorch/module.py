@@ -148,7 +148,9 @@ class InstrumentModule(pl.LightningModule):
         )
         if h.total_steps is None:
             return {"optimizer": optimizer}
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, h.lr, h.total_steps, pct_start=0.1, cycle_momentum=False)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, h.lr, h.total_steps, pct_start=0.1, cycle_momentum=False
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints of the original system (Mancusi et al. 2025, arXiv 2409.06096): read, check, convert, write back.
 
-Their Lightning layout holds one UNet under three names, `unet.*`, `diffusion.net.*` and `diffusion.diffusion.net.*`, and
-all of that three times: `model.` has the raw weights, `model_ema.online_model.` the same once more, and
+Their Lightning layout holds one UNet under three names, `unet.*`, `diffusion.net.*` and `diffusion.diffusion.net.*`,
+and all of that three times: `model.` has the raw weights, `model_ema.online_model.` the same once more, and
 `model_ema.ema_model.` the averaged ones. The codec lies under `encodec_model.`. Latent statistics are in other files.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.serialization import config as serialization
 
 from audio_diffusion_pytorch.checkpoint import load_checkpoint, load_tensor
 from audio_diffusion_pytorch.errors import InputError, replacing
@@ -47,7 +48,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         InputError: it is missing, damaged, or holds anything but tensors and plain containers.
     """
     try:
-        with torch.utils.serialization.config.patch({"load.mmap": True}):
+        with serialization.patch({"load.mmap": True}):
             return load_checkpoint(path)
     except InputError:
         raise
@@ -106,16 +107,17 @@ def load_original(
     content = read_checkpoint(path) if content is None else content
     unet = _architecture(content, path, unet)
     state = _unet_state(content, path, weights, unet)
-    mean, std = _statistics(mean_path, std_path, unet["in_channels"], path)
+    with torch.device("meta"):  # no time is spent on initial values
+        net = UNet1d(**unet)
+    mean, std = _statistics(mean_path, std_path, net.in_channels, path)
     try:
         fields = {"name": Path(path).stem, "codec": "encodec", **_hyper_spec(content), **spec}
         fields.setdefault("handoff_sigma", min(InstrumentSpec.handoff_sigma, fields.get("sigma_max", float("inf"))))
-        spec = InstrumentSpec(unet=unet, **fields)
-    except TypeError as error:
+        spec = InstrumentSpec(unet=net.config, **fields)
+        denoiser = Denoiser(net, spec.sigma_data)
+    except (TypeError, ValueError) as error:
         raise InputError(f"{path}: {error}") from error
-    with torch.device("meta"):  # no time is spent on initial values
-        denoiser = Denoiser(UNet1d(**unet), spec.sigma_data)
-    denoiser.net.load_state_dict(state, assign=True)
+    net.load_state_dict(state, assign=True)
     codec = codec_state(content)
     codec = EncodecCodec(codec).freeze() if codec and spec.codec == "encodec" else None
     return InstrumentModel(spec, mean, std, denoiser, codec)
@@ -160,7 +162,10 @@ def infer_unet(shapes: Mapping[str, Any], known: Mapping[str, Any] | None = None
         nearest = any(f"upsamples.{i}.upsample.1.weight" in shapes for i in range(levels))
         # kernels: 2 * factor of a transposed convolution, 3 of any other, multiplier * factor + 1 on the way down
         multiplier = known.get("kernel_multiplier_downsample", 2)
-        factors = [(k[2] // 2 if k[2] % 2 == 0 else 1) if k else (d[2] - 1) // multiplier for d, k in zip(down, up, strict=True)]
+        factors = [
+            (k[2] // 2 if k[2] % 2 == 0 else 1) if k else (d[2] - 1) // multiplier
+            for d, k in zip(down, up, strict=True)
+        ]
         channels = 2 * shapes["to_time.0.0.weights"][0]
         patched = shapes["to_in.module_list.0.block.block1.project.weight"]
         out_channels = shapes["to_out.module_list.0.block.block2.project.weight"][0]
@@ -187,6 +192,8 @@ def infer_unet(shapes: Mapping[str, Any], known: Mapping[str, Any] | None = None
         return arguments | known
     except (KeyError, IndexError, StopIteration, ZeroDivisionError) as error:
         raise InputError(f"not the original's UNet, or incomplete: {error} is missing") from error
+    except TypeError as error:
+        raise InputError(f"arguments that no UNet takes: {known}: {error}") from error
 
 
 def check_keys(found: Mapping[str, Tensor], shapes: Mapping[str, Any], where: str, finite: bool = True) -> None:
@@ -215,8 +222,8 @@ def _infer_heads(total: int, known: Mapping[str, Any]) -> dict[str, int]:
     heads, features = known.get("attention_heads"), known.get("attention_features")
     if heads is None and features is None and total % _HEAD_FEATURES:
         raise InputError(
-            f"the checkpoint's shapes tell attention_heads * attention_features = {total}, not how many heads: give "
-            "unet={'attention_heads': ...}"
+            f"the checkpoint's shapes tell attention_heads * attention_features = {total}, not how many heads: say "
+            "so with unet={'attention_heads': N} (scripts/convert_checkpoint.py: --unet attention_heads=N)"
         )
     heads = heads or total // (features or _HEAD_FEATURES)
     return {"attention_heads": heads, "attention_features": features or total // heads}
@@ -285,7 +292,9 @@ def _statistics(
     mean_path: str | Path | None, std_path: str | Path | None, channels: int, path: str | Path
 ) -> tuple[Tensor, Tensor]:
     if mean_path is None or std_path is None:
-        raise InputError(f"{path} is one of the original's checkpoints, which hold no statistics: give mean_path and std_path")
+        raise InputError(
+            f"{path} is one of the original's checkpoints, which hold no statistics: give mean_path and std_path"
+        )
     statistics = []
     for file in (mean_path, std_path):
         try:
@@ -308,7 +317,9 @@ def _hyper_spec(content: Mapping[str, Any]) -> dict[str, float]:
     found = {}
     for field, names in _SPEC_KEYS.items():
         for name in names:
-            part = _find(content.get("hyper_parameters"), lambda part, name=name: isinstance(part.get(name), int | float))
+            part = _find(
+                content.get("hyper_parameters"), lambda part, name=name: isinstance(part.get(name), int | float)
+            )
             if part is not None:
                 found.setdefault(field, float(part[name]))
     return found

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from audio_diffusion_pytorch.codec import LogMel
 from audio_diffusion_pytorch.errors import InputError, replacing
+
+PICTURES = (".png", ".pdf", ".svg")
 
 
 def mel_spectrogram_db(wav: Tensor, sample_rate: int, max_frames: int = 4000) -> np.ndarray:
@@ -21,19 +24,17 @@ def mel_spectrogram_db(wav: Tensor, sample_rate: int, max_frames: int = 4000) ->
     return (mel * (20 / np.log(10))).numpy()
 
 
-def plot_spectrograms(clips: Mapping[str, tuple[Tensor, int]], path: str | Path) -> None:
-    """Draw mel spectrograms under each other into a .png, .pdf or .svg file.
+def plot_spectrograms(clips: Mapping[str, tuple[Tensor, int]], path: str | Path | None = None) -> Figure:
+    """Draw mel spectrograms under each other.
 
     Args:
         clips: title -> (wav [C, T], sample rate in Hz); the channels' average is drawn.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
+        path: also written to this .png, .pdf or .svg file.
 
-    if Path(path).suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise InputError(f"cannot draw into {path}: the picture's name must end in .png, .pdf or .svg")
-    figure = Figure(figsize=(10, 3.2 * len(clips)), layout="constrained")
-    axes = figure.subplots(len(clips), 1, squeeze=False)[:, 0]
+    Raises:
+        InputError: another extension, or the folder cannot be written to.
+    """
+    figure, axes = _rows(len(clips), 3.2)
     for axis, (title, (wav, rate)) in zip(axes, clips.items(), strict=True):
         mel = mel_spectrogram_db(wav.mean(0), rate)
         extent = (0, wav.shape[-1] / rate, 0, mel.shape[0])
@@ -41,8 +42,40 @@ def plot_spectrograms(clips: Mapping[str, tuple[Tensor, int]], path: str | Path)
         _hertz_ticks(axis, rate, mel.shape[0])
         axis.set(title=title, xlabel="seconds", ylabel="Hz")
         figure.colorbar(image, ax=axis, label="dB")
-    with replacing(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "0"}):
+    return _save(figure, path)
+
+
+def plot_pitch_tracks(clips: Mapping[str, tuple[Tensor, int]], path: str | Path | None = None) -> Figure:
+    """Draw the strongest pitch class of every frame, all clips over each other; arguments as `plot_spectrograms`."""
+    from audio_diffusion_pytorch.pitch import PITCH_CLASSES, track_melody
+
+    figure, (axis,) = _rows(1, 3.2)
+    for index, (title, (wav, rate)) in enumerate(clips.items()):
+        melody = track_melody(wav.mean(0)[None], rate)
+        seconds = np.linspace(0, wav.shape[-1] / rate, melody.classes.shape[-1])
+        voiced = melody.voiced[0].numpy()
+        offset = 0.25 * index  # so that equal tracks lie beside, not behind each other
+        axis.plot(seconds[voiced], melody.classes[0].numpy()[voiced] + offset, "s", markersize=3, label=title)
+    axis.set(xlabel="seconds", ylabel="pitch class", ylim=(-0.5, 11.9))
+    axis.set_yticks(range(12), PITCH_CLASSES)
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(loc="upper right")
+    return _save(figure, path)
+
+
+def _rows(count: int, height: float) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(10, height * count), layout="constrained")
+    return figure, figure.subplots(count, 1, squeeze=False)[:, 0]
+
+
+def _save(figure: Figure, path: str | Path | None) -> Figure:
+    if path is None:
+        return figure
+    if Path(path).suffix.lower() not in PICTURES:
+        raise InputError(f"cannot draw into {path}: the picture's name must end in {', '.join(PICTURES)}")
+    with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
+    return figure
 
 
 def _hertz_ticks(axis, sample_rate: int, bands: int) -> None:

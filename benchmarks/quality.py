@@ -83,7 +83,10 @@ def load_pairs(
 def codec_figures(codec: Codec, wavs: Tensor) -> dict[str, float]:
     """Re-synthesis of wavs [N, T] against themselves."""
     with torch.inference_mode():
-        parts = [codec.decode(codec.encode(part[:, None]), part.shape[-1])[:, 0] for part in tqdm(wavs.split(4), desc="codec")]
+        parts = [
+            codec.decode(codec.encode(part[:, None]), part.shape[-1])[:, 0]
+            for part in tqdm(wavs.split(4), desc="codec")
+        ]
     out = torch.cat(parts)
     dpd = batched(lambda a, b: pitch_metrics(a, b, codec.sample_rate, "correct").dpd, wavs, out)
     distance = batched(lambda a, b: log_mel_distance(a, b, codec.sample_rate), wavs, out)

@@ -64,7 +64,9 @@ def test_recipes_name_every_file():
     files = [path for path in ASSETS.rglob("*.safetensors")]
     assert files and all(path.name in recipes for path in files)
     for path in files:
-        assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] in recipes, f"{path.name} is not the file of MODELS.md"
+        assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] in recipes, (
+            f"{path.name} is not the file of MODELS.md"
+        )
 
 
 def test_repository_stays_small():

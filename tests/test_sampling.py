@@ -1,5 +1,6 @@
 """Schedules and solvers: the reference's trajectories, measured orders of convergence, exact cases."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -7,10 +8,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from audio_diffusion_pytorch.denoiser import Denoiser
-from audio_diffusion_pytorch.sampling import SOLVERS, append_zero, dpmpp_2m, heun, karras_schedule, linear_schedule
+from audio_diffusion_pytorch.original import load_unet_state
+from audio_diffusion_pytorch.sampling import (
+    SOLVERS,
+    ancestral_euler,
+    ancestral_midpoint,
+    append_zero,
+    dpmpp_2m,
+    heun,
+    karras_schedule,
+    linear_schedule,
+)
 from audio_diffusion_pytorch.unet import UNet1d
 
 DATA = Path(__file__).parent / "data"
@@ -53,7 +63,7 @@ def golden() -> dict:
 @pytest.fixture(scope="module")
 def tiny(golden: dict) -> Denoiser:
     denoiser = Denoiser(UNet1d(**golden["arch"]))
-    denoiser.net.load_state_dict(load_file(DATA / "tiny_unet.safetensors"))
+    denoiser.net.load_state_dict(load_unet_state(DATA / "tiny_reference.ckpt", unet=golden["arch"]))
     return denoiser
 
 
@@ -88,7 +98,7 @@ def test_order_of_convergence(name: str, order: int, rising: bool, x: torch.Tens
         sigmas = karras_schedule(0.01, 20.0, 7.0, intervals + 1)
         sigmas = sigmas.flip(0) if rising else sigmas
         errors.append(relative_error(SOLVERS[name](Gaussian(), x, sigmas), Gaussian.solution(x, sigmas)))
-    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
     assert orders == pytest.approx([order] * 3, abs=0.12)
     assert errors[0] < (0.05 if order == 1 else 0.005)
 
@@ -101,7 +111,7 @@ def test_dpmpp_2m_extrapolates_to_the_middle_of_uneven_steps(sigmas: list[float]
         return sigma.log().reshape(-1, 1, 1).expand_as(x)
 
     expected = x
-    for i, (sigma, sigma_next) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(sigmas)):
         at = sigma if i == 0 else math.sqrt(sigma * sigma_next)
         expected = math.log(at) + sigma_next / sigma * (expected - math.log(at))
     assert torch.allclose(dpmpp_2m(denoise, x, torch.tensor(sigmas, dtype=torch.float64)), expected, rtol=1e-12)
@@ -122,7 +132,7 @@ def test_calls_of_the_network(solver, rising: bool, x: torch.Tensor):
     denoise, progress = Gaussian(), []
     solver(denoise, x, sigmas, callback=lambda i, n: progress.append((i, n)))
     s = sigmas.tolist()
-    expected = [v for pair in zip(s, s[1:], strict=False) for v in pair] if solver is heun else s[:-1]
+    expected = [v for pair in itertools.pairwise(s) for v in pair] if solver is heun else s[:-1]
     assert denoise.sigmas == expected
     assert progress == [(i, 5) for i in range(1, 6)]
 
@@ -180,7 +190,7 @@ def test_linear_schedule():
     ],
 )
 def test_schedules_that_cannot_be_are_refused(build):
-    with pytest.raises(ValueError, match="need .* got .*=.*"):
+    with pytest.raises(ValueError, match=r"need .* got .*=.*"):
         build()
 
 
@@ -198,3 +208,50 @@ def test_noise_levels_that_cannot_be_are_refused(solver, sigmas: list[float], x:
 def test_noise_levels_out_of_order_are_refused(solver, sigmas: list[float], x: torch.Tensor):
     with pytest.raises(ValueError, match="strictly rise or strictly fall"):
         solver(Gaussian(), x, torch.tensor(sigmas))
+
+
+# Ancestral steps
+
+
+def test_ancestral_steps_of_a_gaussian_by_hand(x: torch.Tensor):
+    """D is linear in x, so every step is a factor and a known amount of noise."""
+
+    def gain(sigma: float) -> float:
+        return 1 - SPREAD**2 / (SPREAD**2 + sigma**2)
+
+    sigmas, noise = [4.0, 2.0, 0.5], torch.full_like(x, 0.25)
+    euler, midpoint, silent = x, x, x
+    for s, n in itertools.pairwise(sigmas):
+        down, up = n**2 / s, math.sqrt(n**2 - (n**2 / s) ** 2)
+        euler = euler * (1 + (down - s) * gain(s) / s) + up * noise
+        mid = ((s**0.5 + down**0.5) / 2) ** 2
+        factor = 1 + (down - s) * gain(mid) / mid * (1 + (mid - s) * gain(s) / s)
+        midpoint, silent = midpoint * factor + up * noise, silent * factor
+    given = dict(denoise=Gaussian(), x=x, sigmas=torch.tensor(sigmas, dtype=torch.float64))
+    assert torch.allclose(ancestral_euler(**given, noise=lambda x: noise), euler, rtol=1e-12)
+    assert torch.allclose(ancestral_midpoint(**given, noise=lambda x: noise, rho=2.0), midpoint, rtol=1e-12)
+    assert torch.allclose(ancestral_midpoint(**given, noise=None, rho=2.0), silent, rtol=1e-12)
+
+
+@pytest.mark.parametrize("sampler", [ancestral_euler, ancestral_midpoint])
+def test_ancestral_samples_have_the_spread_of_the_data(sampler):
+    generator = torch.Generator().manual_seed(0)
+    x = 20 * torch.randn(1, 20000, generator=generator, dtype=torch.float64)
+
+    def noise(x: torch.Tensor) -> torch.Tensor:
+        return torch.randn(x.shape, generator=generator, dtype=x.dtype)
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return x * SPREAD**2 / (SPREAD**2 + sigma[0] ** 2)
+
+    progress = []
+    sigmas = append_zero(karras_schedule(0.01, 20.0, 7.0, 200))
+    end = sampler(denoise, x, sigmas, callback=lambda i, n: progress.append((i, n)), noise=noise)
+    assert end.std().item() == pytest.approx(SPREAD, rel=0.05)
+    assert progress == [(i, 200) for i in range(1, 201)]
+
+
+@pytest.mark.parametrize("sampler", [ancestral_euler, ancestral_midpoint])
+def test_ancestral_steps_towards_noise_are_refused(sampler, x: torch.Tensor):
+    with pytest.raises(ValueError, match="must fall"):
+        sampler(Gaussian(), x, torch.tensor([1.0, 2.0]))

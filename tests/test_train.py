@@ -302,5 +302,6 @@ def test_encodec_without_weights(command, recordings, tmp_path, monkeypatch):
     settings = ("exp=flute_latent", f"dataset_path={recordings}", "trainer.gpus=0", "datamodule.batch_size=2", "length=9600")
     error = command("train.py", *settings).error()
     assert "encodec_24khz-d7cc33bc.th" in error and f"{tmp_path}/hub/checkpoints" in error and "_small" in error
+    (tmp_path / ODD_NAME).mkdir()
     error = command("train.py", *settings, f"codec.repository={tmp_path}/{ODD_NAME}").error()
     assert f"no EnCodec weights in {tmp_path}/{ODD_NAME}" in error and "encodec_24khz-d7cc33bc.th" in error

@@ -1,0 +1,150 @@
+"""The bridge: any length, rate and number of channels; level and silence kept; windows without seams."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import RATE, TINY_UNET, melody
+from torch import nn
+
+from audio_diffusion_pytorch.audio import active_rms
+from audio_diffusion_pytorch.bridge import Bridge
+from audio_diffusion_pytorch.codec import EncodecCodec
+from audio_diffusion_pytorch.errors import InputError
+
+
+class Gaussian(nn.Module):
+    """The ideal denoiser of standard normal data: a bridge of two of them is the identity."""
+
+    downsample_factor = 2
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return x / (1 + torch.as_tensor(sigma).reshape(-1, 1, 1) ** 2)
+
+    net = property(lambda self: self)
+
+
+@pytest.fixture
+def bridge(make_instrument, codec):
+    return Bridge(make_instrument("flute", 0), make_instrument("violin", 1), num_steps=2, codec=codec)
+
+
+@pytest.fixture
+def identity(make_instrument, codec):
+    """A bridge that changes nothing but what codec and windows do, with windows of 64 frames."""
+    models = [make_instrument(name) for name in ("flute", "violin")]
+    for model in models:
+        model.denoiser = Gaussian()
+    return Bridge(*models, sigma=4.0, num_steps=24, codec=codec)
+
+
+def clip(seconds: float, rate: int = RATE, channels: int = 1) -> torch.Tensor:
+    return torch.from_numpy(np.stack([melody(seconds, rate, seed=seed) for seed in range(channels)]))
+
+
+@pytest.mark.parametrize("samples", [1, 100, 320, 20479, 20480, 20481, 40000])
+def test_any_length(samples, bridge):
+    wav = clip(2.0)[:, 1000 : 1000 + samples]
+    out = bridge(wav, RATE)
+    assert out.shape == wav.shape and out.isfinite().all() and out.abs().max() <= 1
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 96000, 192000])
+def test_any_rate_keeps_length_and_level(rate, bridge):
+    wav = clip(0.5, rate)
+    out = bridge(wav, rate)
+    assert out.shape == wav.shape
+    assert active_rms(out, rate) == pytest.approx(active_rms(wav, rate), rel=0.05)
+
+
+def test_channels_are_bridged_on_their_own(bridge):
+    wav = clip(0.5, channels=2)
+    wav = torch.stack([wav[0], wav[0], wav[1]])
+    out = bridge(wav, RATE)
+    assert out.shape == wav.shape and torch.allclose(out[0], out[1], atol=1e-5) and not torch.allclose(out[0], out[2], atol=1e-3)
+
+
+def test_quiet_and_loud_recordings_give_the_same_but_for_level(bridge):
+    wav = clip(0.5)
+    loud, quiet = bridge(wav, RATE), bridge(wav * 0.01, RATE)
+    assert torch.allclose(loud, quiet * 100, atol=0.02 * float(loud.abs().max()))
+
+
+def test_silence_stays_silent(bridge):
+    assert not bridge(torch.zeros(2, 5000), RATE).any()
+
+
+def test_latents_come_back_through_windows_unchanged(identity, codec):
+    """Windows, cross-fades and batches change nothing where the model changes nothing."""
+    wav = clip(4.0)
+    bridged = identity._bridge_windows(wav, None)
+    assert len(identity._starts(codec.num_frames(wav.shape[1]))) == 6
+    error = (bridged[..., 4:-4] - codec.encode(wav[None])[0][..., 4:-4]).square().mean().sqrt()
+    assert error < 0.05
+
+
+def test_windows_of_any_batch_size_give_the_same(make_instrument, codec):
+    models = make_instrument("flute", 0), make_instrument("violin", 1)
+    outs = [Bridge(*models, num_steps=2, batch_size=n, codec=codec)(clip(3.0), RATE) for n in (1, 3)]
+    assert torch.allclose(*outs, atol=1e-4)
+
+
+@pytest.mark.parametrize("frames", [1, 63, 64, 65, 112, 113, 1000])
+def test_windows_cover_everything_once(frames, identity):
+    starts = identity._starts(frames)
+    weights = torch.zeros(max(frames, 64))
+    for start in starts:
+        fade = identity._fade(start > 0, start + 64 < frames)
+        assert (fade > 0).all()
+        weights[start : start + 64] += fade
+    assert starts == sorted(set(starts)) and (weights > 0).all() and starts[-1] == max(frames - 64, 0)
+    regular = weights[: starts[-2] + 64] if len(starts) > 2 else weights  # the last window may overlap more
+    assert (regular < 1.01).all() or len(starts) <= 2
+
+
+def test_blocks_of_the_decoder_join_without_a_seam(identity, codec):
+    latents = codec.encode(clip(17.0)[None])
+    whole, blocks = codec.decode(latents)[:, 0], identity._decode_blocks(latents, latents.shape[-1] * 320)
+    assert latents.shape[-1] > 1200 and torch.allclose(whole, blocks, atol=1e-4)
+
+
+def test_progress_counts_windows(bridge):
+    calls = []
+    bridge(clip(3.0, channels=2), RATE, lambda done, total: calls.append((done, total)))
+    total = 2 * bridge.num_windows(3 * RATE)
+    assert calls[-1] == (total, total) and [done for done, _ in calls] == [*range(4, total, 4), total]
+
+
+def test_to_noise_and_back(identity, codec):
+    latents = torch.randn(2, 128, 64) * 2 - 6
+    noise = identity.to_noise(latents)
+    assert noise.std() == pytest.approx(17**0.5, rel=0.05)  # sqrt(sigma^2 + 1)
+    assert torch.allclose(identity.from_noise(noise), latents, atol=0.1)
+
+
+def test_wrong_arguments(make_instrument, codec):
+    models = make_instrument("flute"), make_instrument("violin")
+    for settings, says in [
+        ({"sigma": 11}, "sigma=11"),
+        ({"sigma": 0.005}, "sigma=0.005"),
+        ({"num_steps": 1}, "num_steps=1"),
+        ({"solver": "magic"}, "no solver 'magic'; there are .*heun"),
+    ]:
+        with pytest.raises(InputError, match=says):
+            Bridge(*models, codec=codec, **settings)
+    with pytest.raises(InputError, match="flute was trained on codec .*'encodec', violin on '.*one codec|two models of one codec"):
+        Bridge(make_instrument("flute", codec="encodec"), models[1], codec=codec)
+    with pytest.raises(InputError, match="the codec has 16 channels, the models 128"):
+        Bridge(*models, codec=EncodecCodec("random", config={"n_filters": 4, "dimension": 16, "lstm": 1}))
+    bridge = Bridge(*models, codec=codec)
+    for wav in (torch.zeros(0), torch.zeros(5), torch.zeros(1, 0), torch.zeros(1, 1, 5)):
+        with pytest.raises(InputError, match=r"wav \[C, T\]"):
+            bridge(wav, RATE)
+
+
+def test_models_of_different_sizes_and_paths(instruments, make_instrument, codec):
+    """The shorter window and the coarser factor decide; models may be given as paths."""
+    other = make_instrument("violin", unet={**TINY_UNET, "factors": [4]}, frames=50)
+    bridge = Bridge(instruments[0], other, num_steps=2, codec=codec)
+    assert bridge.window == 52 and bridge.sigma == other.spec.handoff_sigma
+    assert bridge(clip(1.0), RATE).shape == (1, RATE)
+    assert Bridge(*instruments, num_steps=2)(clip(0.1), RATE).shape == (1, RATE // 10)

@@ -1,0 +1,111 @@
+"""Checkpoints: no code in a file is ever run, and a damaged one says that it is."""
+
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+from conftest import ODD_NAME
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from audio_diffusion_pytorch.checkpoint import load_checkpoint, load_tensor
+from audio_diffusion_pytorch.errors import InputError
+
+CONTENT = {"state_dict": {"weight": torch.arange(2000.0)}, "loops": {"step": 3, "names": ["a", None, 1.5]}}
+
+
+class Malice:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.fixture
+def path(tmp_path):
+    folder = tmp_path / ODD_NAME
+    folder.mkdir()
+    return folder / "epoch=03.ckpt"
+
+
+def test_plain_containers_and_tensors(path):
+    torch.save(CONTENT, path)
+    content = load_checkpoint(path)
+    assert torch.equal(content["state_dict"]["weight"], torch.arange(2000.0)) and content["loops"] == CONTENT["loops"]
+
+
+@pytest.mark.parametrize("load", [load_checkpoint, load_tensor])
+def test_code_is_not_run(load, path, tmp_path):
+    for legacy in (False, True):
+        torch.save({"state_dict": Malice(tmp_path / "harm")}, path, _use_new_zipfile_serialization=not legacy)
+        with pytest.raises(InputError, match="Python objects|no checkpoint|as a tensor") as caught:
+            load(path)
+        assert str(path) in str(caught.value) and "weights_only" not in str(caught.value)
+    path.write_bytes(pickle.dumps(Malice(tmp_path / "harm")))
+    with pytest.raises(InputError):
+        load(path)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("load", [load_checkpoint, load_tensor])
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04" + b"\0" * 100])
+def test_files_that_are_something_else(load, content, path):
+    with pytest.raises(InputError, match="no such"):
+        load(path)
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        load(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_any_cut_is_noticed(path):
+    torch.save(CONTENT, path)
+    good = path.read_bytes()
+    for share in (0.1, 0.5, 0.9, 0.99):
+        path.write_bytes(good[: int(len(good) * share)])
+        with pytest.raises(InputError, match="is damaged"):
+            load_checkpoint(path)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(position=st.floats(0, 1, exclude_max=True), value=st.binary(min_size=1, max_size=8))
+def test_damage_is_noticed_or_harmless(position, value, path):
+    torch.save(CONTENT, path)
+    data = bytearray(path.read_bytes())
+    start = int(position * (len(data) - 8))
+    data[start : start + len(value)] = value
+    path.write_bytes(data)
+    try:
+        content = load_checkpoint(path)
+    except InputError:
+        return
+    if "state_dict" in content and "weight" in content["state_dict"]:
+        assert torch.equal(content["state_dict"]["weight"], torch.arange(2000.0))
+
+
+def test_a_checksum_that_does_not_match(path):
+    torch.save(CONTENT, path)
+    with zipfile.ZipFile(path) as archive:
+        entry = next(i for i in archive.infolist() if i.filename.endswith("data/0"))
+    data = bytearray(path.read_bytes())
+    data[entry.header_offset + 1000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"is damaged \(.*data/0\)"):
+        load_checkpoint(path)
+
+
+def test_other_contents(path):
+    torch.save(torch.zeros(3), path)
+    assert load_tensor(path).tolist() == [0, 0, 0]
+    with pytest.raises(InputError, match="holds a Tensor"):
+        load_checkpoint(path)
+    torch.save({"a": 1}, path)
+    with pytest.raises(InputError, match="holds a dict, not a tensor"):
+        load_tensor(path)
+    torch.save(torch.zeros(3, 1, dtype=torch.float64), path)
+    assert load_tensor(path).dtype == torch.float32

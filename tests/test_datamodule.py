@@ -1,0 +1,118 @@
+"""Loaders, the split, a user's own data set and transforms, and the latents' statistics."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import RATE, ROOT
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch.utils.data import Dataset
+
+from audio_diffusion_pytorch.audio import active_rms
+from audio_diffusion_pytorch.datamodule import Datamodule, EpochSampler, latent_statistics
+from audio_diffusion_pytorch.dataset import InstrumentDataset
+from audio_diffusion_pytorch.errors import InputError
+
+
+class Numbers(Dataset):
+    """A user's data set: ten items, in no relation to files."""
+
+    def __init__(self, length: int, count: int = 10):
+        self.length, self.count = length, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.full((1, self.length), float(index))
+
+
+def test_a_users_own_data_set_goes_in_by_its_name():
+    config = OmegaConf.load(ROOT / "exp/datamodule/default.yaml")
+    config.dataset = {"_target_": f"{__name__}.Numbers", "length": 3}
+    data = instantiate(config, batch_size=4, num_workers=0, seed=0)
+    train, valid = (torch.cat([b[:, 0, 0] for b in loader]).tolist() for loader in (data.train_dataloader(), data.val_dataloader()))
+    assert len(train) == 8 and len(valid) == 2 and sorted(train + valid) == list(range(10))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_transforms_of_the_data_library(recordings):
+    config = OmegaConf.create(
+        {
+            "_target_": "audio_diffusion_pytorch.dataset.InstrumentDataset",
+            "path": str(recordings),
+            "instruments": ["flute"],
+            "length": 9600,
+            "transforms": {
+                "_target_": "audio_data_pytorch.AllTransform",
+                "source_rate": RATE,
+                "target_rate": RATE,
+                "crop_size": 4800,
+                "stereo": True,
+            },
+        }
+    )
+    data = Datamodule(instantiate(config), batch_size=2)
+    assert next(iter(data.train_dataloader())).shape == (2, 2, 4800)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loaders(workers, recordings):
+    data = Datamodule(InstrumentDataset(str(recordings), length=4800, crops_per_file=2), batch_size=3, num_workers=workers)
+    loaders = data.train_dataloader(), data.val_dataloader()
+    train, valid = (list(loader) for loader in loaders)
+    assert [len(b) for b in train] == [3] * 5 and [len(b) for b in valid] == [3, 1]
+    assert all(torch.equal(a, b) for a, b in zip(valid, data.val_dataloader(), strict=True))
+    loaders[0].sampler.set_epoch(1)
+    assert not torch.equal(torch.cat(train), torch.cat(list(loaders[0])))
+    loaders[0].sampler.set_epoch(0)
+    assert torch.equal(torch.cat(train), torch.cat(list(loaders[0])))
+
+
+def test_the_sampler_resumes_in_the_middle_of_its_epoch():
+    sampler, other = EpochSampler(Numbers(1), seed=3), EpochSampler(Numbers(1), seed=3)
+    other.resume(4, 6)
+    sampler.set_epoch(4)
+    assert list(other)[:4] == list(sampler)[6:] and sorted(other) == list(range(10))
+    other.set_epoch(5)
+    sampler.set_epoch(5)
+    assert list(other) == list(sampler)
+
+
+def test_validation_is_limited_evenly():
+    data = Datamodule(Numbers(1, 100), batch_size=1, valid_split=0.5, max_valid_items=5)
+    assert len(data.valid_set) == 5 and len(data.train_set) == 50
+    assert np.diff(data.valid_set.indices).min() > 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"valid_split": 0}, "valid_split"),
+        ({"valid_split": 1.0}, "valid_split"),
+        ({"batch_size": 9}, "8 training items do not fill one batch of 9"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": "all"}, "batch_size=all"),
+        ({"num_workers": -1}, "num_workers=-1"),
+    ],
+)
+def test_wrong_settings(settings, says):
+    with pytest.raises(InputError, match=says):
+        Datamodule(Numbers(1), **{"batch_size": 2, **settings})
+    with pytest.raises(InputError, match="fewer than two items"):
+        Datamodule(Numbers(1, 1), batch_size=1)
+
+
+def test_statistics_are_those_of_the_training_latents(recordings, codec):
+    data = Datamodule(InstrumentDataset(str(recordings), length=9600), batch_size=2)
+    mean, std, level = latent_statistics(codec, data)
+    crops = torch.cat(list(data.train_dataloader()))
+    latents = codec.encode(crops).transpose(0, 1).flatten(1)
+    assert torch.allclose(mean, latents.mean(1), atol=1e-4)
+    assert torch.allclose(std, latents.std(1, correction=0), atol=1e-3)
+    assert float(level) == torch.tensor([active_rms(crop, RATE) for crop in crops]).median()
+
+
+def test_channels_without_variation_are_not_divided_by_zero(codec):
+    _, std, _ = latent_statistics(codec, Datamodule(Numbers(1280, 20), batch_size=2), max_items=4)
+    assert (std > 0).all()

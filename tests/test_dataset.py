@@ -1,0 +1,166 @@
+"""The data set: which files it takes, what its crops are, and that nothing hangs."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import ODD_NAME, RATE, melody
+
+from audio_diffusion_pytorch.augment import RecordingAugment
+from audio_diffusion_pytorch.dataset import InstrumentDataset, find_files, instrument_of
+from audio_diffusion_pytorch.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("name", "instrument"),
+    [
+        ("flute1.wav", "flute"),
+        ("myFlutes.wav", "flute"),
+        ("2_Violin-take3.flac", "violin"),
+        ("viola.wav", "viola"),
+        ("4_double bass.wav", "double bass"),
+        ("DOUBLE_BASS.wav", "double bass"),
+        ("bassoon_bass.wav", "bassoon"),
+        ("bass.wav", "bass"),
+        ("bass-clarinet.wav", "bass clarinet"),
+        ("take 3.wav", None),
+        ("flute/take.wav", None),
+    ],
+)
+def test_the_instrument_is_found_in_the_file_name(name, instrument):
+    assert instrument_of(name) == instrument
+
+
+def test_a_users_own_instrument():
+    assert instrument_of("my_kazoo.wav", ["kazoo"]) == "kazoo"
+
+
+def test_files_are_those_of_the_instrument_sorted(recordings, tmp_path):
+    assert [f.name for f in find_files(recordings, ["flute"])] == [f"flute_{i}.wav" for i in range(5)]
+    assert len(find_files([recordings, recordings], None)) == 20
+    (tmp_path / "sub").mkdir()
+    for name in ("b.wav", "sub/a.FLAC", ".hidden.wav", "c.txt"):
+        soundfile.write(tmp_path / name, melody(0.1), RATE, format="WAV")
+    assert [f.name for f in find_files(tmp_path, None)] == ["b.wav", "a.FLAC"]
+    assert [f.name for f in find_files(tmp_path, None, recursive=False)] == ["b.wav"]
+
+
+def test_missing_empty_and_other_instruments(recordings, tmp_path):
+    with pytest.raises(InputError, match="no such data set folder: .*none"):
+        InstrumentDataset(str(tmp_path / "none"))
+    with pytest.raises(InputError, match="no audio"):
+        InstrumentDataset(str(tmp_path))
+    with pytest.raises(InputError, match=r"no file of tuba.*Files there: flute \(5\), violin \(5\)"):
+        InstrumentDataset(str(recordings), ["tuba"])
+
+
+def test_crops_are_parts_of_their_file(recordings):
+    data = InstrumentDataset(str(recordings), ["flute"], length=4800, crops_per_file=3)
+    assert len(data) == 15
+    for index in (0, 7, 14):
+        crop = data[index]
+        assert crop.shape == (1, 4800) and crop.dtype == torch.float32
+        whole = soundfile.read(data.wavs[index // 3], dtype="float32")[0]
+        starts = np.flatnonzero(whole == crop[0, 0].item())
+        assert any(np.array_equal(whole[start : start + 4800], crop[0]) for start in starts)
+
+
+def test_crops_depend_on_seed_epoch_and_index_only(recordings):
+    def crops(seed: int = 0, epoch: int = 0) -> torch.Tensor:
+        data = InstrumentDataset(str(recordings), ["flute"], length=4800, seed=seed, augment=RecordingAugment())
+        data.set_epoch(epoch)
+        random.seed(random.random())
+        return torch.stack([data[i] for i in range(len(data))])
+
+    first = crops()
+    assert torch.equal(first, crops())
+    assert not torch.equal(first, crops(epoch=1)) and not torch.equal(first, crops(seed=1))
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 192000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_any_rate_and_channels(rate, channels, tmp_path):
+    clip = np.stack([melody(1.0, rate, seed=i) for i in range(channels)], 1)
+    soundfile.write(tmp_path / "flute.wav", clip, rate, subtype="FLOAT")
+    data = InstrumentDataset(str(tmp_path), length=9600)
+    assert data[0].shape == (1, 9600) and data[0].abs().max() > 0.05
+    assert InstrumentDataset(str(tmp_path), length=9600, channels=0)[0].shape == (channels, 9600)
+
+
+def test_short_files_are_padded_and_stereo_is_averaged(tmp_path):
+    clip = np.stack([np.full(1000, 0.5), np.full(1000, 0.1)], 1)
+    soundfile.write(tmp_path / "flute.wav", clip, RATE, subtype="FLOAT")
+    crop = InstrumentDataset(str(tmp_path), length=1500)[0]
+    assert torch.allclose(crop[0, :1000], torch.tensor(0.3)) and not crop[0, 1000:].any()
+
+
+def test_silent_crops_are_redrawn(tmp_path):
+    """Sound in the last twentieth only; and one file of two is silent altogether."""
+    clip = np.zeros(RATE * 10)
+    clip[-RATE // 2 :] = melody(0.5)
+    soundfile.write(tmp_path / "flute_1.wav", clip, RATE)
+    soundfile.write(tmp_path / "flute_2.wav", np.zeros(RATE), RATE)
+    soundfile.write(tmp_path / "flute_3.wav", melody(), RATE)
+    data = InstrumentDataset(str(tmp_path), length=4800, crops_per_file=8)
+    assert all(data[i].abs().max() > 1e-3 for i in range(len(data)))
+    assert any(not crop.any() for crop in (InstrumentDataset(str(tmp_path), length=4800, silence_db=None)[i] for i in range(3)))
+
+
+def test_nothing_but_silence_is_an_error(tmp_path):
+    soundfile.write(tmp_path / "flute.wav", np.zeros(RATE), RATE)
+    with pytest.raises(InputError, match="no audible crop in .* the recordings look silent"):
+        InstrumentDataset(str(tmp_path), length=4800)[0]
+
+
+def test_bad_files_are_named_once_and_skipped(tmp_path):
+    folder = tmp_path / ODD_NAME
+    folder.mkdir()
+    for index in range(2):
+        soundfile.write(folder / f"flute_{index}.wav", melody(seed=index), RATE)
+    (folder / "flute_empty.wav").touch()
+    soundfile.write(folder / "flute_nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    with pytest.warns(UserWarning, match="1 of 4 files cannot be read") as caught:
+        data = InstrumentDataset(str(folder), length=4800, crops_per_file=2)
+    assert str(folder / "flute_empty.wav") in str(caught[0].message)
+    Path(data.wavs[0]).unlink()  # one goes away while training runs
+    with pytest.warns(UserWarning) as caught:
+        crops = [data[i] for i in range(len(data))] + [data[i] for i in range(len(data))]
+    assert len(crops) == 12 and all(crop.abs().max() > 0.01 for crop in crops)
+    messages = sorted(str(w.message) for w in caught)
+    assert len(messages) == 2
+    assert "flute_nan.wav: it holds NaN" in messages[0] and "no such audio file" in messages[1]
+
+
+def test_none_readable_is_an_error(tmp_path):
+    (tmp_path / "flute.wav").write_bytes(b"no sound")
+    with pytest.warns(UserWarning), pytest.raises(InputError, match="none of the 1 audio files .*damaged"):
+        InstrumentDataset(str(tmp_path))
+
+
+def test_split_is_by_file_and_depends_on_names_and_seed_only(recordings, tmp_path):
+    data = InstrumentDataset(str(recordings), length=4800, crops_per_file=4, augment=RecordingAugment())
+    train, valid = data.split(0.2, seed=1)
+    assert (len(train.wavs), len(valid.wavs)) == (8, 2) and not set(train.wavs) & set(valid.wavs)
+    assert (len(train), len(valid)) == (32, 8)
+    assert valid.fixed and valid.augment is None and train.augment is not None
+    before = valid[0]
+    valid.set_epoch(5)
+    assert torch.equal(valid[0], before)
+    random.seed(5)
+    torch.manual_seed(5)
+    assert data.split(0.2, seed=1)[1].wavs == valid.wavs
+    assert any(data.split(0.2, seed=s)[1].wavs != valid.wavs for s in (2, 3))
+    (tmp_path / "moved").symlink_to(recordings)
+    moved = InstrumentDataset(str(tmp_path / "moved"), length=4800).split(0.2, seed=1)[1]
+    assert [Path(f).name for f in moved.wavs] == [Path(f).name for f in valid.wavs]
+    data.wavs = data.wavs[:1]
+    with pytest.raises(InputError, match="cannot be split"):
+        data.split(0.2, 0)
+
+
+def test_transforms_are_called_with_each_crop(recordings):
+    data = InstrumentDataset(str(recordings), length=4800, transforms=lambda wav: wav[:, :100] * 0 + 1)
+    assert torch.equal(data[0], torch.ones(1, 100))

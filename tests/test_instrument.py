@@ -1,0 +1,102 @@
+"""Instrument models: what is saved is what is loaded, from every place a model can lie."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from conftest import ODD_NAME, TINY_UNET
+from safetensors.torch import save_file
+
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec, load_instrument, shipped_instruments
+
+
+def write_checkpoint(model: InstrumentModel, path) -> None:
+    """As training writes it: the averaged weights beside others."""
+    state = {f"ema.model.net.{key}": value for key, value in model.denoiser.net.state_dict().items()}
+    state |= {f"denoiser.net.{key}": value + 1 for key, value in model.denoiser.net.state_dict().items()}
+    content = {"state_dict": state | {"mean": model.mean, "std": model.std}, "instrument": asdict(model.spec)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, path)
+
+
+def answer(model: InstrumentModel) -> torch.Tensor:
+    x = torch.randn(1, 128, 8, generator=torch.Generator().manual_seed(0))
+    return model.denormalise(model.denoiser(model.normalise(x), 2.0))
+
+
+def test_a_saved_model_is_the_same_in_half_precision(make_instrument, tmp_path):
+    model = make_instrument("flute", frames=96, handoff_sigma=3.0)
+    path = tmp_path / ODD_NAME / "flute.safetensors"
+    model.save(path, {"step": "12"})
+    size = sum(p.numel() for p in model.denoiser.parameters())
+    assert path.stat().st_size < 2 * size + 40000
+    again = load_instrument(path)
+    assert asdict(again.spec) == asdict(model.spec)
+    assert torch.equal(again.mean, model.mean) and torch.equal(again.std, model.std)
+    assert torch.allclose(answer(again), answer(model), atol=0.05)
+    assert not again.training and not any(p.requires_grad for p in again.parameters())
+
+
+def test_normalising_and_back(make_instrument):
+    model = make_instrument()
+    x = torch.randn(2, 128, 8)
+    assert torch.allclose(model.normalise(x), (x + 6) / 2)
+    assert torch.allclose(model.denormalise(model.normalise(x)), x, atol=1e-5)
+
+
+def test_checkpoints_give_the_averaged_weights(make_instrument, tmp_path):
+    model = make_instrument()
+    write_checkpoint(model, tmp_path / "epoch=03.ckpt")
+    again = load_instrument(tmp_path / "epoch=03.ckpt")
+    assert torch.equal(answer(again), answer(model)) and asdict(again.spec) == asdict(model.spec)
+
+
+def test_run_folders(make_instrument, tmp_path):
+    """The last checkpoint until there is an export."""
+    run = tmp_path / ODD_NAME
+    with pytest.raises(InputError, match="no such|no instrument"):
+        load_instrument(run)
+    run.mkdir()
+    with pytest.raises(InputError, match="no model in the folder"):
+        load_instrument(run)
+    models = [make_instrument(seed=seed) for seed in range(3)]
+    write_checkpoint(models[0], run / "checkpoints" / "best.ckpt")
+    assert torch.equal(answer(load_instrument(run)), answer(models[0]))
+    write_checkpoint(models[1], run / "checkpoints" / "last.ckpt")
+    assert torch.equal(answer(load_instrument(run)), answer(models[1]))
+    models[2].save(run / "flute_small.safetensors")
+    assert torch.allclose(answer(load_instrument(run)), answer(models[2]), atol=0.05)
+
+
+def test_names_that_ship():
+    for name in shipped_instruments():
+        assert load_instrument(name).spec.name == name
+    with pytest.raises(InputError, match="no instrument 'kazoo': use one that ships"):
+        load_instrument("kazoo")
+
+
+def test_files_that_are_no_model(make_instrument, tmp_path):
+    path = tmp_path / "flute.safetensors"
+    with pytest.raises(InputError, match="no such model file"):
+        load_instrument(path)
+    model = make_instrument()
+    model.save(path)
+    good = path.read_bytes()
+    for bad in (b"", b"no model", good[: len(good) // 2]):
+        path.write_bytes(bad)
+        with pytest.raises(InputError, match=f"cannot read {path}"):
+            load_instrument(path)
+    save_file({"a": torch.zeros(1)}, path, {"format": "something else"})
+    with pytest.raises(InputError, match="is no instrument model"):
+        load_instrument(path)
+    spec = json.dumps(asdict(model.spec) | {"unet": {**TINY_UNET, "channels": 32}})
+    save_file({"mean": model.mean, "std": model.std}, path, {"format": "audio_diffusion_pytorch.instrument.1", "spec": spec})
+    with pytest.raises(InputError, match=f"cannot read {path}"):
+        load_instrument(path)
+    torch.save({"state_dict": {}}, tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match="no checkpoint of an instrument"):
+        load_instrument(tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match="statistics of 3"):
+        InstrumentModel(InstrumentSpec("flute", TINY_UNET, "small"), torch.zeros(3), torch.ones(3))
