@@ -16,7 +16,17 @@ from audio_diffusion_pytorch.errors import InputError
 
 ROOT = Path(__file__).resolve().parent
 os.environ.setdefault("PROJECT_ROOT", str(ROOT))
-PATH_KEYS = ("dataset_path", "ckpt", "mean_path", "std_path", "logs_dir", "exp_tag", "codec.repository", "codec.weights", "hydra.run.dir")
+PATH_KEYS = (
+    "dataset_path",
+    "ckpt",
+    "mean_path",
+    "std_path",
+    "logs_dir",
+    "exp_tag",
+    "codec.repository",
+    "codec.weights",
+    "hydra.run.dir",
+)
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
@@ -26,7 +36,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
         InputError: something in the configuration or the data cannot be used.
     """
     if "model" not in cfg:
-        raise InputError("no experiment given: add exp=NAME, for example exp=flute_small; python train.py --help lists them")
+        raise InputError(
+            "no experiment given: add exp=NAME, for example exp=flute_small; python train.py --help lists them"
+        )
     if OmegaConf.is_missing(cfg, "dataset_path"):
         raise InputError("no data given: add dataset_path=FOLDER, a folder of recordings")
     import pytorch_lightning as pl

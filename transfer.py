@@ -25,13 +25,11 @@ def transfer(cfg: DictConfig) -> None:
         InputError: something given cannot be used.
     """
     _check_arguments(cfg)
-    import torch
     from tqdm import tqdm
 
     from audio_diffusion_pytorch import audio
     from audio_diffusion_pytorch.bridge import Bridge
-    from audio_diffusion_pytorch.codec import load_codec
-    from audio_diffusion_pytorch.instrument import load_instrument
+    from audio_diffusion_pytorch.instrument import load_instrument, shared_codec
 
     header = audio.info(cfg.input)
     device = _device(cfg.device)
@@ -44,7 +42,7 @@ def transfer(cfg: DictConfig) -> None:
         cfg.num_steps,
         cfg.solver,
         batch_size=cfg.batch_size,
-        codec=load_codec(source.spec.codec, **options) if source.spec.codec == target.spec.codec else None,
+        codec=shared_codec(source, target, **options),
         device=device,
     )
     plan = f"{source.spec.name} -> {target.spec.name}, sigma {bridge.sigma:g}, {header.seconds:.1f} s on {device}"

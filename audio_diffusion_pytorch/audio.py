@@ -65,7 +65,9 @@ def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[Tensor, in
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise InputError(f"cannot read {path} as audio: {_reason(error, path)}") from error
     if len(data) != expected:
-        raise InputError(f"cannot read {path} as audio: it is truncated ({len(data)} of {expected} frames from {start})")
+        raise InputError(
+            f"cannot read {path} as audio: it is truncated ({len(data)} of {expected} frames from {start})"
+        )
     if not np.isfinite(data).all():
         raise InputError(f"cannot use {path}: it holds NaN or infinite samples")
     return torch.from_numpy(np.ascontiguousarray(data.T)), sample_rate

@@ -54,7 +54,9 @@ class RecordingAugment:
         gain = 10 ** (rng.uniform(-1, 1) * self.level_db / 20) if chosen[3] else 1.0
         # A transform of another length is exact band-limited resampling: frames -> length samples.
         bins = length // 2 + 1
-        spectrum = spectrum[:, :bins] if len(frequencies) >= bins else np.pad(spectrum, ((0, 0), (0, bins - len(frequencies))))
+        spectrum = (
+            spectrum[:, :bins] if len(frequencies) >= bins else np.pad(spectrum, ((0, 0), (0, bins - len(frequencies))))
+        )
         if chosen[4]:
             level = peak * 10 ** (rng.uniform(*self.noise_db) / 20)
             spectrum = spectrum + self._noise(wav.shape[0], frequencies, bins, level, rng)

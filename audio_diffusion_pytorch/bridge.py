@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from audio_diffusion_pytorch.audio import active_rms, resample
-from audio_diffusion_pytorch.codec import Codec, load_codec
+from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument
+from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, require_one_codec, shared_codec
 from audio_diffusion_pytorch.sampling import SOLVERS, karras_schedule
 
 _SILENCE = 1e-5  # peak below which a recording is silence
@@ -31,7 +31,7 @@ class Bridge:
         sigma_min: noise level at the data end of the schedule. None: the models' own.
         rho: spacing of the schedule. None: the models' own.
         batch_size: windows that go through the networks together.
-        codec: codec of both models. None: the one that the models name.
+        codec: codec of both models. None: the one that came with the models or that they name.
 
     Raises:
         InputError: the models' codecs differ, or a setting makes no sense.
@@ -55,11 +55,7 @@ class Bridge:
             for model in (source, target)
         )
         specs = self.source.spec, self.target.spec
-        if specs[0].codec != specs[1].codec:
-            raise InputError(
-                f"{specs[0].name} was trained on codec {specs[0].codec!r}, {specs[1].name} on {specs[1].codec!r}: "
-                "a bridge needs two models of one codec"
-            )
+        require_one_codec(self.source, self.target)
         if solver not in SOLVERS:
             raise InputError(f"no solver {solver!r}; there are {', '.join(SOLVERS)}")
         self.sigma = self.target.spec.handoff_sigma if sigma is None else float(sigma)
@@ -71,7 +67,7 @@ class Bridge:
             )
         if num_steps < 2:
             raise InputError(f"num_steps={num_steps}: a schedule needs at least 2 points")
-        self.codec = (load_codec(specs[0].codec) if codec is None else codec).to(device)
+        self.codec = (shared_codec(self.source, self.target) if codec is None else codec).to(device)
         if self.codec.latent_channels != len(self.source.mean):
             raise InputError(f"the codec has {self.codec.latent_channels} channels, the models {len(self.source.mean)}")
         self.rho = specs[1].rho if rho is None else rho

@@ -80,8 +80,11 @@ class LastCheckpoint(ModelCheckpoint):
         if threading.current_thread() is threading.main_thread():
             self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
 
-    def on_exception(self, *args) -> None:
+    def on_exception(self, trainer: pl.Trainer, *args) -> None:
         self._restore()
+        # Lightning ends the active loop's workers only; those of a paused training loop would hold up the exit for
+        # seconds each.
+        trainer.training = True
 
     def _restore(self) -> None:
         while self._handlers:

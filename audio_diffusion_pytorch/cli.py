@@ -28,7 +28,7 @@ def quote_paths(argv: Sequence[str], keys: Sequence[str]) -> list[str]:
         argv: arguments as typed.
         keys: names of the arguments that take a path; `+key=` and `++key=` count too.
 
-    Values that are empty, already quoted, `null`, or a list or an interpolation that names no existing file are left alone.
+    Values that are empty, already quoted or `null`, and lists or interpolations that name no file, are left alone.
     """
     return [_quote(argument, keys) for argument in argv]
 
@@ -43,7 +43,7 @@ def _quote(argument: str, keys: Sequence[str]) -> str:
         return argument
     if value.startswith("~/") and not os.path.exists(value):  # a shell expands it at the beginning of a word only
         value = os.path.expanduser(value)
-    # OmegaConf reads `\${` as `${`, Hydra's quoted strings `\'` as `'`; backslashes before either, and at the end, double.
+    # OmegaConf reads `\${` as `${`, Hydra's quoted strings `\'` as `'`; backslashes before them and at the end double.
     value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     value = re.sub(r"(\\*)'", r"\1\1\\'", value)
     value = re.sub(r"(\\+)\Z", r"\1\1", value)
@@ -77,7 +77,7 @@ def run_command(function: Callable[[], None], usage_errors: tuple[type[Exception
 
 
 def one_line(error: Exception) -> str:
-    """An error's message without the worker's traceback that torch's loader, and the listings that Hydra, put around it."""
+    """An error's message without the worker's traceback that torch puts before it, or the listings that Hydra adds."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"cannot use {error.filename}: {error.strerror}; check the path, its permissions and the space left"
     text = str(error).rpartition("InputError: ")[2].partition("\nConfig search path")[0]

@@ -1,6 +1,5 @@
 """The data of a run: seeded split by file, loaders, latent statistics."""
 
-import signal
 from collections.abc import Iterator
 
 import pytorch_lightning as pl
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from audio_diffusion_pytorch.audio import active_rms
 from audio_diffusion_pytorch.codec import Codec
+from audio_diffusion_pytorch.dataset import InstrumentDataset, start_worker
 from audio_diffusion_pytorch.errors import InputError
 
 
@@ -69,8 +69,8 @@ class Datamodule(pl.LightningDataModule):
             raise InputError(f"datamodule.valid_split must lie between 0 and 1, not {valid_split}")
         if not (isinstance(batch_size, int) and batch_size > 0 and isinstance(num_workers, int) and num_workers >= 0):
             raise InputError(
-                f"datamodule.batch_size={batch_size} and datamodule.num_workers={num_workers}: batch_size must be a whole "
-                "number above 0, num_workers one from 0"
+                f"datamodule.batch_size={batch_size} and datamodule.num_workers={num_workers}: batch_size must be a "
+                "whole number above 0, num_workers one from 0"
             )
         if len(dataset) < 2:
             raise InputError("the data set has fewer than two items: nothing to split into training and validation")
@@ -99,10 +99,12 @@ class Datamodule(pl.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             drop_last=shuffle,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
         )
 
     def train_dataloader(self) -> DataLoader:
+        if isinstance(self.train_set, InstrumentDataset):
+            self.train_set.prepare(self.num_workers)
         sampler = EpochSampler(self.train_set, self.seed)
         if self.trainer is not None:
             loop = self.trainer.fit_loop
@@ -115,12 +117,6 @@ class Datamodule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         return self._loader(self.valid_set, EpochSampler(self.valid_set, self.seed, shuffle=False), shuffle=False)
-
-
-def _start_worker(worker: int) -> None:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @torch.no_grad()

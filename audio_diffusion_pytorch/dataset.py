@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import signal
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,11 +12,13 @@ import numpy as np
 import torch
 from audio_data_pytorch import WAVDataset
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.augment import RecordingAugment
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.pitch_shift import PitchShift
 
 # The thirteen instruments of CocoChorales. The longest match wins: "bass" takes neither "bassoon" nor "double bass".
 INSTRUMENTS = (
@@ -78,6 +81,7 @@ class InstrumentDataset(WAVDataset):
         channels: 1 averages the channels; 0 keeps them.
         transforms: called with each crop [C, T], as in `audio_data_pytorch`.
         augment: see `RecordingAugment`; None leaves the recordings as they are.
+        pitch_shift: see `PitchShift`; None keeps their pitch.
         crops_per_file: items of one epoch that come from one file.
         silence_db: crops whose peak lies below this are redrawn (dB of full scale); None keeps all.
         fixed: the same crops in every epoch (validation).
@@ -98,6 +102,7 @@ class InstrumentDataset(WAVDataset):
         recursive: bool = True,
         transforms: Callable[[Tensor], Tensor] | None = None,
         augment: RecordingAugment | None = None,
+        pitch_shift: PitchShift | None = None,
         crops_per_file: int = 1,
         silence_db: float | None = -60.0,
         fixed: bool = False,
@@ -106,6 +111,7 @@ class InstrumentDataset(WAVDataset):
         super().__init__([], recursive, transforms, sample_rate, length, silence_db is not None)
         self.length, self.channels, self.augment, self.crops_per_file = length, channels, augment, crops_per_file
         self.silence_db, self.fixed, self.seed, self.epoch = silence_db, fixed, seed, 0
+        self.pitch_shift, self.prepared = pitch_shift, False
         self.paths = path
         self.headers: dict[str, audio.AudioInfo] = {}
         bad = []
@@ -116,10 +122,13 @@ class InstrumentDataset(WAVDataset):
             except InputError as error:
                 bad.append(str(error))
         self.wavs = list(self.headers)
-        self.named = torch.zeros(len(files), dtype=torch.uint8).share_memory_()  # bad files reported; seen by all workers
+        # Bad files that were reported; seen by all workers.
+        self.named = torch.zeros(len(files), dtype=torch.uint8).share_memory_()
         if bad:
             listing = "\n  ".join(bad[:10] + ([f"... and {len(bad) - 10} more"] if len(bad) > 10 else []))
-            warnings.warn(f"{len(bad)} of {len(files)} files cannot be read and are skipped:\n  {listing}", stacklevel=2)
+            warnings.warn(
+                f"{len(bad)} of {len(files)} files cannot be read and are skipped:\n  {listing}", stacklevel=2
+            )
         if not self.wavs:
             raise InputError(f"none of the {len(files)} audio files in {path} can be read; the first: {bad[0]}")
 
@@ -137,33 +146,51 @@ class InstrumentDataset(WAVDataset):
             return hashlib.sha256(f"{seed}/{Path(file).name}".encode()).digest()
 
         if len(self.wavs) < 2:
-            raise InputError(f"one audio file ({self.wavs[0]}) cannot be split into training and validation: add another")
+            raise InputError(
+                f"one audio file ({self.wavs[0]}) cannot be split into training and validation: add another"
+            )
         count = min(max(1, round(len(self.wavs) * share)), len(self.wavs) - 1)
         chosen = set(sorted(self.wavs, key=order)[:count])
         train, valid = copy.copy(self), copy.copy(self)
         train.wavs = [file for file in self.wavs if file not in chosen]
         valid.wavs = [file for file in self.wavs if file in chosen]
-        valid.fixed, valid.augment = True, None
+        valid.fixed, valid.augment, valid.pitch_shift = True, None, None
         return train, valid
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+
+    def prepare(self, num_workers: int = 0) -> None:
+        """Make the pitch-shifted recordings that are not in the cache yet."""
+        if self.pitch_shift is None or self.prepared:
+            return
+        own = torch.Generator()  # the loader draws a number, which must not come from the global generator
+        loader = DataLoader(_Variants(self), None, num_workers=num_workers, generator=own, worker_init_fn=start_worker)
+        progress = tqdm(loader, desc="pitch-shifted recordings", total=len(self.wavs), unit="file", delay=1)
+        for file, key in zip(self.wavs, progress, strict=True):
+            if key:
+                self.pitch_shift.keys[file] = key
+        self.prepared = True
 
     def __getitem__(self, index: int) -> Tensor:
         epoch = 0 if self.fixed else self.epoch
         problem = "silence"
         for draw in range(_SILENT_DRAWS + _FILE_DRAWS):
             rng = np.random.default_rng([self.seed, epoch, index, draw])
-            chosen = index // self.crops_per_file if draw < _SILENT_DRAWS else int(rng.integers(len(self.wavs)))
+            # A validation part without one usable file must not end the training: it borrows from the other part.
+            files = list(self.headers) if self.fixed and draw >= _SILENT_DRAWS + _FILE_DRAWS // 2 else self.wavs
+            file = files[index // self.crops_per_file if draw < _SILENT_DRAWS else int(rng.integers(len(files)))]
             try:
-                wav = self._crop(self.wavs[chosen], rng)
+                wav = self._crop(file, rng)
             except InputError as error:  # what a header does not tell: damage, NaN; or the file went away since
                 problem = str(error)
-                self._name_once(self.wavs[chosen], problem)
+                self._name_once(file, problem)
                 continue
             if self.silence_db is None or wav.abs().max() > 10 ** (self.silence_db / 20):
                 return wav
-        raise InputError(f"no audible crop in {draw + 1} draws from {self.paths} ({problem}): the recordings look silent")
+        raise InputError(
+            f"no audible crop in {draw + 1} draws from {self.paths} ({problem}): the recordings look silent"
+        )
 
     def _name_once(self, file: str, problem: str) -> None:
         index = list(self.headers).index(file)
@@ -172,7 +199,7 @@ class InstrumentDataset(WAVDataset):
             warnings.warn(f"skipped: {problem}", stacklevel=3)
 
     def _crop(self, file: str, rng: np.random.Generator) -> Tensor:
-        header = self.headers[file]
+        file, header = self._in_pitch(file, rng)
         length = self.length + (self.augment.margin(self.length) if self.augment else 0)
         frames = min(-(-length * header.sample_rate // self.sample_rate), header.frames)
         start = int(rng.integers(header.frames - frames + 1))
@@ -182,3 +209,31 @@ class InstrumentDataset(WAVDataset):
         if self.augment:
             wav = torch.from_numpy(self.augment(wav.numpy(), self.length, self.sample_rate, rng))
         return self.transforms(wav) if self.transforms else wav
+
+    def _in_pitch(self, file: str, rng: np.random.Generator) -> tuple[str, audio.AudioInfo]:
+        """The file to read a crop from: `file` itself, or where the draw says so a pitch-shifted one."""
+        semitones = self.pitch_shift.draw(file, rng) if self.pitch_shift else None
+        if semitones is None:
+            return file, self.headers[file]
+        shifted = self.pitch_shift.shifted(file, semitones, self.sample_rate, self.channels == 1)
+        return str(shifted), audio.info(shifted)
+
+
+class _Variants(Dataset):
+    """Item i makes the pitch-shifted variants of recording i, and is its key (empty: it cannot be read)."""
+
+    def __init__(self, dataset: InstrumentDataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset.wavs)
+
+    def __getitem__(self, index: int) -> str:
+        dataset = self.dataset
+        return dataset.pitch_shift.prepare(dataset.wavs[index], dataset.sample_rate, dataset.channels == 1)
+
+
+def start_worker(worker: int) -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

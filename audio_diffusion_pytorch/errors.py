@@ -30,7 +30,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another output or free space") from error
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; choose another output or free space"
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

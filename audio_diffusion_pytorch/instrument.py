@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from audio_diffusion_pytorch.codec import ASSETS, Codec
+from audio_diffusion_pytorch.codec import ASSETS, Codec, load_codec
 from audio_diffusion_pytorch.denoiser import Denoiser
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.unet import UNet1d
@@ -92,6 +92,36 @@ class InstrumentModel(nn.Module):
         header = {"format": FORMAT, "spec": json.dumps(asdict(self.spec)), **(metadata or {})}
         with replacing(path) as temporary:
             save_file(tensors, temporary, header)
+
+
+def require_one_codec(source: InstrumentModel, target: InstrumentModel) -> None:
+    """
+    Raises:
+        InputError: the models were trained on different codecs.
+    """
+    if source.spec.codec != target.spec.codec:
+        raise InputError(
+            f"{source.spec.name} was trained on codec {source.spec.codec!r}, {target.spec.name} on "
+            f"{target.spec.codec!r}: a bridge needs two models of one codec"
+        )
+
+
+def shared_codec(source: InstrumentModel, target: InstrumentModel, **options: Any) -> Codec:
+    """The codec of two models: the one that came with either, else, or with `options` for it, the one that they name.
+
+    Raises:
+        InputError: they name different codecs, or each brought one and the weights differ, or it cannot be loaded.
+    """
+    require_one_codec(source, target)
+    own = [model.codec for model in (source, target) if model.codec is not None]
+    if options or not own:
+        return load_codec(source.spec.codec, **options)
+    first, last = own[0].state_dict(), own[-1].state_dict()
+    if first.keys() != last.keys() or not all(
+        torch.equal(value.cpu(), last[key].cpu()) for key, value in first.items()
+    ):
+        raise InputError(f"{source.spec.name} and {target.spec.name} came with different codecs: a bridge needs one")
+    return own[0]
 
 
 def shipped_instruments() -> list[str]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from audio_diffusion_pytorch.audio import to_db
 from audio_diffusion_pytorch.checkpoint import load_tensor
 from audio_diffusion_pytorch.codec import Codec
+from audio_diffusion_pytorch.coupling import ChunkCoupling
 from audio_diffusion_pytorch.datamodule import latent_statistics
 from audio_diffusion_pytorch.denoiser import Denoiser, SigmaDistribution
 from audio_diffusion_pytorch.ema import EMA
@@ -35,6 +36,7 @@ class InstrumentModule(pl.LightningModule):
         name: the instrument, kept in exported models.
         length: samples of a training crop, kept in exported models as the bridge's window.
         handoff_sigma: default of the bridges to this instrument, kept in exported models.
+        coupling: see `ChunkCoupling`; None: noise independent of the latents.
         seed: keys noise and sigma, with the step and the sample's index.
     """
 
@@ -61,10 +63,11 @@ class InstrumentModule(pl.LightningModule):
         name: str = "instrument",
         length: int = 409600,
         handoff_sigma: float = 4.0,
+        coupling: ChunkCoupling | None = None,
         seed: int = 0,
     ):
         super().__init__()
-        self.save_hyperparameters(ignore=["model", "codec", "sigma_distribution"])
+        self.save_hyperparameters(ignore=["model", "codec", "sigma_distribution", "coupling"])
         if model.in_channels != codec.latent_channels:
             raise InputError(
                 f"model.model.in_channels={model.in_channels}, but the codec {codec.name} has {codec.latent_channels} "
@@ -72,7 +75,7 @@ class InstrumentModule(pl.LightningModule):
             )
         self.denoiser = Denoiser(model, sigma_data)
         self.ema = EMA(self.denoiser, ema_beta, ema_power)
-        self.sigma_distribution = sigma_distribution
+        self.sigma_distribution, self.coupling = sigma_distribution, coupling
         self.register_buffer("mean", torch.zeros(codec.latent_channels))
         self.register_buffer("std", torch.ones(codec.latent_channels))
         self.register_buffer("level", torch.tensor(float("nan")))  # RMS of the sounding parts; nan: unknown
@@ -116,11 +119,13 @@ class InstrumentModule(pl.LightningModule):
         """
         first = self.global_rank * len(z)
         u, noise = [], []
-        for index in range(first, first + len(z)):
+        for index, latents in enumerate(z, first):
             key = np.random.SeedSequence([self.hparams.seed, step, index]).generate_state(1, np.uint64)
             generator = torch.Generator(z.device).manual_seed(int(key[0]) >> 1)
             u.append(torch.rand((), generator=generator, device=z.device))
             noise.append(torch.randn(z.shape[1:], generator=generator, device=z.device))
+            if self.coupling is not None:
+                noise[-1] = self.coupling(latents, noise[-1], generator)
         u = (torch.arange(first, first + len(z), device=z.device) % 16 + 0.5) / 16 if stratified else torch.stack(u)
         return torch.stack(noise), self.sigma_distribution.icdf(u)
 

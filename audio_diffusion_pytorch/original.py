@@ -151,6 +151,8 @@ def save_original(model: InstrumentModel, path: str | Path, codec: Mapping[str, 
 def infer_unet(shapes: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Arguments of `UNet1d` from the shapes of its parameters; `known` ones win.
 
+    Nearest-neighbour upsampling leaves open which factor a kernel on the way down belongs to: its multiplier is 2 then.
+
     Raises:
         InputError: a parameter is missing, or the number of heads is not known and cannot be told.
     """
@@ -191,6 +193,8 @@ def infer_unet(shapes: Mapping[str, Any], known: Mapping[str, Any] | None = None
             arguments["attention_multiplier"] = wide[0] // wide[1]
         return arguments | known
     except (KeyError, IndexError, StopIteration, ZeroDivisionError) as error:
+        if {"in_channels", "channels", "multipliers", "factors", "num_blocks", "attentions"} <= known.keys():
+            return known  # enough to compare every key with
         raise InputError(f"not the original's UNet, or incomplete: {error} is missing") from error
     except TypeError as error:
         raise InputError(f"arguments that no UNet takes: {known}: {error}") from error

@@ -37,11 +37,13 @@ def check_fits(saved: tuple[dict[str, Size], str | None], module: nn.Module, ckp
         key = differing[0]
         there, here = (list(s[key]) if key in s else "absent" for s in (shapes, own))
         raise InputError(
-            f"{ckpt} comes from another model: {len(differing)} tensors differ, for example {key}, {there} there, {here} "
-            "here. Resume with the experiment and the model.* values of that run (its config.yaml)"
+            f"{ckpt} comes from another model: {len(differing)} tensors differ, for example {key}, {there} there, "
+            f"{here} here. Resume with the experiment and the model.* values of that run (its config.yaml)"
         )
     if codec is not None and codec != module.codec.name:
-        raise InputError(f"{ckpt} was trained on the codec {codec}, not on {module.codec.name}: set codec= as in that run")
+        raise InputError(
+            f"{ckpt} was trained on the codec {codec}, not on {module.codec.name}: set codec= as in that run"
+        )
 
 
 def prepare_run_folder(run_dir: Path, config: str) -> None:

@@ -130,9 +130,19 @@ class Result:
     def error(self) -> str:
         """The one line that a failing command leaves, checked for being one."""
         lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
-        assert self.code == 1 and len(lines) == 1 and "Traceback" not in self.out + self.err, (self.code, self.out, self.err)
-        rest = [line for line in self.err.splitlines() if line.strip() and not line.startswith(("error: ", "warning: ", "  "))]
-        assert not [line for line in rest if "it/s" not in line and "batch" not in line and "window" not in line], self.err
+        assert self.code == 1 and len(lines) == 1 and "Traceback" not in self.out + self.err, (
+            self.code,
+            self.out,
+            self.err,
+        )
+        rest = [
+            line
+            for line in self.err.splitlines()
+            if line.strip() and not line.startswith(("error: ", "warning: ", "  "))
+        ]
+        assert not [line for line in rest if "it/s" not in line and "batch" not in line and "window" not in line], (
+            self.err
+        )
         return lines[0]
 
 

@@ -12,7 +12,9 @@ from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.errors import InputError, replacing
 
 
-@pytest.mark.parametrize(("name", "subtype"), [("a.wav", "PCM_16"), ("a.wav", "FLOAT"), ("a.flac", "PCM_24"), ("a.ogg", None)])
+@pytest.mark.parametrize(
+    ("name", "subtype"), [("a.wav", "PCM_16"), ("a.wav", "FLOAT"), ("a.flac", "PCM_24"), ("a.ogg", None)]
+)
 def test_what_is_written_is_read(name, subtype, tmp_path):
     path = tmp_path / ODD_NAME / name
     wav = torch.from_numpy(np.stack([melody(1.5), melody(1.5, seed=1)]))
@@ -76,7 +78,9 @@ def test_a_stream_of_unknown_length_is_no_truncated_file(tmp_path):
     assert audio.read(path)[0].shape == (1, RATE)
 
 
-@pytest.mark.parametrize(("rate", "new_rate"), [(8000, 24000), (44100, 24000), (192000, 24000), (24000, 48000), (44099, 24000)])
+@pytest.mark.parametrize(
+    ("rate", "new_rate"), [(8000, 24000), (44100, 24000), (192000, 24000), (24000, 48000), (44099, 24000)]
+)
 def test_resampling_keeps_a_tone(rate, new_rate):
     """A 1 kHz tone comes out as a 1 kHz tone of the same level and phase."""
     time = torch.arange(rate) / rate

@@ -60,7 +60,11 @@ def test_channels_are_bridged_on_their_own(bridge):
     wav = clip(0.5, channels=2)
     wav = torch.stack([wav[0], wav[0], wav[1]])
     out = bridge(wav, RATE)
-    assert out.shape == wav.shape and torch.allclose(out[0], out[1], atol=1e-5) and not torch.allclose(out[0], out[2], atol=1e-3)
+    assert (
+        out.shape == wav.shape
+        and torch.allclose(out[0], out[1], atol=1e-5)
+        and not torch.allclose(out[0], out[2], atol=1e-3)
+    )
 
 
 def test_quiet_and_loud_recordings_give_the_same_but_for_level(bridge):
@@ -97,8 +101,7 @@ def test_windows_cover_everything_once(frames, identity):
         assert (fade > 0).all()
         weights[start : start + 64] += fade
     assert starts == sorted(set(starts)) and (weights > 0).all() and starts[-1] == max(frames - 64, 0)
-    regular = weights[: starts[-2] + 64] if len(starts) > 2 else weights  # the last window may overlap more
-    assert (regular < 1.01).all() or len(starts) <= 2
+    assert (weights[: starts[-1]] < 1.01).all()  # the last window, flush with the end, may overlap more
 
 
 def test_blocks_of_the_decoder_join_without_a_seam(identity, codec):
@@ -131,7 +134,9 @@ def test_wrong_arguments(make_instrument, codec):
     ]:
         with pytest.raises(InputError, match=says):
             Bridge(*models, codec=codec, **settings)
-    with pytest.raises(InputError, match="flute was trained on codec .*'encodec', violin on '.*one codec|two models of one codec"):
+    with pytest.raises(
+        InputError, match=r"flute was trained on codec .*'encodec', violin on '.*one codec|two models of one codec"
+    ):
         Bridge(make_instrument("flute", codec="encodec"), models[1], codec=codec)
     with pytest.raises(InputError, match="the codec has 16 channels, the models 128"):
         Bridge(*models, codec=EncodecCodec("random", config={"n_filters": 4, "dimension": 16, "lstm": 1}))

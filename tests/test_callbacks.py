@@ -50,10 +50,11 @@ class Recorder(pl.Callback):
     def _visit(self, trainer: pl.Trainer, where: str) -> None:
         if self.interrupt == (where, trainer.global_step):
             self.interrupt = None
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM if where == "terminate" else signal.SIGINT)
 
     def on_train_batch_start(self, trainer, *args) -> None:
         self._visit(trainer, "start")
+        self._visit(trainer, "terminate")
 
     def on_train_batch_end(self, trainer, module, outputs, *args) -> None:
         self.losses[trainer.global_step] = float(outputs["loss"])
@@ -102,8 +103,11 @@ def whole(tmp_path_factory, codec):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("where", "step", "workers"),
-    [("start", 1, 0), ("start", 4, 0), ("start", 5, 0), ("start", 6, 2), ("start", 9, 0), ("epoch", 5, 0)]
-    + [("validation", 3, 0), ("validation", 6, 0), ("validation", 9, 2), (None, 5, 0), (None, 7, 0), ("best", 4, 0)],
+    [
+        *(("start", 1, 0), ("start", 4, 0), ("start", 5, 0), ("start", 6, 2), ("start", 9, 0), ("epoch", 5, 0)),
+        *(("terminate", 2, 0), ("validation", 3, 0), ("validation", 6, 0), ("validation", 9, 2)),
+        *((None, 5, 0), (None, 7, 0), ("best", 4, 0)),
+    ],
 )
 def test_an_interrupted_run_goes_on_bit_for_bit(where, step, workers, whole, tmp_path, codec):
     """Ctrl-C anywhere, or (None) an end that was put off: five steps an epoch, a validation after every third."""

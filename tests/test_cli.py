@@ -49,7 +49,9 @@ def test_what_looks_like_hydra_is_a_path_if_it_exists(name, tmp_path, monkeypatc
     assert parsed(f"input={name}") == name
 
 
-@pytest.mark.parametrize("argument", ["input=", "input=null", "input=???", "other=a (1)", "input", "--cfg", "input='a b'"])
+@pytest.mark.parametrize(
+    "argument", ["input=", "input=null", "input=???", "other=a (1)", "input", "--cfg", "input='a b'"]
+)
 def test_everything_else_is_left_alone(argument):
     assert quote_paths([argument], ["input"]) == [argument]
 

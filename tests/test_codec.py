@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import ODD_NAME, RATE, TINY_CODEC, melody
 
-from audio_diffusion_pytorch.codec import EncodecCodec, LogMel, MelCodec, load_codec
+from audio_diffusion_pytorch.codec import EncodecCodec, LogMel, load_codec
 from audio_diffusion_pytorch.errors import InputError
 
 TINY_ENCODEC = {"n_filters": 4, "dimension": 16, "lstm": 1}
@@ -21,7 +21,11 @@ def test_lengths_come_back_exactly(kind, length, request):
     codec = request.getfixturevalue(kind)
     wav = torch.randn(2, 1, length) / 10
     latents = codec.encode(wav)
-    assert latents.shape == (2, codec.latent_channels, codec.num_frames(length)) == (2, codec.latent_channels, -(-length // 320))
+    assert (
+        latents.shape
+        == (2, codec.latent_channels, codec.num_frames(length))
+        == (2, codec.latent_channels, -(-length // 320))
+    )
     assert codec.decode(latents, length).shape == wav.shape
     assert codec.decode(latents).shape == (2, 1, latents.shape[-1] * codec.hop_length)
 
@@ -108,6 +112,6 @@ def test_encodec_without_weights_says_what_to_do(monkeypatch, tmp_path):
         load_codec("encodec")
     assert "encodec_24khz-d7cc33bc.th" in str(caught.value) and "small" in str(caught.value)
     (tmp_path / ODD_NAME).mkdir()
-    with pytest.raises(InputError, match="encodec_24khz-d7cc33bc.th"):
+    with pytest.raises(InputError, match=r"encodec_24khz-d7cc33bc.th"):
         load_codec("encodec", repository=str(tmp_path / ODD_NAME))
     assert not list(tmp_path.rglob("*.th"))

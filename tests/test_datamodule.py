@@ -31,7 +31,9 @@ def test_a_users_own_data_set_goes_in_by_its_name():
     config = OmegaConf.load(ROOT / "exp/datamodule/default.yaml")
     config.dataset = {"_target_": f"{__name__}.Numbers", "length": 3}
     data = instantiate(config, batch_size=4, num_workers=0, seed=0)
-    train, valid = (torch.cat([b[:, 0, 0] for b in loader]).tolist() for loader in (data.train_dataloader(), data.val_dataloader()))
+    train, valid = (
+        torch.cat([b[:, 0, 0] for b in loader]).tolist() for loader in (data.train_dataloader(), data.val_dataloader())
+    )
     assert len(train) == 8 and len(valid) == 2 and sorted(train + valid) == list(range(10))
 
 
@@ -58,7 +60,9 @@ def test_the_transforms_of_the_data_library(recordings):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loaders(workers, recordings):
-    data = Datamodule(InstrumentDataset(str(recordings), length=4800, crops_per_file=2), batch_size=3, num_workers=workers)
+    data = Datamodule(
+        InstrumentDataset(str(recordings), length=4800, crops_per_file=2), batch_size=3, num_workers=workers
+    )
     loaders = data.train_dataloader(), data.val_dataloader()
     train, valid = (list(loader) for loader in loaders)
     assert [len(b) for b in train] == [3] * 5 and [len(b) for b in valid] == [3, 1]

@@ -49,7 +49,7 @@ def test_files_are_those_of_the_instrument_sorted(recordings, tmp_path):
 
 
 def test_missing_empty_and_other_instruments(recordings, tmp_path):
-    with pytest.raises(InputError, match="no such data set folder: .*none"):
+    with pytest.raises(InputError, match=r"no such data set folder: .*none"):
         InstrumentDataset(str(tmp_path / "none"))
     with pytest.raises(InputError, match="no audio"):
         InstrumentDataset(str(tmp_path))
@@ -106,12 +106,14 @@ def test_silent_crops_are_redrawn(tmp_path):
     soundfile.write(tmp_path / "flute_3.wav", melody(), RATE)
     data = InstrumentDataset(str(tmp_path), length=4800, crops_per_file=8)
     assert all(data[i].abs().max() > 1e-3 for i in range(len(data)))
-    assert any(not crop.any() for crop in (InstrumentDataset(str(tmp_path), length=4800, silence_db=None)[i] for i in range(3)))
+    assert any(
+        not crop.any() for crop in (InstrumentDataset(str(tmp_path), length=4800, silence_db=None)[i] for i in range(3))
+    )
 
 
 def test_nothing_but_silence_is_an_error(tmp_path):
     soundfile.write(tmp_path / "flute.wav", np.zeros(RATE), RATE)
-    with pytest.raises(InputError, match="no audible crop in .* the recordings look silent"):
+    with pytest.raises(InputError, match=r"no audible crop in .* the recordings look silent"):
         InstrumentDataset(str(tmp_path), length=4800)[0]
 
 
@@ -134,9 +136,19 @@ def test_bad_files_are_named_once_and_skipped(tmp_path):
     assert "flute_nan.wav: it holds NaN" in messages[0] and "no such audio file" in messages[1]
 
 
+def test_a_validation_part_without_a_good_file_borrows_one(tmp_path):
+    for index in range(5):
+        soundfile.write(tmp_path / f"flute_{index}.wav", melody(seed=index), RATE)
+    _, valid = InstrumentDataset(str(tmp_path), length=4800).split(0.2, seed=0)
+    soundfile.write(valid.wavs[0], np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    with pytest.warns(UserWarning, match="NaN"):
+        crop = valid[0]
+    assert crop.abs().max() > 0.01 and torch.equal(crop, valid[0])
+
+
 def test_none_readable_is_an_error(tmp_path):
     (tmp_path / "flute.wav").write_bytes(b"no sound")
-    with pytest.warns(UserWarning), pytest.raises(InputError, match="none of the 1 audio files .*damaged"):
+    with pytest.warns(UserWarning), pytest.raises(InputError, match=r"none of the 1 audio files .*damaged"):
         InstrumentDataset(str(tmp_path))
 
 

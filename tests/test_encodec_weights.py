@@ -210,6 +210,7 @@ class Malice:
         return (Path.touch, (self.path,))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.th", "model.ckpt"])
 def test_code_in_a_file_is_not_run(tmp_path: Path, zipped: bool, name: str):

@@ -56,7 +56,7 @@ def test_checkpoints_give_the_averaged_weights(make_instrument, tmp_path):
 def test_run_folders(make_instrument, tmp_path):
     """The last checkpoint until there is an export."""
     run = tmp_path / ODD_NAME
-    with pytest.raises(InputError, match="no such|no instrument"):
+    with pytest.raises(InputError, match=r"no such|no instrument"):
         load_instrument(run)
     run.mkdir()
     with pytest.raises(InputError, match="no model in the folder"):
@@ -92,7 +92,9 @@ def test_files_that_are_no_model(make_instrument, tmp_path):
     with pytest.raises(InputError, match="is no instrument model"):
         load_instrument(path)
     spec = json.dumps(asdict(model.spec) | {"unet": {**TINY_UNET, "channels": 32}})
-    save_file({"mean": model.mean, "std": model.std}, path, {"format": "audio_diffusion_pytorch.instrument.1", "spec": spec})
+    save_file(
+        {"mean": model.mean, "std": model.std}, path, {"format": "audio_diffusion_pytorch.instrument.1", "spec": spec}
+    )
     with pytest.raises(InputError, match=f"cannot read {path}"):
         load_instrument(path)
     torch.save({"state_dict": {}}, tmp_path / "a.ckpt")

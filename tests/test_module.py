@@ -53,7 +53,10 @@ def test_statistics_that_cannot_be_used(codec, data, tmp_path):
     torch.save(torch.zeros(3), tmp_path / "m.pt")
     for settings, says in [
         ({"mean_path": str(tmp_path / "m.pt")}, "both mean_path and std_path"),
-        ({"mean_path": str(tmp_path / "m.pt"), "std_path": str(tmp_path / "m.pt")}, "mean has 3 values, the codec .* needs 128"),
+        (
+            {"mean_path": str(tmp_path / "m.pt"), "std_path": str(tmp_path / "m.pt")},
+            "mean has 3 values, the codec .* needs 128",
+        ),
         ({"mean_path": "none.pt", "std_path": "none.pt"}, "no such file"),
     ]:
         with pytest.raises(InputError, match=says):

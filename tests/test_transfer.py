@@ -53,7 +53,9 @@ def test_the_line_that_users_type(instruments, folder):
 
 @pytest.mark.skipif({"flute", "violin"} - set(shipped_instruments()) != set(), reason="no models ship yet")
 def test_what_ships(command, folder):
-    result = command("transfer.py", "source=flute", "target=violin", f"input={folder}/in=1.wav", f"output={folder}/out.wav")
+    result = command(
+        "transfer.py", "source=flute", "target=violin", f"input={folder}/in=1.wav", f"output={folder}/out.wav"
+    )
     assert result.code == 0, result.err
     wav, rate = soundfile.read(folder / "out.wav")
     assert len(wav) == RATE // 2 and rate == RATE and np.isfinite(wav).all() and np.abs(wav).max() > 0.01
@@ -78,7 +80,9 @@ def test_any_rate_channels_and_format(rate, channels, name, subtype, transfer, f
     before, after = soundfile.info(folder / name), soundfile.info(folder / "out.wav")
     assert (after.frames, after.samplerate, after.channels) == (before.frames, rate, channels)
     assert after.subtype == (subtype if subtype in ("PCM_U8", "PCM_24", "FLOAT") else "PCM_16")
-    wavs = [torch.from_numpy(soundfile.read(folder / n, dtype="float32", always_2d=True)[0].T) for n in (name, "out.wav")]
+    wavs = [
+        torch.from_numpy(soundfile.read(folder / n, dtype="float32", always_2d=True)[0].T) for n in (name, "out.wav")
+    ]
     assert active_rms(wavs[1], rate) == pytest.approx(active_rms(wavs[0], rate), rel=0.05)
 
 
@@ -127,7 +131,10 @@ def test_a_run_folder_and_a_checkpoint_are_models(make_instrument, transfer, fol
         (["input=DIR/in=1.wav", "output=DIR/out.wav", "plot=DIR/in=1.wav/p.png"], "cannot write DIR/in=1.wav/p.png"),
         (["input=DIR/in=1.wav", "output=DIR/out.wav", "source=kazoo"], "no instrument 'kazoo'"),
         (["input=DIR/in=1.wav", "output=DIR/out.wav", "target=DIR/no.ckpt"], "no such checkpoint: DIR/no.ckpt"),
-        (["input=DIR/in=1.wav", "output=DIR/out.wav", "target=DIR/no.safetensors"], "no such model file: DIR/no.safetensors"),
+        (
+            ["input=DIR/in=1.wav", "output=DIR/out.wav", "target=DIR/no.safetensors"],
+            "no such model file: DIR/no.safetensors",
+        ),
         (["input=DIR/in=1.wav", "output=DIR/out.wav", "target=DIR"], "no model in the folder DIR"),
         (["input=DIR/in=1.wav", "output=DIR/out.wav", "sigma=1000"], "sigma=1000"),
         (["input=DIR/in=1.wav", "output=DIR/out.wav", "sigma=much"], "sigma=much"),
@@ -175,7 +182,9 @@ def test_models_that_cannot_be_used(transfer, folder, instruments, make_instrume
     error = transfer(*ends, f"source={bad}").error()
     assert "'encodec'" in error and "a bridge needs two models of one codec" in error
     shutil.copy(bad, folder / "target.safetensors")
-    error = transfer(*ends, f"source={bad}", f"target={folder}/target.safetensors", f"codec.repository={folder}").error()
+    error = transfer(
+        *ends, f"source={bad}", f"target={folder}/target.safetensors", f"codec.repository={folder}"
+    ).error()
     assert f"no EnCodec weights in {folder}" in error and "encodec_24khz-d7cc33bc.th" in error
     make_instrument(codec=f"{folder}/no codec.safetensors").save(bad)
     error = transfer(*ends, f"source={bad}", f"target={bad}").error()

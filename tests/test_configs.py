@@ -1,0 +1,122 @@
+"""Every experiment composes, names things that exist, and builds what it names."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, TINY_CODEC
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "exp").glob("*.yaml"))
+LATENT = [name for name in EXPERIMENTS if name.endswith("_latent")]
+SMALL = [name for name in EXPERIMENTS if name.endswith("_small") and name != "codec_small"]
+# Names in the experiments and groups of the original, which users' command lines and scripts set.
+KEYS = """exp_name instruments sampling_rate length channels log_every_n_steps mean_path std_path diffusion_sigma_data
+    sigma_min sigma_max rho dataset_path exp_tag ckpt model.lr model.lr_beta1 model.lr_beta2 model.lr_eps
+    model.lr_weight_decay model.ema_beta model.ema_power model.total_steps trainer.gpus trainer.precision
+    trainer.max_epochs datamodule.batch_size datamodule.num_workers"""
+
+
+def composed(name: str, *overrides: str, command: str = "config") -> DictConfig:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return compose(command, [f"exp={name}", *overrides] if command == "config" else list(overrides))
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("PROJECT_ROOT", str(ROOT))
+    monkeypatch.delenv("DIR_LOGS", raising=False)
+
+
+def targets(node) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["_target_"]] if "_target_" in node else []
+        return own + [t for value in node.values() for t in targets(value)]
+    return [t for value in node for t in targets(value)] if isinstance(node, list) else []
+
+
+def test_the_experiments_there_are():
+    instruments = ("flute", "violin", "bassoon", "cello", "trumpet")
+    expected = {f"{name}_{kind}" for name in instruments for kind in ("latent", "small")}
+    assert set(EXPERIMENTS) == expected | {"pitch_flute_latent", "codec_small"}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_names_what_exists(name):
+    config = composed(name, "dataset_path=data", "exp_tag=tag")
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert plain["exp_name"] == name and plain["run_dir"] == str(ROOT / "logs" / "tag")
+    found = targets(plain)
+    assert len(found) > 8 and all(callable(get_object(target)) for target in found)
+    assert plain["callbacks"]["best"]["monitor"] == "valid_loss"
+    assert plain["datamodule"]["dataset"]["path"] == "data"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_help_lists_every_experiment(name):
+    assert f" {name} " in (ROOT / "configs/config.yaml").read_text().replace("\n", " \n ")
+
+
+@pytest.mark.parametrize("name", LATENT)
+def test_the_originals_keys(name):
+    config = composed(name)
+    missing = [key for key in KEYS.split() if OmegaConf.select(config, key, default="absent") == "absent"]
+    assert set(missing) <= {"dataset_path"} and OmegaConf.is_missing(config, "dataset_path")
+    assert config.sigma_max == (100 if name in ("flute_latent", "violin_latent") else 5)
+    assert (config.sigma_min, config.rho, config.length, config.datamodule.batch_size) == (0.001, 9.0, 409600, 32)
+    assert config.instruments == [name.removeprefix("pitch_").removesuffix("_latent")]
+    overridden = composed(name, "+dataset_path=a", "+ckpt=b", "model.lr=1e-3", "trainer=cpu")
+    assert (overridden.dataset_path, overridden.ckpt, overridden.model.lr, overridden.trainer.gpus) == (
+        "a",
+        "b",
+        1e-3,
+        0,
+    )
+
+
+@pytest.mark.parametrize("name", LATENT)
+def test_latent_experiments_build_the_papers_model(name):
+    config = composed(name, "codec.weights=random", "dataset_path=data")
+    with torch.device("meta"):
+        module = instantiate(config.model, codec=instantiate(config.codec))
+    module.level = torch.tensor(0.1)
+    assert sum(p.numel() for p in module.denoiser.parameters()) == pytest.approx(302.3e6, rel=1e-3)
+    assert module.spec.frames == 1280 and module.spec.codec == "encodec" and module.spec.sigma_max == config.sigma_max
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_experiments_build(name, recordings, tmp_path):
+    """Everything that the command builds; the small codec untrained, because it may not have been trained yet."""
+    instrument = name.removesuffix("_small")
+    overrides = [
+        f"instruments=[{'violin' if instrument != 'flute' else 'flute'}]",
+        f"logs_dir={tmp_path}",
+        "exp_tag=tag",
+    ]
+    overrides += ["codec=small_untrained", *(f"+codec.{k}={v}" for k, v in TINY_CODEC.items()), "trainer=cpu"]
+    config = composed(name, *overrides)
+    config.dataset_path = str(recordings)
+    module = instantiate(config.model, codec=instantiate(config.codec))
+    assert module.spec.name == instrument and module.spec.frames == 256
+    assert 2e6 < sum(p.numel() for p in module.denoiser.parameters()) < 3.5e6  # at most 7 MB in half precision
+    data = instantiate(config.datamodule)
+    assert data.train_set.augment is not None and len(data.train_set) == 32
+    callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
+    loggers = [instantiate(node) for node in config.loggers.values() if node is not None]
+    trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(tmp_path))
+    assert trainer.max_steps == config.total_steps and trainer.max_epochs == -1
+    assert {c.dirpath for c in trainer.checkpoint_callbacks} == {str(tmp_path / "tag" / "checkpoints")}
+    assert Path(loggers[0].log_dir) == tmp_path / "tag" / "tensorboard"
+
+
+def test_small_experiments_differ_by_the_instrument_only():
+    first = OmegaConf.to_yaml(composed("flute_small"))
+    for name in SMALL:
+        assert OmegaConf.to_yaml(composed(name)).replace(name.removesuffix("_small"), "flute") == first
+
+
+def test_transfer_composes():
+    config = composed("", "source=flute", command="transfer")
+    assert {"source", "target", "input", "output", "sigma", "num_steps", "solver", "plot"} <= set(config)
