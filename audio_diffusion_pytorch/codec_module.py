@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from audio_diffusion_pytorch.codec import LogMel, MelCodec
 from audio_diffusion_pytorch.ema import EMA
+from audio_diffusion_pytorch.optim import adamw, follow_configured_length
 
 
 class SpectralLoss(nn.Module):
@@ -96,13 +97,10 @@ class CodecModule(pl.LightningModule):
     def configure_optimizers(self) -> dict:
         h = self.hparams
         parameters = [p for p in self.codec.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, h.lr, (h.lr_beta1, h.lr_beta2), weight_decay=h.lr_weight_decay)
-        if h.total_steps is None:
-            return {"optimizer": optimizer}
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, h.lr, h.total_steps, pct_start=0.05, cycle_momentum=False
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return adamw(parameters, h.lr, (h.lr_beta1, h.lr_beta2), 1e-8, h.lr_weight_decay, h.total_steps, warmup=0.05)
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        follow_configured_length(checkpoint)
 
     def prepare(self, datamodule: pl.LightningDataModule, run_dir: Path, ckpt: str | None) -> None:
         """Nothing to prepare: the mel front end needs no statistics."""

@@ -20,6 +20,7 @@ from audio_diffusion_pytorch.denoiser import Denoiser, SigmaDistribution
 from audio_diffusion_pytorch.ema import EMA
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec
+from audio_diffusion_pytorch.optim import adamw, follow_configured_length
 from audio_diffusion_pytorch.unet import UNet1d
 
 
@@ -148,15 +149,11 @@ class InstrumentModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         h = self.hparams
-        optimizer = torch.optim.AdamW(
-            self.denoiser.parameters(), h.lr, (h.lr_beta1, h.lr_beta2), h.lr_eps, h.lr_weight_decay
-        )
-        if h.total_steps is None:
-            return {"optimizer": optimizer}
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, h.lr, h.total_steps, pct_start=0.1, cycle_momentum=False
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        betas = h.lr_beta1, h.lr_beta2
+        return adamw(self.denoiser.parameters(), h.lr, betas, h.lr_eps, h.lr_weight_decay, h.total_steps)
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        follow_configured_length(checkpoint)
 
     def on_fit_start(self) -> None:
         self.codec.to(self.device)

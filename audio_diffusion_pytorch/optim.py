@@ -1,0 +1,30 @@
+"""AdamW and the one-cycle learning rate, for both kinds of training."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def adamw(
+    parameters: Iterable[nn.Parameter],
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    total_steps: int | None = None,
+    warmup: float = 0.1,
+) -> dict:
+    """What a LightningModule's `configure_optimizers` returns: AdamW, with a one-cycle schedule over `total_steps`."""
+    optimizer = torch.optim.AdamW(parameters, lr, betas, eps, weight_decay)
+    if total_steps is None:
+        return {"optimizer": optimizer}
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps, pct_start=warmup, cycle_momentum=False)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def follow_configured_length(checkpoint: dict) -> None:
+    """Let a resumed one-cycle schedule end at the configuration's `total_steps`, not at the checkpoint's."""
+    for state in checkpoint.get("lr_schedulers", []):
+        for key in ("total_steps", "_schedule_phases"):
+            state.pop(key, None)
