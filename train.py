@@ -4,6 +4,7 @@ python train.py exp=flute_latent dataset_path=FOLDER
 """
 
 import os
+import warnings
 from pathlib import Path
 
 import hydra
@@ -12,21 +13,27 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from audio_diffusion_pytorch.cli import run_command, start
+from audio_diffusion_pytorch.compat_config import adapt, arithmetic, save_attribute
 from audio_diffusion_pytorch.errors import InputError
 
 ROOT = Path(__file__).resolve().parent
 os.environ.setdefault("PROJECT_ROOT", str(ROOT))
+USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
 PATH_KEYS = (
     "dataset_path",
     "ckpt",
+    "init_from",
     "mean_path",
     "std_path",
     "logs_dir",
+    "ckpt_dir",
     "exp_tag",
     "codec.repository",
     "codec.weights",
+    "datamodule.dataset.pitch_shift.cache",
     "hydra.run.dir",
 )
+OmegaConf.register_new_resolver("eval", arithmetic, replace=True)
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
@@ -39,12 +46,22 @@ def train(cfg: DictConfig) -> dict[str, float]:
         raise InputError(
             "no experiment given: add exp=NAME, for example exp=flute_small; python train.py --help lists them"
         )
+    if cfg.ignore_warnings:
+        warnings.simplefilter("ignore")
+    cfg = adapt(cfg)
+    if cfg.print_config:
+        print(OmegaConf.to_yaml(cfg, resolve=True))
+    if cfg.save is not None:
+        if cfg.ckpt is None:
+            raise InputError(f"save={cfg.save} needs ckpt=FILE, the checkpoint to take it from")
+        print(f"saved: {save_attribute(cfg.ckpt, cfg.save, cfg.run_dir)}")
+        return {}
     if OmegaConf.is_missing(cfg, "dataset_path"):
         raise InputError("no data given: add dataset_path=FOLDER, a folder of recordings")
     import pytorch_lightning as pl
     import torch
 
-    from audio_diffusion_pytorch.run import check_fits, check_resumable, prepare_run_folder
+    from audio_diffusion_pytorch.run import check_fits, check_resumable, prepare_run_folder, start_from
 
     run_dir = Path(cfg.run_dir)
     saved = check_resumable(cfg.ckpt) if cfg.ckpt is not None else None
@@ -56,16 +73,21 @@ def train(cfg: DictConfig) -> dict[str, float]:
     module = instantiate(cfg.model, codec=codec)
     if saved is not None:
         check_fits(saved, module, cfg.ckpt)
+    elif cfg.init_from is not None:
+        start_from(module, cfg.init_from)
     prepare_run_folder(run_dir, OmegaConf.to_yaml(cfg, resolve=True))
     module.prepare(datamodule, run_dir, cfg.ckpt)
 
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     loggers = [instantiate(node) for node in cfg.loggers.values() if node is not None]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
+    if not cfg.train:
+        print("train=false: everything is built, nothing is trained")
+        return {}
     try:
         trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
     except SystemExit:  # how Lightning ends after Ctrl-C
-        last = run_dir / "checkpoints" / "last.ckpt"
+        last = Path(cfg.ckpt_dir) / "last.ckpt"
         hint = f"resume with ckpt={last}" if last.is_file() else "nothing was saved yet"
         raise KeyboardInterrupt(f"stopped at step {trainer.global_step}; {hint}") from None
     except torch.OutOfMemoryError as error:
@@ -92,9 +114,9 @@ def instantiate(node: DictConfig, **kwargs):
 @hydra.main(config_path=str(ROOT / "configs"), config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     metrics = {}
-    run_command(lambda: metrics.update(train(cfg)))
+    run_command(lambda: metrics.update(train(cfg)), USAGE_ERRORS)
     return metrics.get("valid_loss")
 
 
 if __name__ == "__main__":
-    start(main, PATH_KEYS, (HydraException, OmegaConfBaseException, OSError))
+    start(main, PATH_KEYS, USAGE_ERRORS)

@@ -15,6 +15,7 @@ from audio_diffusion_pytorch.cli import run_command, start
 from audio_diffusion_pytorch.errors import InputError
 
 ROOT = Path(__file__).resolve().parent
+USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
 PATH_KEYS = ("source", "target", "input", "output", "plot", "codec.repository", "codec.weights")
 
 
@@ -108,8 +109,8 @@ def _check_arguments(cfg: DictConfig) -> None:
 
 @hydra.main(config_path=str(ROOT / "configs"), config_name="transfer", version_base="1.3")
 def main(cfg: DictConfig) -> None:
-    run_command(lambda: transfer(cfg))
+    run_command(lambda: transfer(cfg), USAGE_ERRORS)
 
 
 if __name__ == "__main__":
-    start(main, PATH_KEYS, (HydraException, OmegaConfBaseException, OSError))
+    start(main, PATH_KEYS, USAGE_ERRORS)

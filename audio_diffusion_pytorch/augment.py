@@ -41,7 +41,7 @@ class RecordingAugment:
         """wav [C, at least length + margin(length)] -> [C, length], all randomness from `rng`."""
         chosen = rng.random(5) < self.probability
         speed = 2 ** (rng.uniform(-1, 1) * self.tuning_cents / 1200) if chosen[0] else 1.0
-        frames = min(fft.next_fast_len(round(length * speed), real=True), wav.shape[-1])
+        frames = min(fft.next_fast_len(round(length * speed)), wav.shape[-1])
         peak = max(float(np.abs(wav).max()), 1e-6)
 
         # One pass through the frequency domain; its wrap-around only matters within a room's tail of the edges.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from audio_diffusion_pytorch.errors import InputError
 
+_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it
 # What libraries say that a user can do nothing about.
 _NOISE = (
     r"Found \d+ module\(s\) in eval mode",  # the averaged weights
@@ -59,9 +60,8 @@ def start(main: Callable[[], None], path_keys: Sequence[str], usage_errors: tupl
     """
     sys.argv[1:] = quote_paths(sys.argv[1:], path_keys)
     plain_warnings()
-    debug = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user wants tracebacks
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of several lines of its own
-    run_command(main, () if debug else usage_errors)
+    run_command(main, usage_errors)
 
 
 def run_command(function: Callable[[], None], usage_errors: tuple[type[Exception], ...] = ()) -> None:
@@ -69,6 +69,8 @@ def run_command(function: Callable[[], None], usage_errors: tuple[type[Exception
     try:
         function()
     except (InputError, *usage_errors) as error:
+        if _TRACEBACKS:
+            raise
         sys.exit(f"error: {one_line(error)}")
     except KeyboardInterrupt as interrupt:
         if str(interrupt):

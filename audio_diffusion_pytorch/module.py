@@ -87,7 +87,8 @@ class InstrumentModule(pl.LightningModule):
         return self._codec[0]
 
     def prepare(self, datamodule: pl.LightningDataModule, run_dir: Path, ckpt: str | None) -> None:
-        """Find the latent statistics: in the checkpoint, in the given files, in the run folder, or from the data."""
+        """Find the latent statistics: in the checkpoint, in the given files, or from the training files."""
+        self._run_dir = run_dir
         if ckpt is not None:
             return  # the checkpoint's buffers hold them
         h = self.hparams
@@ -95,8 +96,6 @@ class InstrumentModule(pl.LightningModule):
             raise InputError("give both mean_path and std_path, or neither (they are then computed)")
         if h.mean_path is not None:
             found = load_tensor(h.mean_path), load_tensor(h.std_path), self.level
-        elif all((run_dir / f"{name}.pt").is_file() for name in ("mean", "std", "level")):
-            found = tuple(load_tensor(run_dir / f"{name}.pt") for name in ("mean", "std", "level"))
         else:
             found = latent_statistics(self.codec, datamodule)
         for name, value in zip(("mean", "std", "level"), found, strict=True):
@@ -104,8 +103,6 @@ class InstrumentModule(pl.LightningModule):
             if value.numel() != own.numel():
                 raise InputError(f"{name} has {value.numel()} values, the codec {self.codec.name} needs {own.numel()}")
             own.copy_(value.reshape(own.shape))
-            with replacing(run_dir / f"{name}.pt") as temporary:
-                torch.save(own.clone(), temporary)
 
     def normalised_latents(self, wav: Tensor) -> Tensor:
         """wav [B, 1, T] -> [B, D, L], zero-padded to a length that the network takes."""
@@ -157,6 +154,12 @@ class InstrumentModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.codec.to(self.device)
+
+    def on_train_start(self) -> None:
+        if self.trainer.is_global_zero:
+            for name in ("mean", "std", "level"):
+                with replacing(self._run_dir / f"{name}.pt") as temporary:
+                    torch.save(getattr(self, name).detach().cpu().clone(), temporary)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["instrument"] = asdict(self.spec)

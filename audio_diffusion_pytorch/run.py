@@ -6,6 +6,8 @@ from torch import Size, nn
 
 from audio_diffusion_pytorch.checkpoint import load_checkpoint
 from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.instrument import load_instrument
+from audio_diffusion_pytorch.original import is_original, load_unet_state, read_checkpoint
 
 
 def check_resumable(ckpt: str) -> tuple[dict[str, Size], str | None]:
@@ -15,9 +17,14 @@ def check_resumable(ckpt: str) -> tuple[dict[str, Size], str | None]:
         Shapes of its tensors, and the name of the codec it was trained on (None: not said).
 
     Raises:
-        InputError: it is missing, damaged, or has no optimiser state.
+        InputError: it is missing, damaged, of the original system, or has no optimiser state.
     """
     content = load_checkpoint(ckpt)
+    if is_original(content):
+        raise InputError(
+            f"{ckpt} is a checkpoint of the original system, whose optimiser state does not fit here: start from its "
+            "weights with init_from=FILE instead of ckpt=FILE"
+        )
     state = content.get("state_dict")
     if not isinstance(state, dict) or not {"optimizer_states", "loops"} <= content.keys():
         raise InputError(f"{ckpt} has no optimiser state: it cannot be resumed from, only used for transfer")
@@ -44,6 +51,40 @@ def check_fits(saved: tuple[dict[str, Size], str | None], module: nn.Module, ckp
         raise InputError(
             f"{ckpt} was trained on the codec {codec}, not on {module.codec.name}: set codec= as in that run"
         )
+
+
+def start_from(module: nn.Module, source: str) -> None:
+    """Give an `InstrumentModule` that has not been trained the averaged weights of another model.
+
+    Args:
+        source: a checkpoint of the original system, or whatever `load_instrument` takes. Only the network comes from
+            there: latent statistics, noise levels and optimiser are this run's own.
+
+    Raises:
+        InputError: it cannot be read, was trained on another codec, or has another architecture; the message says so.
+    """
+    if not hasattr(module, "denoiser"):
+        raise InputError("init_from goes with an instrument's experiment, not with that of a codec")
+    net = module.denoiser.net
+    if Path(source).suffix == ".ckpt" and Path(source).is_file() and is_original(read_checkpoint(source)):
+        state = load_unet_state(source, unet=net.config)
+    else:
+        other = load_instrument(source)
+        if other.spec.codec != module.codec.name:
+            raise InputError(
+                f"init_from={source} was trained on the codec {other.spec.codec}, not on {module.codec.name}: choose "
+                "an experiment on that codec"
+            )
+        state = other.denoiser.net.state_dict()
+    own = {key: value.shape for key, value in net.state_dict().items()}
+    differing = sorted(key for key in own.keys() | state.keys() if key not in state or own.get(key) != state[key].shape)
+    if differing:
+        raise InputError(
+            f"init_from={source} has another architecture: {len(differing)} tensors differ, for example "
+            f"{differing[0]}; set model.model.* as there"
+        )
+    for target in (net, module.ema.model.net):
+        target.load_state_dict(state)
 
 
 def prepare_run_folder(run_dir: Path, config: str) -> None:

@@ -193,7 +193,7 @@ def start_process(script: str, *arguments: str, cwd: Path, logs: Path) -> subpro
     )
 
 
-def run_process(script: str, *arguments: str, cwd: Path, logs: Path, limit: float = 120) -> Result:
+def run_process(script: str, *arguments: str, cwd: Path, logs: Path, limit: float = 300) -> Result:
     process = start_process(script, *arguments, cwd=cwd, logs=logs)
     try:
         out, err = process.communicate(timeout=limit)

@@ -156,11 +156,11 @@ def test_killed_training_continues_where_it_stopped(number, command, recordings,
     last = run / "checkpoints/last.ckpt"
     process = start_process("train.py", *settings, "exp_tag=killed", cwd=tmp_path, logs=tmp_path / "logs")
     try:
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + 300
         while not last.is_file() and process.poll() is None and time.monotonic() < limit:
             time.sleep(0.02)
         os.killpg(process.pid, number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     finally:
         process.kill()
 
