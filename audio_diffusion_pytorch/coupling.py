@@ -100,6 +100,13 @@ def transport_plan(cost: Tensor, regularisation: float, iterations: int) -> Tens
     for i in range(iterations):
         progress = min(1.0, i / (0.8 * (iterations - 1))) if iterations > 1 else 1.0
         eps = start * (regularisation / start) ** progress
-        f = -eps * torch.logsumexp((g - cost) / eps, dim=-1, keepdim=True)
-        g = -eps * torch.logsumexp((f - cost) / eps, dim=-2, keepdim=True)
+        f = -eps * _logsumexp((g - cost).div_(eps), -1)
+        g = -eps * _logsumexp((f - cost).div_(eps), -2)
     return ((g - cost) / regularisation).softmax(dim=-1)
+
+
+def _logsumexp(x: Tensor, dim: int) -> Tensor:
+    """log sum exp over `dim`, kept; uses up x. Terms below e^-80 of the largest count as that."""
+    top = x.amax(dim, keepdim=True)
+    # Without the limit most exponentials are subnormal numbers, which a CPU takes twenty times as long for.
+    return x.sub_(top).clamp_min_(-80).exp_().sum(dim, keepdim=True).log_().add_(top)

@@ -28,6 +28,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        temporary.chmod(0o644)  # safetensors makes its files readable by their owner only
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(

@@ -82,15 +82,20 @@ def load_pairs(
 
 def codec_figures(codec: Codec, wavs: Tensor) -> dict[str, float]:
     """Re-synthesis of wavs [N, T] against themselves."""
-    with torch.inference_mode():
-        parts = [
-            codec.decode(codec.encode(part[:, None]), part.shape[-1])[:, 0]
-            for part in tqdm(wavs.split(4), desc="codec")
-        ]
-    out = torch.cat(parts)
+    out, own = [], []
+    for part in tqdm(wavs.split(4), desc="codec"):
+        with torch.inference_mode():
+            latents = codec.encode(part[:, None])
+            out.append(codec.decode(latents, part.shape[-1])[:, 0])
+            own.append((codec.encode(out[-1][:, None]) - latents).abs().mean((1, 2)))
+    out = torch.cat(out)
     dpd = batched(lambda a, b: pitch_metrics(a, b, codec.sample_rate, "correct").dpd, wavs, out)
     distance = batched(lambda a, b: log_mel_distance(a, b, codec.sample_rate), wavs, out)
-    return {"log_mel_l1": float(distance.mean()), **spread("dpd", dpd)}
+    return {
+        "latent_l1": float(torch.cat(own).mean()),  # the mel codec's latents are its log-mels
+        "log_mel_l1": float(distance.mean()),
+        **spread("dpd", dpd),
+    }
 
 
 def bridge_figures(bridge: Bridge, sources: Tensor, targets: Tensor) -> dict[str, float]:

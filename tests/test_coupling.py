@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_CODEC, TINY_UNET
+from conftest import TINY_CODEC, TINY_SMALL, TINY_UNET
 from scipy.optimize import linear_sum_assignment
 
 from audio_diffusion_pytorch.codec import MelCodec
@@ -128,3 +128,12 @@ def _after_draws(module: InstrumentModule, z: torch.Tensor, step: int, index: in
     torch.rand((), generator=key)
     torch.randn(z.shape[1:], generator=key)
     return key
+
+
+def test_through_the_command(command, recordings):
+    settings = ("exp=flute_small", *TINY_SMALL, f"dataset_path={recordings}", "datamodule.batch_size=2")
+    settings = (*settings, "trainer.max_steps=1", "log_every_n_steps=1", "model/coupling=chunks")
+    result = command("train.py", *settings, "model.coupling.frames=2", "model.coupling.iterations=5")
+    assert result.code == 0, result.err
+    error = command("train.py", *settings).error()
+    assert "model.coupling.frames=4 must divide the latents' 128 channels and 30 frames" in error
