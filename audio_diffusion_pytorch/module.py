@@ -80,6 +80,7 @@ class InstrumentModule(pl.LightningModule):
         self.register_buffer("mean", torch.zeros(codec.latent_channels))
         self.register_buffer("std", torch.ones(codec.latent_channels))
         self.register_buffer("level", torch.tensor(float("nan")))  # RMS of the sounding parts; nan: unknown
+        self._run_dir: Path | None = None
         self._codec = [codec.freeze()]  # in a list, so that it is no submodule and stays out of the checkpoints
 
     @property
@@ -156,7 +157,7 @@ class InstrumentModule(pl.LightningModule):
         self.codec.to(self.device)
 
     def on_train_start(self) -> None:
-        if self.trainer.is_global_zero:
+        if self._run_dir is not None and self.trainer.is_global_zero:
             for name in ("mean", "std", "level"):
                 with replacing(self._run_dir / f"{name}.pt") as temporary:
                     torch.save(getattr(self, name).detach().cpu().clone(), temporary)

@@ -127,7 +127,7 @@ def test_a_tone_is_heard_at_its_pitch(model, midi):
 )
 def test_unusable_audio_is_refused(model, wav):
     for run in (model, model.predict):
-        with pytest.raises(ValueError, match="expected|no audio"):
+        with pytest.raises(ValueError, match=r"expected|no audio"):
             run(wav)
 
 
