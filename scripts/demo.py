@@ -45,7 +45,7 @@ def main() -> None:
     check([*command, f"ckpt={last}"])
 
     print("\n== 3. Play a flute recording, which no model has seen, on a violin")
-    flute = next(CLIPS.glob("*_flute.flac"))
+    flute = sorted(CLIPS.glob("*_flute.flac"))[0]
     result, picture = output / "flute_to_violin.wav", output / "flute_to_violin.png"
     check(
         [
