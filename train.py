@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -61,13 +62,16 @@ def train(cfg: DictConfig) -> dict[str, float]:
     import pytorch_lightning as pl
     import torch
 
-    from audio_diffusion_pytorch.run import check_fits, check_resumable, prepare_run_folder, start_from
+    from audio_diffusion_pytorch.run import check_fits, check_resumable, check_unused, prepare_run_folder, start_from
 
     run_dir = Path(cfg.run_dir)
     saved = check_resumable(cfg.ckpt) if cfg.ckpt is not None else None
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
 
+    callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
+    loggers = [instantiate(node) for node in cfg.loggers.values() if node is not None]
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
     datamodule = instantiate(cfg.datamodule)
     codec = instantiate(cfg.codec)
     module = instantiate(cfg.model, codec=codec)
@@ -75,12 +79,10 @@ def train(cfg: DictConfig) -> dict[str, float]:
         check_fits(saved, module, cfg.ckpt)
     elif cfg.init_from is not None:
         start_from(module, cfg.init_from)
+    if saved is None and cfg.train:
+        check_unused(Path(cfg.ckpt_dir))
     prepare_run_folder(run_dir, OmegaConf.to_yaml(cfg, resolve=True))
     module.prepare(datamodule, run_dir, cfg.ckpt)
-
-    callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
-    loggers = [instantiate(node) for node in cfg.loggers.values() if node is not None]
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
     if not cfg.train:
         print("train=false: everything is built, nothing is trained")
         return {}
@@ -114,6 +116,9 @@ def instantiate(node: DictConfig, **kwargs):
 @hydra.main(config_path=str(ROOT / "configs"), config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     metrics = {}
+    # The tag's default holds the time, which would move on until it is looked at again.
+    cfg.run_dir = HydraConfig.get().runtime.output_dir
+    cfg.exp_tag = Path(cfg.run_dir).name
     run_command(lambda: metrics.update(train(cfg)), USAGE_ERRORS)
     return metrics.get("valid_loss")
 

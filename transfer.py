@@ -47,15 +47,14 @@ def transfer(cfg: DictConfig) -> None:
         device=device,
     )
     plan = f"{source.spec.name} -> {target.spec.name}, sigma {bridge.sigma:g}, {header.seconds:.1f} s on {device}"
+    windows = bridge.num_windows(round(header.seconds * bridge.codec.sample_rate)) * header.channels
     if cfg.dry_run:
-        windows = bridge.num_windows(round(header.seconds * bridge.codec.sample_rate)) * header.channels
         print(f"{plan}: {windows} windows; would write {cfg.output}")
         return
     wav, sample_rate = audio.read(cfg.input)
-    with tqdm(desc=plan, unit="window") as bar:
+    with tqdm(desc=plan, unit="window", total=windows) as bar:
 
         def progress(done: int, total: int) -> None:
-            bar.total = total
             bar.update(done - bar.n)
 
         out = bridge(wav, sample_rate, progress)
@@ -86,6 +85,8 @@ def _check_arguments(cfg: DictConfig) -> None:
     missing = [f"{key}=..." for key in ("source", "target", "input", "output") if OmegaConf.is_missing(cfg, key)]
     if missing:
         raise InputError(f"missing: {' '.join(missing)}; see python transfer.py --help")
+    if Path(cfg.input).is_dir():
+        raise InputError(f"input={cfg.input} is a folder: give one audio file")
     if not Path(cfg.input).is_file():
         raise InputError(f"no such audio file: {cfg.input}")
     for key, endings in (("output", (".wav", ".flac", ".ogg")), ("plot", (".png", ".pdf", ".svg"))):

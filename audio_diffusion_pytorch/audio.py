@@ -40,7 +40,7 @@ def info(path: str | Path) -> AudioInfo:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no such audio file: {path}")
+        raise InputError(f"{path} is a folder, give one audio file" if path.is_dir() else f"no such audio file: {path}")
     try:
         header = soundfile.info(str(path), verbose=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:

@@ -74,7 +74,7 @@ def run_command(function: Callable[[], None], usage_errors: tuple[type[Exception
         sys.exit(f"error: {one_line(error)}")
     except KeyboardInterrupt as interrupt:
         if str(interrupt):
-            print(f"interrupted: {interrupt}", file=sys.stderr)
+            print(f"\ninterrupted: {interrupt}", file=sys.stderr)  # below the progress bar
         sys.exit(130)
 
 

@@ -242,6 +242,7 @@ class PitchTracker:
         """
         if metric not in ("dtw", "jaccard", "both"):
             raise InputError(f'metric={metric!r}: choose "dtw", "jaccard" or "both"')
+        y1, y2 = torch.as_tensor(y1), torch.as_tensor(y2)
         clips = [y.squeeze(1).detach().cpu() if y.ndim == 3 else y.detach().cpu() for y in (y1, y2)]
         found = pitch_metrics(*clips, PAPER_RATE, mode="paper", median_frames=window_size)
         dpd, jaccard = found.dpd.tolist(), found.jaccard.tolist()

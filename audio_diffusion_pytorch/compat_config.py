@@ -55,6 +55,9 @@ _ATTRIBUTES = {
 }
 
 
+_UNUSED = ("latent", "cond", "latent_lenght")  # keys of the original's experiments that change nothing here
+
+
 def adapt(cfg: DictConfig) -> DictConfig:
     """Bring a composed training configuration to this package's names; one that has them already comes out as it was.
 
@@ -66,7 +69,11 @@ def adapt(cfg: DictConfig) -> DictConfig:
     root = _without_none(OmegaConf.to_container(cfg, resolve=False))
     idle = _root_keys(root)
     for key, node in root.items():
-        root[key] = _translate(node, key, idle)
+        root[key] = node if key in _UNUSED else _translate(node, key, idle)
+    text = str(root)
+    for key in _UNUSED:  # a user's group file may still refer to one
+        if f"${{{key}}}" not in text:
+            root.pop(key, None)
     if idle:
         warnings.warn(f"without effect here: {', '.join(sorted(idle))}", stacklevel=2)
     return OmegaConf.create(root)
@@ -90,11 +97,11 @@ def _root_keys(root: Node) -> set[str]:
     codec = root.get("codec") or {}
     if "_target_" not in codec:  # the original knew one codec
         root["codec"] = {"_target_": f"{_PACKAGE}.codec.load_codec", "name": "encodec", **codec}
-    if root.pop("latent", None) is False:
+    if root.get("latent") is False:
         raise InputError("latent=false: models of waveforms are not built here; codec= chooses the latents")
-    if root.pop("cond", None):
+    if root.get("cond"):
         idle.add("cond (the networks take no condition)")
-    frames, length = root.pop("latent_lenght", None), root.get("length")
+    frames, length = root.get("latent_lenght"), root.get("length")
     if isinstance(frames, int) and isinstance(length, int) and frames != -(-length // 320):
         idle.add(f"latent_lenght={frames} (the codec makes {-(-length // 320)} frames of length={length})")
     encodec = root.pop("encodec_model", None)
@@ -212,6 +219,8 @@ def _sample_logger(node: Node, path: str, idle: set[str]) -> Node:
         raise InputError(f"{path}.diffusion_sampler: {name} is not known; use {path}.solver=heun, euler or dpmpp_2m")
     _drop(node, path, idle, "channels", "sampling_rate", "use_ema_model", "diffusion_schedule", "mean_path", "std_path")
     _drop(node, path, idle, "latent", "cond", "latent_lenght", "encodec_model")
+    if "latent_lenght" in str(node.get("length")):  # theirs counted frames, ours counts samples
+        del node["length"]
     return {"length": "${length}", **node, "_target_": f"{_PACKAGE}.callbacks.SampleLogger"}
 
 

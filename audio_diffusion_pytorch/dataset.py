@@ -50,6 +50,8 @@ def find_files(path: str | Path | Sequence, instruments: Sequence[str] | None, r
     folders = [Path(p) for p in (path if isinstance(path, Sequence) and not isinstance(path, str) else [path])]
     found = []
     for folder in folders:
+        if folder.is_file():
+            raise InputError(f"{folder} is a file: dataset_path takes the folder it lies in")
         if not folder.is_dir():
             raise InputError(f"no such data set folder: {folder}; give one with dataset_path=FOLDER")
         entries = folder.rglob("*") if recursive else folder.glob("*")

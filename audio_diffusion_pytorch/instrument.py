@@ -130,7 +130,7 @@ def shipped_instruments() -> list[str]:
 
 
 def load_instrument(
-    source: str | Path,
+    source: InstrumentModel | str | Path,
     device: str | torch.device = "cpu",
     *,
     mean_path: str | Path | None = None,
@@ -139,6 +139,8 @@ def load_instrument(
     **original: Any,
 ) -> InstrumentModel:
     """Load a model by a shipped name, or from an exported .safetensors, a training checkpoint, or a run folder.
+
+    A model that is loaded already comes back as it is.
 
     A run folder gives its export, or where training has not ended its last checkpoint; checkpoints give the averaged
     (EMA) weights. Checkpoints of the original system are known by their keys.
@@ -151,6 +153,8 @@ def load_instrument(
     Raises:
         InputError: nothing there, damaged, or another kind of file; the message says which.
     """
+    if isinstance(source, InstrumentModel):
+        return source.to(device)
     path = Path(source)
     shipped = ASSETS / "instruments" / f"{source}.safetensors"
     original |= {"mean_path": mean_path, "std_path": std_path, "weights": None if weights == "ema" else weights}

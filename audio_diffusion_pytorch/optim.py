@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from audio_diffusion_pytorch.errors import InputError
+
 
 def adamw(
     parameters: Iterable[nn.Parameter],
@@ -19,6 +21,9 @@ def adamw(
     optimizer = torch.optim.AdamW(parameters, lr, betas, eps, weight_decay)
     if total_steps is None:
         return {"optimizer": optimizer}
+    if total_steps < 4:
+        raise InputError(f"total_steps={total_steps}: a one-cycle learning rate needs 4 steps or more")
+    warmup = max(warmup, 2 / total_steps)  # of one step or less it would divide by zero
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps, pct_start=warmup, cycle_momentum=False)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -7,6 +7,7 @@ and all of that three times: `model.` has the raw weights, `model_ema.online_mod
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,7 @@ _UNET_KEY = re.compile(
     r"((?:model_ema\.ema_model\.|model_ema\.online_model\.|model\.)?(?:unet|diffusion\.net|diffusion\.diffusion\.net)\.)(.+)"
 )
 _HEAD_FEATURES = 128  # of the published models; shapes tell only heads times features
+_PUBLISHED = (1024, 128)  # heads times features, channels
 _SPEC_KEYS = {  # InstrumentSpec's field: names in the original's configuration
     "sigma_data": ("diffusion_sigma_data", "sigma_data"),
     "sigma_min": ("sigma_min",),
@@ -60,6 +62,11 @@ def is_original(content: Mapping[str, Any]) -> bool:
     """Whether a checkpoint's content has the original's keys."""
     state = _state(content)
     return "instrument" not in content and any(_UNET_KEY.fullmatch(str(key)) for key in state)
+
+
+def has_ema(content: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint of the original holds averaged weights."""
+    return any(prefix.startswith(_ROOTS["ema"]) for prefix in _groups(content))
 
 
 def load_unet_state(
@@ -91,11 +98,12 @@ def load_original(
         mean_path, std_path: files of one tensor each, [D] or [D, 1]: the latents' statistics per channel.
         weights: "ema" for the averaged weights, "raw" for the ones they follow.
         unet: arguments of `UNet1d`, some or all; what is not given comes from the checkpoint's hyper-parameters, then
-            from its shapes. Shapes tell neither `attention_heads` (taken: heads of 128 features, as published) nor
-            `resnet_groups` (8), nor `use_skip_scale` (True).
+            from its shapes. Shapes do not tell `attention_heads`: taken as published (8) for the published width, to be
+            given for any other; nor `resnet_groups` (8 is taken), nor `use_skip_scale` (True).
         content: what `read_checkpoint` made of `path`; None: read it.
-        spec: fields of `InstrumentSpec`. Not given: what the hyper-parameters hold, then the defaults there (sigma_max
-            is 100, right for the published flute and violin; 5 for bassoon, cello, trumpet and pitch-shifted flute).
+        spec: fields of `InstrumentSpec`, or arguments of `UNet1d` as in `unet`. Fields not given: what the
+            hyper-parameters hold, then the defaults there (sigma_max is 100, right for the published flute and violin;
+            5 for bassoon, cello, trumpet and pitch-shifted flute).
 
     Raises:
         InputError: something is missing, damaged, holds code, or does not fit; the message names it.
@@ -105,6 +113,11 @@ def load_original(
     from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec
 
     content = read_checkpoint(path) if content is None else content
+    names = UNet1d.__init__.__annotations__.keys()
+    unet = dict(unet or {}) | {key: spec.pop(key) for key in list(spec) if key in names}
+    unknown = spec.keys() - {field.name for field in dataclasses.fields(InstrumentSpec)}
+    if unknown:
+        raise InputError(f"neither arguments of UNet1d nor fields of InstrumentSpec: {', '.join(sorted(unknown))}")
     unet = _architecture(content, path, unet)
     state = _unet_state(content, path, weights, unet)
     with torch.device("meta"):  # no time is spent on initial values
@@ -151,10 +164,9 @@ def save_original(model: InstrumentModel, path: str | Path, codec: Mapping[str, 
 def infer_unet(shapes: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Arguments of `UNet1d` from the shapes of its parameters; `known` ones win.
 
-    Nearest-neighbour upsampling leaves open which factor a kernel on the way down belongs to: its multiplier is 2 then.
-
     Raises:
-        InputError: a parameter is missing, or the number of heads is not known and cannot be told.
+        InputError: a parameter is missing; or the number of heads, or with nearest-neighbour upsampling the factors,
+            are not known and cannot be told.
     """
     known = dict(known or {})
     try:
@@ -162,6 +174,8 @@ def infer_unet(shapes: Mapping[str, Any], known: Mapping[str, Any] | None = None
         down = [shapes[f"downsamples.{i}.downsample.weight"] for i in range(levels)]
         up = [shapes.get(f"upsamples.{levels - 1 - i}.upsample.weight") for i in range(levels)]
         nearest = any(f"upsamples.{i}.upsample.1.weight" in shapes for i in range(levels))
+        if nearest and not {"factors", "kernel_multiplier_downsample"} & known.keys():
+            raise InputError("nearest-neighbour upsampling does not tell the factors: give unet={'factors': [...]}")
         # kernels: 2 * factor of a transposed convolution, 3 of any other, multiplier * factor + 1 on the way down
         multiplier = known.get("kernel_multiplier_downsample", 2)
         factors = [
@@ -188,7 +202,7 @@ def infer_unet(shapes: Mapping[str, Any], known: Mapping[str, Any] | None = None
         }
         queries = next((shape for key, shape in shapes.items() if key.endswith("attention.to_q.weight")), None)
         if queries is not None:
-            arguments |= _infer_heads(queries[0], known)
+            arguments |= _infer_heads(queries[0], channels, known)
             wide = next(shape for key, shape in shapes.items() if key.endswith("feed_forward.0.weight"))
             arguments["attention_multiplier"] = wide[0] // wide[1]
         return arguments | known
@@ -222,9 +236,9 @@ def check_keys(found: Mapping[str, Tensor], shapes: Mapping[str, Any], where: st
         raise InputError(f"{where} does not fit: {text}")
 
 
-def _infer_heads(total: int, known: Mapping[str, Any]) -> dict[str, int]:
+def _infer_heads(total: int, channels: int, known: Mapping[str, Any]) -> dict[str, int]:
     heads, features = known.get("attention_heads"), known.get("attention_features")
-    if heads is None and features is None and total % _HEAD_FEATURES:
+    if heads is None and features is None and (total, channels) != _PUBLISHED:
         raise InputError(
             f"the checkpoint's shapes tell attention_heads * attention_features = {total}, not how many heads: say "
             "so with unet={'attention_heads': N} (scripts/convert_checkpoint.py: --unet attention_heads=N)"
@@ -297,7 +311,8 @@ def _statistics(
 ) -> tuple[Tensor, Tensor]:
     if mean_path is None or std_path is None:
         raise InputError(
-            f"{path} is one of the original's checkpoints, which hold no statistics: give mean_path and std_path"
+            f"{path} is one of the original's checkpoints, which hold no statistics: give mean_path and std_path to "
+            "load_instrument, or convert it with scripts/convert_checkpoint.py --mean FILE --std FILE"
         )
     statistics = []
     for file in (mean_path, std_path):

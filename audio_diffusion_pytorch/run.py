@@ -1,5 +1,6 @@
 """The run's folder."""
 
+import warnings
 from pathlib import Path
 
 from torch import Size, nn
@@ -7,7 +8,7 @@ from torch import Size, nn
 from audio_diffusion_pytorch.checkpoint import load_checkpoint
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.instrument import load_instrument
-from audio_diffusion_pytorch.original import is_original, load_unet_state, read_checkpoint
+from audio_diffusion_pytorch.original import has_ema, is_original, load_unet_state, read_checkpoint
 
 
 def check_resumable(ckpt: str) -> tuple[dict[str, Size], str | None]:
@@ -66,8 +67,12 @@ def start_from(module: nn.Module, source: str) -> None:
     if not hasattr(module, "denoiser"):
         raise InputError("init_from goes with an instrument's experiment, not with that of a codec")
     net = module.denoiser.net
-    if Path(source).suffix == ".ckpt" and Path(source).is_file() and is_original(read_checkpoint(source)):
-        state = load_unet_state(source, unet=net.config)
+    content = read_checkpoint(source) if Path(source).suffix == ".ckpt" and Path(source).is_file() else {}
+    if is_original(content):
+        weights = "ema" if has_ema(content) else "raw"
+        if weights == "raw":
+            warnings.warn(f"{source} has no averaged weights: starting from the raw ones", stacklevel=2)
+        state = load_unet_state(source, weights, net.config)
     else:
         other = load_instrument(source)
         if other.spec.codec != module.codec.name:
@@ -85,6 +90,19 @@ def start_from(module: nn.Module, source: str) -> None:
         )
     for target in (net, module.ema.model.net):
         target.load_state_dict(state)
+
+
+def check_unused(ckpt_dir: Path) -> None:
+    """Fail where a new run would write over another one's checkpoints.
+
+    Raises:
+        InputError: there are some.
+    """
+    last = ckpt_dir / "last.ckpt"
+    if last.exists():
+        raise InputError(
+            f"another run's checkpoints are in {ckpt_dir}: resume it with ckpt={last}, or choose another exp_tag"
+        )
 
 
 def prepare_run_folder(run_dir: Path, config: str) -> None:

@@ -66,10 +66,14 @@ def load_pairs(
     """The middle of performances that both instruments played, one a piece and part: wavs [T]."""
     files = {}
     for name in (source, target):
+        if not (data / name).is_dir():
+            raise SystemExit(
+                f"error: no folder {data / name}: --data takes a split that render_dataset.py --paired made"
+            )
         files[name] = {path.stem.removesuffix(f"_{name}"): path for path in sorted((data / name).glob("*.flac"))}
     stems = [stem for stem in files[source] if stem in files[target]]
     if not stems:
-        raise SystemExit(f"no performance by both {source} and {target} in {data}: render it with --paired")
+        raise SystemExit(f"error: no performance by both {source} and {target} in {data}: render it with --paired")
     length, pairs = round(seconds * sample_rate), []
     chosen = torch.linspace(0, len(stems) - 1, min(clips, len(stems))).long().unique().tolist()
     for stem in (stems[i] for i in chosen):

@@ -4,6 +4,7 @@ python scripts/demo.py [--output demo]
 """
 
 import argparse
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def main() -> None:
         "callbacks.samples.sampling_steps=[10]",
     ]
     last = run / "checkpoints" / "last.ckpt"
-    last.unlink(missing_ok=True)
+    shutil.rmtree(run, ignore_errors=True)  # of an earlier demo
     process = subprocess.Popen(command)
     deadline = time.monotonic() + TIMEOUT
     while process.poll() is None and not last.exists() and time.monotonic() < deadline:

@@ -135,5 +135,5 @@ def test_through_the_command(command, recordings):
     settings = (*settings, "trainer.max_steps=1", "log_every_n_steps=1", "model/coupling=chunks")
     result = command("train.py", *settings, "model.coupling.frames=2", "model.coupling.iterations=5")
     assert result.code == 0, result.err
-    error = command("train.py", *settings).error()
+    error = command("train.py", *settings, "exp_tag=other").error()
     assert "model.coupling.frames=4 must divide the latents' 128 channels and 30 frames" in error

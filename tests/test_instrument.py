@@ -102,3 +102,8 @@ def test_files_that_are_no_model(make_instrument, tmp_path):
         load_instrument(tmp_path / "a.ckpt")
     with pytest.raises(InputError, match="statistics of 3"):
         InstrumentModel(InstrumentSpec("flute", TINY_UNET, "small"), torch.zeros(3), torch.ones(3))
+
+
+def test_a_loaded_model_comes_back_as_it_is(make_instrument):
+    model = make_instrument("flute")
+    assert load_instrument(model) is model

@@ -146,7 +146,9 @@ def test_any_architecture_is_inferred_from_shapes(data, levels: int, nearest: bo
     )
     with torch.device("meta"):
         net = UNet1d(**arguments)
-    inferred = infer_unet({k: v.shape for k, v in net.state_dict().items()}, {"attention_features": 8})
+    inferred = infer_unet(
+        {k: v.shape for k, v in net.state_dict().items()}, {"attention_features": 8, "factors": net.config["factors"]}
+    )
     if all(factor == 1 for factor in arguments["factors"]):
         arguments["use_nearest_upsample"] = inferred["use_nearest_upsample"]  # the same network
     assert UNet1d.__init__.__annotations__.keys() >= inferred.keys()
@@ -158,6 +160,19 @@ def test_published_heads_are_inferred():
         net = UNet1d()
     inferred = infer_unet({key: value.shape for key, value in net.state_dict().items()})
     assert inferred.items() <= net.config.items()
+
+
+@pytest.mark.parametrize(("heads", "features"), [(8, 16), (4, 64), (1, 128)])
+def test_heads_of_another_size_are_asked_for(heads, features):
+    with torch.device("meta"):
+        net = UNet1d(
+            channels=32, multipliers=[1, 1], factors=[2], num_blocks=[1], attentions=[1, 1], attention_heads=heads,
+            attention_features=features,
+        )  # fmt: skip
+    shapes = {key: value.shape for key, value in net.state_dict().items()}
+    with pytest.raises(InputError, match="attention_heads"):
+        infer_unet(shapes)
+    assert infer_unet(shapes, {"attention_heads": heads})["attention_features"] == features
 
 
 def test_raw_weights_are_the_other_ones(content: dict, model: InstrumentModel):
@@ -336,7 +351,7 @@ def test_statistics_are_asked_for(tmp_path: Path):
         load_instrument(CHECKPOINT, mean_path=STATISTICS["mean_path"], unet=HEADS)
     with pytest.raises(InputError, match="no such file of statistics"):
         load_instrument(CHECKPOINT, mean_path=tmp_path / "no.pt", std_path=STATISTICS["std_path"], unet=HEADS)
-    with pytest.raises(InputError, match="unexpected keyword argument 'sigma'"):
+    with pytest.raises(InputError, match="neither arguments of UNet1d nor fields of InstrumentSpec: sigma"):
         load_instrument(CHECKPOINT, **STATISTICS, unet=HEADS, sigma=3)
 
 

@@ -341,3 +341,21 @@ def test_encodec_without_weights(command, recordings, tmp_path, monkeypatch):
     (tmp_path / ODD_NAME).mkdir()
     error = command("train.py", *settings, f"codec.repository={tmp_path}/{ODD_NAME}").error()
     assert f"no EnCodec weights in {tmp_path}/{ODD_NAME}" in error and "encodec_24khz-d7cc33bc.th" in error
+
+
+def test_without_a_tag_the_run_has_one_folder(recordings, tmp_path):
+    """The default tag holds the second of the start, though the run looks at it again later."""
+    settings = ("exp=flute_small", *TINY_SMALL, f"dataset_path={recordings}", "datamodule.batch_size=2")
+    result = run_process("train.py", *settings, "trainer.max_steps=1", cwd=tmp_path, logs=tmp_path / "logs")
+    assert result.code == 0, result.err
+    (run,) = (tmp_path / "logs").iterdir()
+    assert run.name.startswith("flute_small-20")
+    assert {"train.log", "config.yaml", "flute_small.safetensors"} <= {path.name for path in run.iterdir()}
+
+
+def test_a_new_run_does_not_take_another_ones_folder(command, recordings):
+    settings = ("exp=flute_small", *TINY_SMALL, f"dataset_path={recordings}", "datamodule.batch_size=2")
+    settings = (*settings, "trainer.max_steps=1", "exp_tag=twice")
+    assert command("train.py", *settings).code == 0
+    error = command("train.py", *settings).error()
+    assert "another run's checkpoints" in error and "last.ckpt" in error and "choose another exp_tag" in error

@@ -122,7 +122,7 @@ def test_a_run_folder_and_a_checkpoint_are_models(make_instrument, transfer, fol
     [
         (["input=DIR/in=1.wav"], "missing: output=..."),
         (["input=DIR/no.wav", "output=DIR/out.wav"], "no such audio file: DIR/no.wav"),
-        (["input=DIR", "output=DIR/out.wav"], "no such audio file: DIR"),
+        (["input=DIR", "output=DIR/out.wav"], "input=DIR is a folder: give one audio file"),
         (["input=DIR/in=1.wav", "output=DIR/out.mp3"], "must end in .wav, .flac, .ogg"),
         (["input=DIR/in=1.wav", "output=DIR/out"], "must end in .wav, .flac, .ogg"),
         (["input=DIR/in=1.wav", "output=DIR/in=1.wav"], "are the same file"),
