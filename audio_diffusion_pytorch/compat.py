@@ -80,6 +80,9 @@ class AudioDiffusionModel(nn.Module):
         for name, value in _ONE_VALUE.items():
             if unet.pop(name, value) != value:
                 raise InputError(f"{name} can only be {value!r} here")
+        for name in unet.keys() - UNet1d.__init__.__annotations__.keys():
+            if unet.pop(name):  # such as context_channels=None, use_context_features=False
+                raise InputError(f"{name} has no counterpart here: leave it out")
         self.sigma_distribution = diffusion_sigma_distribution or KDistribution(0.001, 100.0, 9.0)
         self.unet = UNet1d(**unet)
         self.diffusion = nn.Module()

@@ -132,7 +132,10 @@ def load_original(
         raise InputError(f"{path}: {error}") from error
     net.load_state_dict(state, assign=True)
     codec = codec_state(content)
-    codec = EncodecCodec(codec).freeze() if codec and spec.codec == "encodec" else None
+    try:
+        codec = EncodecCodec(codec).freeze() if codec and spec.codec == "encodec" else None
+    except InputError as error:
+        raise InputError(f"{path}: the EnCodec in it cannot be used: {error}") from error
     return InstrumentModel(spec, mean, std, denoiser, codec)
 
 

@@ -101,7 +101,7 @@ def test_published_size_is_the_default():
     assert sum(p.numel() for p in model.parameters()) == 302_333_632
     with pytest.raises(InputError, match="diffusion_type can only be 'k'"):
         compat.AudioDiffusionModel(diffusion_type="v")
-    with pytest.raises(TypeError, match="context_features"):
+    with pytest.raises(InputError, match="context_features has no counterpart"):
         compat.AudioDiffusionModel(context_features=3)
 
 
@@ -231,3 +231,10 @@ def test_pictures_and_players(clips: list[torch.Tensor], monkeypatch):
         player = compat.play_audio(waveform[..., :24000])
         assert player.data[:4] == b"RIFF"
     assert len(shown) == 4
+
+
+def test_arguments_without_a_counterpart():
+    small = {"channels": 32, "multipliers": [1, 1], "factors": [2], "num_blocks": [1], "attentions": [0, 0]}
+    compat.AudioDiffusionModel(**small, context_channels=None, use_context_features=False)
+    with pytest.raises(InputError, match="context_channels has no counterpart"):
+        compat.AudioDiffusionModel(**small, context_channels=[4])
