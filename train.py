@@ -81,7 +81,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         start_from(module, cfg.init_from)
     if saved is None and cfg.train:
         check_unused(Path(cfg.ckpt_dir))
-    prepare_run_folder(run_dir, OmegaConf.to_yaml(cfg, resolve=True))
+    prepare_run_folder(run_dir, Path(cfg.ckpt_dir), OmegaConf.to_yaml(cfg, resolve=True))
     module.prepare(datamodule, run_dir, cfg.ckpt)
     if not cfg.train:
         print("train=false: everything is built, nothing is trained")

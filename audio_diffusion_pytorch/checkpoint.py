@@ -11,8 +11,8 @@ from torch import Tensor
 from audio_diffusion_pytorch.errors import InputError
 
 
-def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint without running any code in it.
+def load_checkpoint(path: str | Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
+    """Read a checkpoint without running any code in it; with `mmap` a tensor is read from the file when it is used.
 
     Raises:
         InputError: it is missing, damaged, or holds anything but tensors and plain containers.
@@ -25,7 +25,7 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
             damaged = archive.testzip()  # the archive's own checksums
         if damaged is not None:
             raise InputError(f"checkpoint {path} is damaged ({damaged}); use another one")
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        content = torch.load(path, map_location=map_location, mmap=mmap, weights_only=True)
     except InputError:
         raise
     except pickle.UnpicklingError as error:

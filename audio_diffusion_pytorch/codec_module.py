@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audio_diffusion_pytorch.codec import LogMel, MelCodec
+from audio_diffusion_pytorch.codec import MelCodec
 from audio_diffusion_pytorch.ema import EMA
+from audio_diffusion_pytorch.metrics import log_mel_distance
 from audio_diffusion_pytorch.optim import adamw, follow_configured_length
 
 
@@ -75,7 +76,6 @@ class CodecModule(pl.LightningModule):
         self.codec = codec
         self.ema = EMA(codec, ema_beta, ema_power)
         self.loss = SpectralLoss(codec.sample_rate)
-        self.log_mel = LogMel(codec.sample_rate, 1280, codec.hop_length, 128, 20.0, 1e-4)
 
     def training_step(self, wav: Tensor, batch_idx: int) -> Tensor:
         decoded = self.codec.decode(self.codec.encode(wav), wav.shape[-1])
@@ -86,7 +86,7 @@ class CodecModule(pl.LightningModule):
     def validation_step(self, wav: Tensor, batch_idx: int) -> None:
         decoded = self.ema.model.decode(self.codec.encode(wav), wav.shape[-1])
         loss = self.loss(decoded.squeeze(1), wav.squeeze(1))
-        distance = F.l1_loss(self.log_mel(decoded.squeeze(1)), self.log_mel(wav.squeeze(1)))
+        distance = log_mel_distance(decoded.squeeze(1), wav.squeeze(1), self.codec.sample_rate).mean()
         self.log("valid_loss", loss, prog_bar=True, batch_size=len(wav))
         self.log("valid_log_mel_l1", distance, prog_bar=True, batch_size=len(wav))
 

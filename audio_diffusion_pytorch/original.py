@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.serialization import config as serialization
 
 from audio_diffusion_pytorch.checkpoint import load_checkpoint, load_tensor
 from audio_diffusion_pytorch.errors import InputError, replacing
@@ -49,13 +48,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: it is missing, damaged, or holds anything but tensors and plain containers.
     """
-    try:
-        with serialization.patch({"load.mmap": True}):
-            return load_checkpoint(path)
-    except InputError:
-        raise
-    except Exception as error:  # what zipfile and torch make of damaged bytes has no common class
-        raise InputError(f"checkpoint {path} is damaged or no checkpoint: {error!r}") from error
+    return load_checkpoint(path, mmap=True)
 
 
 def is_original(content: Mapping[str, Any]) -> bool:
@@ -70,16 +63,19 @@ def has_ema(content: Mapping[str, Any]) -> bool:
 
 
 def load_unet_state(
-    path: str | Path, weights: Weights = "ema", unet: Mapping[str, Any] | None = None
+    path: str | Path,
+    weights: Weights = "ema",
+    unet: Mapping[str, Any] | None = None,
+    content: Mapping[str, Any] | None = None,
 ) -> dict[str, Tensor]:
     """Weights for `UNet1d.load_state_dict`, from one of the original's checkpoints: to start a training from them.
 
-    `weights` and `unet` are those of `load_original`; copies in float32, nothing stays mapped.
+    `weights`, `unet` and `content` are those of `load_original`; copies in float32, nothing stays mapped.
 
     Raises:
         InputError: no such checkpoint, damaged, of another architecture, or without EMA where it is asked for.
     """
-    content = read_checkpoint(path)
+    content = read_checkpoint(path) if content is None else content
     return _unet_state(content, path, weights, _architecture(content, path, unet))
 
 
@@ -319,12 +315,7 @@ def _statistics(
         )
     statistics = []
     for file in (mean_path, std_path):
-        try:
-            value = load_tensor(file).flatten()
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(f"cannot read {file} as a tensor: {error!r}") from error
+        value = load_tensor(file).flatten()
         if len(value) != channels:
             raise InputError(f"{file} holds {len(value)} values, the model {path} has {channels} channels")
         statistics.append(value)

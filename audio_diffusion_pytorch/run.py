@@ -72,7 +72,7 @@ def start_from(module: nn.Module, source: str) -> None:
         weights = "ema" if has_ema(content) else "raw"
         if weights == "raw":
             warnings.warn(f"{source} has no averaged weights: starting from the raw ones", stacklevel=2)
-        state = load_unet_state(source, weights, net.config)
+        state = load_unet_state(source, weights, net.config, content)
     else:
         other = load_instrument(source)
         if other.spec.codec != module.codec.name:
@@ -105,9 +105,9 @@ def check_unused(ckpt_dir: Path) -> None:
         )
 
 
-def prepare_run_folder(run_dir: Path, config: str) -> None:
+def prepare_run_folder(run_dir: Path, ckpt_dir: Path, config: str) -> None:
     """Create the folder, write the resolved configuration into it, and remove what a killed run left half-written."""
     with replacing(run_dir / "config.yaml") as temporary:
         temporary.write_text(config, encoding="utf-8")
-    for temporary in (run_dir / "checkpoints").glob(".*.tmp.ckpt"):
+    for temporary in ckpt_dir.glob(".*.tmp.ckpt"):
         temporary.unlink()

@@ -21,12 +21,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "demo", help="folder for the results (default: demo)")
     output = parser.parse_args().output.absolute()
-    run = output / "flute_small"
+    run = output / "demo_run"
 
-    print("== 1. Train a flute model, and interrupt it (Ctrl-C) half-way")
+    print("== 1. Train a flute model, and interrupt it (Ctrl-C) on the way")
     command = [
         *(sys.executable, str(ROOT / "train.py"), "exp=flute_small", f"dataset_path={CLIPS}"),
-        *(f"logs_dir={output}", "exp_tag=flute_small", "trainer.gpus=0", f"total_steps={STEPS}"),
+        *(f"logs_dir={output}", "exp_tag=demo_run", "trainer.gpus=0", f"total_steps={STEPS}"),
         *("ckpt_every_n_steps=20", "log_every_n_steps=60", "datamodule.dataset.crops_per_file=64"),
         "callbacks.samples.sampling_steps=[10]",
     ]

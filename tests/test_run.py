@@ -22,11 +22,11 @@ def save(path, **content):
 
 def test_the_configuration_is_written_and_leftovers_go(tmp_path):
     run = tmp_path / ODD_NAME
-    prepare_run_folder(run, "name: né\n")
+    prepare_run_folder(run, run / "checkpoints", "name: né\n")
     (run / "checkpoints").mkdir()
     for name in (".last.123.tmp.ckpt", "last.ckpt"):
         (run / "checkpoints" / name).touch()
-    prepare_run_folder(run, "name: new\n")
+    prepare_run_folder(run, run / "checkpoints", "name: new\n")
     assert (run / "config.yaml").read_text(encoding="utf-8") == "name: new\n"
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["last.ckpt"]
 
@@ -34,7 +34,7 @@ def test_the_configuration_is_written_and_leftovers_go(tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"):
-        prepare_run_folder(tmp_path / "file" / "run", "")
+        prepare_run_folder(tmp_path / "file" / "run", tmp_path / "checkpoints", "")
 
 
 def test_what_can_be_resumed_from(tmp_path):
