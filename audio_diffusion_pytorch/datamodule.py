@@ -46,7 +46,7 @@ class EpochSampler(Sampler):
 
 
 class Datamodule(pl.LightningDataModule):
-    """Loaders over any map-style data set whose items are tensors [C, T].
+    """Loaders over any map-style data set whose items are tensors [C, T], or pairs of one and a label.
 
     Args:
         dataset: an `InstrumentDataset`, which is split by file, or any other data set, which is split by index.
@@ -128,9 +128,10 @@ def latent_statistics(codec: Codec, datamodule: Datamodule, max_items: int = 102
     loader = datamodule.train_dataloader()
     total = min(len(loader), max(1, max_items // datamodule.batch_size))
     count, sums, squares, levels = 0, 0.0, 0.0, []
-    for index, wav in enumerate(tqdm(loader, desc="latent statistics", total=total, unit="batch")):
+    for index, batch in enumerate(tqdm(loader, desc="latent statistics", total=total, unit="batch")):
         if index == total:
             break
+        wav = batch if isinstance(batch, Tensor) else batch[0]
         latents = codec.encode(wav).double()
         count += latents.shape[0] * latents.shape[2]
         sums = sums + latents.sum((0, 2))

@@ -87,8 +87,10 @@ class InstrumentDataset(WAVDataset):
         crops_per_file: items of one epoch that come from one file.
         silence_db: crops whose peak lies below this are redrawn (dB of full scale); None keeps all.
         fixed: the same crops in every epoch (validation).
+        labels: instruments in the order of their labels; None: no labels.
 
-    Items are tensors [C, length]. Unreadable files are named once and skipped.
+    Items are tensors [C, length], with `labels` pairs of one and its label (int). Unreadable files are named once and
+    skipped.
 
     Raises:
         InputError: no folder, no file of the instruments, none readable, or nothing but silence.
@@ -109,11 +111,13 @@ class InstrumentDataset(WAVDataset):
         silence_db: float | None = -60.0,
         fixed: bool = False,
         seed: int = 0,
+        labels: Sequence[str] | None = None,
     ):
         super().__init__([], recursive, transforms, sample_rate, length, silence_db is not None)
         self.length, self.channels, self.augment, self.crops_per_file = length, channels, augment, crops_per_file
         self.silence_db, self.fixed, self.seed, self.epoch = silence_db, fixed, seed, 0
         self.pitch_shift, self.prepared = pitch_shift, False
+        self.labels = None if labels is None else [_plain(name) for name in labels]
         self.paths = path
         self.headers: dict[str, audio.AudioInfo] = {}
         bad = []
@@ -174,7 +178,7 @@ class InstrumentDataset(WAVDataset):
                 self.pitch_shift.keys[file] = key
         self.prepared = True
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, int]:
         epoch = 0 if self.fixed else self.epoch
         problem = "silence"
         for draw in range(_SILENT_DRAWS + _FILE_DRAWS):
@@ -189,10 +193,16 @@ class InstrumentDataset(WAVDataset):
                 self._name_once(file, problem)
                 continue
             if self.silence_db is None or wav.abs().max() > 10 ** (self.silence_db / 20):
-                return wav
+                return wav if self.labels is None else (wav, self._label(file))
         raise InputError(
             f"no audible crop in {draw + 1} draws from {self.paths} ({problem}): the recordings look silent"
         )
+
+    def _label(self, file: str) -> int:
+        name = _plain(instrument_of(file, self.labels) or "no known instrument")
+        if name not in self.labels:
+            raise InputError(f"{file} is of {name}, which is none of the labels {', '.join(self.labels)}")
+        return self.labels.index(name)
 
     def _name_once(self, file: str, problem: str) -> None:
         index = list(self.headers).index(file)

@@ -22,12 +22,13 @@ class Denoiser(nn.Module):
         self.net = net
         self.sigma_data = sigma_data
 
-    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, label: Tensor | None = None) -> Tensor:
         """Estimate the clean latents.
 
         Args:
             x: noisy latents [B, C, T].
             sigma: noise level, [B] or one for all; positive.
+            label: [B], for a network with labels.
 
         Returns:
             Denoised latents [B, C, T], of the type of x.
@@ -38,10 +39,18 @@ class Denoiser(nn.Module):
         c_out = sigma * self.sigma_data * variance.rsqrt()
         c_in = variance.rsqrt()
         c_noise = sigma.flatten().log() / 4
-        output = self.net((c_in * x).to(x.dtype), c_noise.to(x.dtype))
+        labels = () if label is None else (label,)
+        output = self.net((c_in * x).to(x.dtype), c_noise.to(x.dtype), *labels)
         return (c_skip * x + c_out * output).to(x.dtype)
 
-    def loss(self, x: Tensor, noise: Tensor, sigma: Tensor | float, weighted: bool = True) -> Tensor:
+    def loss(
+        self,
+        x: Tensor,
+        noise: Tensor,
+        sigma: Tensor | float,
+        weighted: bool = True,
+        label: Tensor | None = None,
+    ) -> Tensor:
         """Squared error of each sample, averaged over channels and time (Karras et al. 2022, eq. 2 and table 1).
 
         Args:
@@ -49,12 +58,13 @@ class Denoiser(nn.Module):
             noise: standard normal, [B, C, T].
             sigma: noise level, [B] or one for all; positive.
             weighted: times (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, which makes the target's variance 1.
+            label: [B], for a network with labels.
 
         Returns:
             [B].
         """
         sigma = expand_sigma(sigma, x)
-        denoised = self(x + sigma * noise, sigma.flatten())
+        denoised = self(x + sigma * noise, sigma.flatten(), label)
         loss = (denoised - x).square().mean(dim=(1, 2))
         if weighted:
             weight = (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2

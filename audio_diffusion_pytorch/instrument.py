@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from audio_diffusion_pytorch.codec import ASSETS, Codec, load_codec
 from audio_diffusion_pytorch.denoiser import Denoiser
 from audio_diffusion_pytorch.errors import InputError, replacing
-from audio_diffusion_pytorch.unet import UNet1d
+from audio_diffusion_pytorch.unet import UNet1d, fold_label
 
+ALL = "all"  # the shipped model of all instruments
 FORMAT = "audio_diffusion_pytorch.instrument.1"
 
 
@@ -30,6 +31,7 @@ class InstrumentSpec:
         level_db: RMS of the training recordings' sounding parts in dB of full scale; None: unknown.
         frames: length of the training crops in latent frames, and of the bridge's windows.
         handoff_sigma: default noise level at which a bridge hands over.
+        labels: instruments that the network tells apart, in the order of its labels; none: one instrument.
     """
 
     name: str
@@ -42,6 +44,7 @@ class InstrumentSpec:
     level_db: float | None = None
     frames: int = 1280
     handoff_sigma: float = 4.0
+    labels: tuple[str, ...] = ()
 
 
 class InstrumentModel(nn.Module):
@@ -126,7 +129,7 @@ def shared_codec(source: InstrumentModel, target: InstrumentModel, **options: An
 
 def shipped_instruments() -> list[str]:
     """Names of the instruments whose models ship with the package."""
-    return sorted(path.stem for path in (ASSETS / "instruments").glob("*.safetensors"))
+    return sorted(path.stem for path in (ASSETS / "instruments").glob("*.safetensors") if path.stem != ALL)
 
 
 def load_instrument(
@@ -140,7 +143,8 @@ def load_instrument(
 ) -> InstrumentModel:
     """Load a model by a shipped name, or from an exported .safetensors, a training checkpoint, or a run folder.
 
-    A model that is loaded already comes back as it is.
+    A model that is loaded already comes back as it is. Of a model of several instruments, `MODEL:NAME` gives the one
+    named: `all:flute`.
 
     A run folder gives its export, or where training has not ended its last checkpoint; checkpoints give the averaged
     (EMA) weights. Checkpoints of the original system are known by their keys.
@@ -155,8 +159,9 @@ def load_instrument(
     """
     if isinstance(source, InstrumentModel):
         return source.to(device)
-    path = Path(source)
-    shipped = ASSETS / "instruments" / f"{source}.safetensors"
+    name, label = _split_label(source)
+    path = Path(name)
+    shipped = ASSETS / "instruments" / f"{name}.safetensors"
     original |= {"mean_path": mean_path, "std_path": std_path, "weights": None if weights == "ema" else weights}
     original = {key: value for key, value in original.items() if value is not None}
     if path.suffix == ".ckpt" and not path.is_dir():
@@ -165,7 +170,7 @@ def load_instrument(
         raise InputError(
             f"{', '.join(original)} go with a checkpoint of the original system (.ckpt), not with {source}"
         )
-    elif str(source) in shipped_instruments() and not path.is_file():
+    elif name in (*shipped_instruments(), ALL) and shipped.is_file() and not path.is_file():
         model = _load_safetensors(shipped)
     elif path.is_dir():
         model = _load_run_folder(path)
@@ -176,7 +181,34 @@ def load_instrument(
             f"no instrument {str(source)!r}: use one that ships ({', '.join(shipped_instruments()) or 'none'}), or the "
             "path of a .safetensors file, of a .ckpt file, or of a run folder"
         )
-    return model.eval().requires_grad_(False).to(device)
+    return _choose(model, label, source).eval().requires_grad_(False).to(device)
+
+
+def _split_label(source: str | Path) -> tuple[str, str | None]:
+    """`MODEL:NAME` -> (MODEL, NAME); a path that is there is no such thing."""
+    name, colon, label = str(source).rpartition(":")
+    if not colon or Path(source).exists() or "/" in label or "\\" in label:
+        return str(source), None
+    return name, label
+
+
+def _choose(model: InstrumentModel, label: str | None, source: str | Path) -> InstrumentModel:
+    """The model of one of the instruments that `model` knows."""
+    labels = model.spec.labels
+    if not labels and label is None:
+        return model
+    if not labels:
+        raise InputError(f"{source}: the model is of one instrument only, {model.spec.name}")
+    if label not in labels:
+        example = f"{source if label is None else _split_label(source)[0]}:{labels[0]}"
+        raise InputError(f"{source}: the model knows {', '.join(labels)}: say which, for example {example}")
+    unet = {**model.spec.unet, "num_labels": 0}
+    with torch.device("meta"):
+        denoiser = Denoiser(UNet1d(**unet), model.spec.sigma_data)
+    denoiser.net.load_state_dict(fold_label(model.denoiser.net.state_dict(), labels.index(label)), assign=True)
+    return InstrumentModel(
+        replace(model.spec, name=label, unet=unet, labels=()), model.mean, model.std, denoiser, model.codec
+    )
 
 
 def _load_run_folder(folder: Path) -> InstrumentModel:
@@ -228,7 +260,7 @@ def _load_checkpoint(path: Path, original: Mapping[str, Any] | None = None) -> I
 
 
 def _build(spec: InstrumentSpec, tensors: dict[str, Tensor]) -> InstrumentModel:
-    spec = replace(spec, unet=dict(spec.unet))
+    spec = replace(spec, unet=dict(spec.unet), labels=tuple(spec.labels))
     with torch.device("meta"):  # no time is spent on initial values
         denoiser = Denoiser(UNet1d(**spec.unet), spec.sigma_data)
     weights = {key[len("net.") :]: value.float() for key, value in tensors.items() if key.startswith("net.")}

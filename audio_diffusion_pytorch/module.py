@@ -3,6 +3,7 @@
 wav -> codec.encode -> normalise -> denoiser.loss(z, noise, sigma) -> AdamW -> EMA
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec
 from audio_diffusion_pytorch.optim import adamw, follow_configured_length
 from audio_diffusion_pytorch.unet import UNet1d
 
+Batch = Tensor | tuple[Tensor, Tensor]  # wav [B, 1, T], or with labels [B]
+
 
 class InstrumentModule(pl.LightningModule):
     """An instrument's denoiser in training.
@@ -38,6 +41,8 @@ class InstrumentModule(pl.LightningModule):
         length: samples of a training crop, kept in exported models as the bridge's window.
         handoff_sigma: default of the bridges to this instrument, kept in exported models.
         coupling: see `ChunkCoupling`; None: noise independent of the latents.
+        labels: instruments that the network tells apart; the data set then gives (wav, label).
+        label_dropout: share of the samples trained without their label (Ho and Salimans 2022, algorithm 1).
         seed: keys noise and sigma, with the step and the sample's index.
     """
 
@@ -65,6 +70,8 @@ class InstrumentModule(pl.LightningModule):
         length: int = 409600,
         handoff_sigma: float = 4.0,
         coupling: ChunkCoupling | None = None,
+        labels: Sequence[str] | None = None,
+        label_dropout: float = 0.1,
         seed: int = 0,
     ):
         super().__init__()
@@ -74,6 +81,9 @@ class InstrumentModule(pl.LightningModule):
                 f"model.model.in_channels={model.in_channels}, but the codec {codec.name} has {codec.latent_channels} "
                 "channels: set them equal"
             )
+        self.labels = tuple(labels or ())
+        if len(self.labels) != model.num_labels:
+            raise InputError(f"{len(self.labels)} labels for model.model.num_labels={model.num_labels}: set them equal")
         self.denoiser = Denoiser(model, sigma_data)
         self.ema = EMA(self.denoiser, ema_beta, ema_power)
         self.sigma_distribution, self.coupling = sigma_distribution, coupling
@@ -111,10 +121,13 @@ class InstrumentModule(pl.LightningModule):
             z = (self.codec.encode(wav) - self.mean[:, None]) / self.std[:, None]
         return torch.nn.functional.pad(z, (0, -z.shape[-1] % self.denoiser.net.downsample_factor))
 
-    def draw(self, z: Tensor, step: int, stratified: bool = False) -> tuple[Tensor, Tensor]:
+    def draw(
+        self, z: Tensor, step: int, stratified: bool = False, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Noise [B, D, L] and sigma [B], keyed by (seed, step, the sample's index in the global batch).
 
-        Stratified: sigma takes the distribution's quantiles in turn instead (validation).
+        Stratified: sigma takes the distribution's quantiles in turn instead (validation). Some of the labels [B] in
+        `label`, where there are any, are overwritten by "no label".
         """
         first = self.global_rank * len(z)
         u, noise = [], []
@@ -125,20 +138,24 @@ class InstrumentModule(pl.LightningModule):
             noise.append(torch.randn(z.shape[1:], generator=generator, device=z.device))
             if self.coupling is not None:
                 noise[-1] = self.coupling(latents, noise[-1], generator)
+            if label is not None and torch.rand((), generator=generator, device=z.device) < self.hparams.label_dropout:
+                label[index - first] = len(self.labels)
         u = (torch.arange(first, first + len(z), device=z.device) % 16 + 0.5) / 16 if stratified else torch.stack(u)
         return torch.stack(noise), self.sigma_distribution.icdf(u)
 
-    def training_step(self, wav: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        wav, label = batch if self.labels else (batch, None)
         z = self.normalised_latents(wav)
-        noise, sigma = self.draw(z, self.trainer.fit_loop.total_batch_idx)
-        loss = self.denoiser.loss(z, noise, sigma).mean()
+        noise, sigma = self.draw(z, self.trainer.fit_loop.total_batch_idx, label=label)
+        loss = self.denoiser.loss(z, noise, sigma, label=label).mean()
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, wav: Tensor, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        wav, label = batch if self.labels else (batch, None)
         z = self.normalised_latents(wav)
         noise, sigma = self.draw(z, batch_idx, stratified=True)
-        loss = self.ema.model.loss(z, noise, sigma).mean()
+        loss = self.ema.model.loss(z, noise, sigma, label=label).mean()
         self.log("valid_loss", loss, prog_bar=True, batch_size=len(wav), sync_dist=True)
 
     def optimizer_step(self, *args, **kwargs) -> None:
@@ -177,6 +194,7 @@ class InstrumentModule(pl.LightningModule):
             sigma_data=self.denoiser.sigma_data,
             frames=self.codec.num_frames(self.hparams.length),
             handoff_sigma=self.hparams.handoff_sigma,
+            labels=self.labels,
             level_db=None if level != level else to_db(level),
             **ranges,
         )

@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+import torch
 from torch import Size, nn
 
 from audio_diffusion_pytorch.checkpoint import load_checkpoint
@@ -82,6 +83,8 @@ def start_from(module: nn.Module, source: str) -> None:
             )
         state = other.denoiser.net.state_dict()
     own = {key: value.shape for key, value in net.state_dict().items()}
+    if net.num_labels:  # a model without labels is one whose labels make no difference
+        state = {"to_label.weight": torch.zeros_like(net.to_label.weight), **state}
     differing = sorted(key for key in own.keys() | state.keys() if key not in state or own.get(key) != state[key].shape)
     if differing:
         raise InputError(

@@ -98,6 +98,7 @@ class UNet1d(nn.Module):
         use_nearest_upsample: repeat samples and convolve, instead of a transposed convolution.
         use_skip_scale: multiply skips by 2^-1/2.
         out_channels: channels of the output, None for `in_channels`.
+        num_labels: instruments that one network tells apart by a label; 0: no labels.
 
     Attributes:
         config: the arguments, as plain containers.
@@ -124,6 +125,7 @@ class UNet1d(nn.Module):
         use_nearest_upsample: bool = False,
         use_skip_scale: bool = True,
         out_channels: int | None = None,
+        num_labels: int = 0,
     ):
         super().__init__()
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
@@ -166,6 +168,10 @@ class UNet1d(nn.Module):
             nn.Linear(mapping_features, mapping_features),
             nn.GELU(),
         )
+        self.num_labels = num_labels
+        if num_labels:  # the last row means no label
+            self.to_label = nn.Embedding(num_labels + 1, mapping_features)
+            nn.init.zeros_(self.to_label.weight)
         self.to_in = Chain(PatchBlock(in_channels, widths[0], patch_factor, mapping_features))
         self.downsamples = nn.ModuleList()
         self.upsamples = nn.ModuleList()
@@ -184,12 +190,13 @@ class UNet1d(nn.Module):
             self.upsamples.append(UpLevel(blocks, transformer(inner, attentions[i]), up, skip_scale))
         self.to_out = Chain(UnpatchBlock(widths[0], out_channels, patch_factor, mapping_features))
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         """Map latents to the raw network output.
 
         Args:
             x: [B, in_channels, T], T a multiple of `downsample_factor`.
             c_noise: [B], the transformed noise level (Karras et al. 2022, table 1).
+            label: [B], int64, `num_labels` and None for no label; only for a network with labels.
 
         Returns:
             [B, out_channels, T].
@@ -203,7 +210,11 @@ class UNet1d(nn.Module):
         length, factor = x.shape[2], self.downsample_factor
         _require(length > 0 and length % factor == 0, f"length must be a multiple of {factor}, got {length}")
 
-        mapping = self.to_mapping(self.to_time(c_noise))
+        embedding = self.to_time(c_noise)
+        if self.num_labels:
+            label = torch.full_like(c_noise, self.num_labels, dtype=torch.long) if label is None else label
+            embedding = embedding + self.to_label(label)
+        mapping = self.to_mapping(embedding)
         x = x_in = self.to_in(x, mapping)
         skips = []
         for level in self.downsamples:
@@ -213,6 +224,17 @@ class UNet1d(nn.Module):
         for level in self.upsamples:
             x = level(x, skips.pop(), mapping)
         return self.to_out(x + x_in, mapping)
+
+
+def fold_label(state: dict[str, Tensor], label: int) -> dict[str, Tensor]:
+    """State of a network with labels -> that of the network without, for one label.
+
+    The label is added to the noise embedding, and what follows is linear: the same network with another bias.
+    """
+    state = dict(state)
+    embedding = state.pop("to_label.weight")[label]
+    weight, bias = (state[f"to_mapping.0.{name}"] for name in ("weight", "bias"))
+    return state | {"to_mapping.0.bias": bias + weight @ embedding}
 
 
 def _check_sizes(**sizes: int) -> None:

@@ -9,9 +9,15 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from audio_diffusion_pytorch.dataset import INSTRUMENTS
+
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "exp").glob("*.yaml"))
 LATENT = [name for name in EXPERIMENTS if name.endswith("_latent")]
-SMALL = [name for name in EXPERIMENTS if name.endswith("_small") and name != "codec_small"]
+SMALL = [
+    name
+    for name in EXPERIMENTS
+    if name.endswith("_small") and name.count("_") == 1 and name not in ("codec_small", "all_small")
+]
 # Names in the experiments and groups of the original, which users' command lines and scripts set.
 KEYS = """exp_name instruments sampling_rate length channels log_every_n_steps mean_path std_path diffusion_sigma_data
     sigma_min sigma_max rho dataset_path exp_tag ckpt model.lr model.lr_beta1 model.lr_beta2 model.lr_eps
@@ -40,7 +46,7 @@ def targets(node) -> list[str]:
 def test_the_experiments_there_are():
     instruments = ("flute", "violin", "bassoon", "cello", "trumpet")
     expected = {f"{name}_{kind}" for name in instruments for kind in ("latent", "small")}
-    assert set(EXPERIMENTS) == expected | {"pitch_flute_latent", "codec_small"}
+    assert set(EXPERIMENTS) == expected | {"pitch_flute_latent", "pitch_flute_small", "all_small", "codec_small"}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -115,6 +121,21 @@ def test_small_experiments_differ_by_the_instrument_only():
     first = OmegaConf.to_yaml(composed("flute_small"))
     for name in SMALL:
         assert OmegaConf.to_yaml(composed(name)).replace(name.removesuffix("_small"), "flute") == first
+
+
+def test_one_model_of_all_instruments_builds():
+    config = composed("all_small", "codec=small_untrained", *(f"+codec.{k}={v}" for k, v in TINY_CODEC.items()))
+    module = instantiate(config.model, codec=instantiate(config.codec))
+    assert module.spec.labels == tuple(config.instruments) == INSTRUMENTS and module.spec.name == "all"
+    assert list(config.datamodule.dataset.labels) == list(INSTRUMENTS)
+    # at most the size of two models of one instrument
+    assert sum(p.numel() for p in module.denoiser.parameters()) < 6.5e6
+
+
+def test_pitch_shifted_flute():
+    assert composed("pitch_flute_small").sign == -1
+    first = OmegaConf.to_yaml(composed("flute_small"))
+    assert OmegaConf.to_yaml(composed("pitch_flute_small", "sign=null", "exp_name=flute_small")) == first
 
 
 def test_transfer_composes():

@@ -176,3 +176,10 @@ def test_split_is_by_file_and_depends_on_names_and_seed_only(recordings, tmp_pat
 def test_transforms_are_called_with_each_crop(recordings):
     data = InstrumentDataset(str(recordings), length=4800, transforms=lambda wav: wav[:, :100] * 0 + 1)
     assert torch.equal(data[0], torch.ones(1, 100))
+
+
+def test_labels_come_with_the_crops(recordings):
+    data = InstrumentDataset(str(recordings), ["flute", "violin"], length=2400, labels=["violin", "flute"])
+    assert [label for _, label in data] == [int("flute" in Path(file).name) for file in data.wavs]
+    with pytest.raises(InputError, match="is of flute, which is none of the labels violin"):
+        InstrumentDataset(str(recordings), ["flute"], length=2400, labels=["violin"])[0]

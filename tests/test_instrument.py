@@ -107,3 +107,22 @@ def test_files_that_are_no_model(make_instrument, tmp_path):
 def test_a_loaded_model_comes_back_as_it_is(make_instrument):
     model = make_instrument("flute")
     assert load_instrument(model) is model
+
+
+def test_one_of_the_instruments_of_a_model(make_instrument, tmp_path):
+    model = make_instrument("all", unet={**TINY_UNET, "num_labels": 2}, labels=("flute", "double bass"))
+    torch.nn.init.normal_(model.denoiser.net.to_label.weight)
+    path = tmp_path / ODD_NAME / "all.safetensors"
+    model.save(path)
+    bass = load_instrument(f"{path}:double bass")
+    assert bass.spec.name == "double bass" and not bass.spec.labels and bass.denoiser.net.num_labels == 0
+    x = torch.randn(1, 128, 8)
+    assert torch.allclose(bass.denoiser(x, 2.0), model.denoiser(x, 2.0, torch.tensor([1])), atol=0.05)
+    assert not torch.allclose(bass.denoiser(x, 2.0), model.denoiser(x, 2.0, torch.tensor([0])), atol=0.05)
+    with pytest.raises(InputError, match=r"the model knows flute, double bass: say which, for example .*:flute"):
+        load_instrument(path)
+    with pytest.raises(InputError, match=r"the model knows flute, double bass"):
+        load_instrument(f"{path}:viola")
+    make_instrument("flute").save(path)
+    with pytest.raises(InputError, match="of one instrument only"):
+        load_instrument(f"{path}:flute")

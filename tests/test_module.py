@@ -141,3 +141,14 @@ def test_the_codec_is_no_part_of_the_state(codec):
     assert not any("backbone" in key or "mel" in key for key in module.state_dict())
     assert {key.split(".")[0] for key in module.state_dict()} == {"denoiser", "ema", "mean", "std", "level"}
     assert module.codec.sample_rate == RATE
+
+
+def test_labels_are_dropped_now_and_then(codec):
+    torch.manual_seed(0)
+    net = UNet1d(**TINY_UNET, num_labels=2)
+    module = InstrumentModule(net, codec, KDistribution(0.01, 10.0), labels=["flute", "violin"])
+    label = torch.tensor([0, 1] * 100)
+    module.draw(torch.zeros(200, 128, 2), 0, label=label)
+    assert 5 < int((label == 2).sum()) < 40 and torch.equal(label[label < 2], torch.tensor([0, 1] * 100)[label < 2])
+    with pytest.raises(InputError, match=r"1 labels for model\.model\.num_labels=2"):
+        InstrumentModule(net, codec, KDistribution(0.01, 10.0), labels=["flute"])

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY_UNET
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio_diffusion_pytorch.layers import Attention, FourierFeatures, PatchBlock, UnpatchBlock, upsample
 from audio_diffusion_pytorch.original import load_unet_state
-from audio_diffusion_pytorch.unet import UNet1d
+from audio_diffusion_pytorch.unet import UNet1d, fold_label
 
 DATA = Path(__file__).parent / "data"
 SMALL = dict(
@@ -197,3 +198,17 @@ def test_fourier_features():
     features.weights.data = torch.tensor([0.25, 0.5])
     expected = torch.tensor([[1.0, 1, 0, 0, -1], [0.0, 0, 0, 1, 1]])
     assert torch.allclose(features(torch.tensor([1.0, 0.0])), expected, atol=1e-6)
+
+
+def test_labels_change_the_output_and_fold_into_a_network_without():
+    torch.manual_seed(0)
+    net = UNet1d(**TINY_UNET, num_labels=3).eval()
+    x, c_noise = torch.randn(2, 128, 8), torch.tensor([0.1, -0.3])
+    assert torch.equal(net(x, c_noise), net(x, c_noise, torch.tensor([0, 2])))  # they start as zeros
+    torch.nn.init.normal_(net.to_label.weight)
+    outputs = [net(x, c_noise, torch.tensor([label, label])) for label in range(3)]
+    assert not torch.isclose(outputs[0], outputs[1]).all() and not torch.isclose(outputs[1], outputs[2]).all()
+    assert torch.equal(net(x, c_noise), net(x, c_noise, torch.tensor([3, 3])))  # the last row: no label
+    plain = UNet1d(**TINY_UNET).eval()
+    plain.load_state_dict(fold_label(net.state_dict(), 1))
+    assert torch.allclose(plain(x, c_noise), outputs[1], atol=1e-5)
