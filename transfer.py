@@ -47,7 +47,7 @@ def transfer(cfg: DictConfig) -> None:
         device=device,
     )
     plan = f"{source.spec.name} -> {target.spec.name}, sigma {bridge.sigma:g}, {header.seconds:.1f} s on {device}"
-    windows = bridge.num_windows(round(header.seconds * bridge.codec.sample_rate)) * header.channels
+    windows = bridge.num_windows(header.frames, header.sample_rate) * header.channels
     if cfg.dry_run:
         print(f"{plan}: {windows} windows; would write {cfg.output}")
         return

@@ -1,7 +1,11 @@
 """Audio files: read (whole or part), resample, to mono, write. Waveforms are [C, T] float32 in [-1, 1]."""
 
+import errno
 import math
+import os
 import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +26,8 @@ _BLOCK = 1 << 18  # frames a block: libsndfile's Vorbis encoder overflows its st
 
 @dataclass(frozen=True)
 class AudioInfo:
+    """Length in frames, rate in Hz, channels, and libsndfile's name of the sample format (`PCM_24`, `VORBIS` ...)."""
+
     frames: int
     sample_rate: int
     channels: int
@@ -32,24 +38,85 @@ class AudioInfo:
         return self.frames / self.sample_rate
 
 
+class AudioReader:
+    """A recording, read in blocks from its start as often as needed; a context manager.
+
+    Args:
+        path: .wav, .flac, .ogg, .mp3.
+
+    Raises:
+        InputError: the file is missing, empty, truncated or no audio; on reading: it changes meanwhile, ends early, or
+            holds NaN or infinite samples.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._state = _state(self.path)
+        try:
+            self._file = soundfile.SoundFile(str(path))
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise InputError(f"cannot read {path} as audio: {_reason(error, path)}") from error
+        file = self._file
+        self.info = AudioInfo(file.frames, file.samplerate, file.channels, file.subtype)
+        problem = "it holds no samples" if file.frames <= 0 else None
+        if _TRUNCATED.search(file.extra_info):
+            problem = "it is truncated (shorter than its header says)"
+        if problem:
+            file.close()
+            raise InputError(f"cannot read {path} as audio: {problem}")
+
+    def __enter__(self) -> "AudioReader":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the file says of title, artist, album ..."""
+        return self._file.copy_metadata()
+
+    def read(self, start: int = 0, frames: int = -1) -> Tensor:
+        """`frames` frames from `start` (-1: to the end) -> wav [C, T] float32."""
+        self._seek(start)
+        return self._next(self.info.frames - start if frames < 0 else frames)
+
+    def blocks(self) -> Iterator[Tensor]:
+        """The whole recording as blocks [C, n] float32, from its start."""
+        size = max(1, _BLOCK // self.info.channels)
+        self._seek(0)
+        for start in range(0, self.info.frames, size):
+            yield self._next(min(size, self.info.frames - start))
+        if self.path.exists() and _state(self.path) != self._state:  # gone is no harm: it was open and is read
+            raise InputError(f"cannot use {self.path}: it changed while it was being read; wait until it is complete")
+
+    def _seek(self, start: int) -> None:
+        if self._file.tell() != start:
+            self._file.seek(start)
+
+    def _next(self, expected: int) -> Tensor:
+        start = self._file.tell()
+        try:
+            data = self._file.read(expected, dtype="float32", always_2d=True)
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise InputError(f"cannot read {self.path} as audio: {_reason(error, self.path)}") from error
+        if len(data) != expected:
+            raise InputError(
+                f"cannot read {self.path} as audio: it is truncated ({len(data)} of {expected} frames from {start})"
+            )
+        if not np.isfinite(data).all():
+            raise InputError(f"cannot use {self.path}: it holds NaN or infinite samples")
+        return torch.from_numpy(np.ascontiguousarray(data.T))
+
+
 def info(path: str | Path) -> AudioInfo:
     """Length, rate and channels from the header.
 
     Raises:
         InputError: the file is missing, empty, truncated or no audio.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} is a folder, give one audio file" if path.is_dir() else f"no such audio file: {path}")
-    try:
-        header = soundfile.info(str(path), verbose=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise InputError(f"cannot read {path} as audio: {_reason(error, path)}") from error
-    if header.frames <= 0:
-        raise InputError(f"cannot read {path} as audio: it holds no samples")
-    if _TRUNCATED.search(header.extra_info):
-        raise InputError(f"cannot read {path} as audio: it is truncated (shorter than its header says)")
-    return AudioInfo(header.frames, header.samplerate, header.channels, header.subtype)
+    with AudioReader(path) as file:
+        return file.info
 
 
 def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[Tensor, int]:
@@ -58,24 +125,24 @@ def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[Tensor, in
     Raises:
         InputError: the file is missing, no audio, ends early, or holds NaN or infinite samples.
     """
-    header = info(path)
-    expected = header.frames - start if frames < 0 else frames
-    try:
-        data, sample_rate = soundfile.read(str(path), expected, start, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise InputError(f"cannot read {path} as audio: {_reason(error, path)}") from error
-    if len(data) != expected:
-        raise InputError(
-            f"cannot read {path} as audio: it is truncated ({len(data)} of {expected} frames from {start})"
-        )
-    if not np.isfinite(data).all():
-        raise InputError(f"cannot use {path}: it holds NaN or infinite samples")
-    return torch.from_numpy(np.ascontiguousarray(data.T)), sample_rate
+    with AudioReader(path) as file:
+        return file.read(start, frames), file.info.sample_rate
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of the last change of a file."""
+    if not path.is_file():
+        raise InputError(f"{path} is a folder, give one audio file" if path.is_dir() else f"no such audio file: {path}")
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _reason(error: Exception, path: str | Path) -> str:
-    if Path(path).stat().st_size == 0:
-        return "the file is empty"
+    try:
+        if Path(path).stat().st_size == 0:
+            return "the file is empty"
+    except OSError:
+        return "it disappeared"
     return str(getattr(error, "error_string", error)).rstrip(".") + " (damaged, or not wav/flac/ogg/mp3?)"
 
 
@@ -112,37 +179,143 @@ def to_db(amplitude: float) -> float:
     return 20 * math.log10(max(amplitude, 1e-10))
 
 
-def active_rms(wav: Tensor, sample_rate: int) -> float:
-    """RMS of the sounding parts of wav [C, T]: of the 50 ms blocks within 30 dB of the loudest one."""
-    block = max(1, sample_rate // 20)
-    blocks = torch.nn.functional.pad(wav, (0, -wav.shape[-1] % block)).unflatten(-1, (-1, block))
-    power = blocks.double().square().mean((0, 2))
-    return float(power[power >= power.max() * 1e-3].mean().sqrt())
-
-
-def write(path: str | Path, wav: Tensor, sample_rate: int, subtype: str | None = None) -> None:
-    """Write wav [C, T] as .wav, .flac or .ogg; the file appears under its name only when it is complete.
+class Resampler:
+    """Resamples a stream block by block (soxr, very high quality); the blocks' borders leave no trace.
 
     Args:
-        subtype: libsndfile's name of the sample format (`PCM_24`, `FLOAT` ...); the format's default if unusable.
+        orig_rate, new_rate: in Hz.
+        channels: of every block.
+    """
+
+    def __init__(self, orig_rate: int, new_rate: int, channels: int):
+        self.orig_rate, self.new_rate = orig_rate, new_rate
+        self._stream = None
+        self._taken = self._given = 0
+        if orig_rate != new_rate:
+            import soxr
+
+            self._stream = soxr.ResampleStream(orig_rate, new_rate, channels, dtype="float32", quality="VHQ")
+
+    def __call__(self, wav: Tensor, last: bool = False) -> Tensor:
+        """Take a block [C, n], give what is ready, [C, m]; in all ceil(T * new_rate / orig_rate) samples."""
+        if self._stream is None:
+            return wav
+        data = self._stream.resample_chunk(np.ascontiguousarray(wav.T.numpy()), last=last)
+        out = torch.from_numpy(np.ascontiguousarray(data.T))
+        self._taken += wav.shape[-1]
+        if last:  # soxr rounds to nearest
+            missing = -(-self._taken * self.new_rate // self.orig_rate) - self._given - out.shape[-1]
+            out = torch.nn.functional.pad(out, (0, missing)) if missing > 0 else out
+        self._given += out.shape[-1]
+        return out
+
+
+class LevelMeter:
+    """Level of a recording that comes in blocks: RMS of its sounding parts, and its peak.
+
+    Sounding are the 50 ms blocks within 30 dB of the loudest one.
+    """
+
+    def __init__(self, sample_rate: int):
+        self.peak = 0.0
+        self._block = max(1, sample_rate // 20)
+        self._rest: Tensor | None = None
+        self._powers: list[Tensor] = []
+
+    def update(self, wav: Tensor) -> None:
+        """Take the next block [C, n]."""
+        if wav.shape[-1] == 0:
+            return
+        self.peak = max(self.peak, float(wav.abs().max()))
+        if self._rest is not None:
+            wav = torch.cat([self._rest, wav], -1)
+        whole = wav.shape[-1] // self._block * self._block
+        self._powers.append(self._power(wav[:, :whole]))
+        self._rest = wav[:, whole:].clone()
+
+    @property
+    def rms(self) -> float:
+        """RMS of the sounding parts of what came so far, all channels together; 0 before anything came."""
+        rest = self._rest if self._rest is not None else torch.zeros(1, 0)
+        rest = torch.nn.functional.pad(rest, (0, -rest.shape[-1] % self._block))
+        power = torch.cat([*self._powers, self._power(rest)])
+        return float(power[power >= power.max() * 1e-3].mean().sqrt()) if len(power) else 0.0
+
+    def _power(self, wav: Tensor) -> Tensor:
+        return wav.unflatten(-1, (-1, self._block)).double().square().mean((0, 2))
+
+
+def active_rms(wav: Tensor, sample_rate: int) -> float:
+    """RMS of the sounding parts of wav [C, T]: of the 50 ms blocks within 30 dB of the loudest one."""
+    meter = LevelMeter(sample_rate)
+    meter.update(wav)
+    return meter.rms
+
+
+@contextmanager
+def writing(
+    path: str | Path,
+    sample_rate: int,
+    channels: int,
+    subtype: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Iterator[Callable[[Tensor], None]]:
+    """Write a .wav, .flac or .ogg file in blocks; it appears under its name when the block ends, complete.
+
+    Args:
+        subtype: libsndfile's name of the input's sample format (`PCM_24` ...), kept as far as the ending allows.
+        tags: title, artist ..., as `AudioReader.tags` gives them.
+
+    Yields:
+        A function that writes the next block [C, n].
 
     Raises:
-        InputError: another extension, or the folder cannot be written to.
+        InputError: another extension, a folder that cannot be written to, or a full disk.
     """
     path = Path(path)
     if path.suffix.lower() not in OUTPUT_EXTENSIONS:
         raise InputError(f"cannot write {path}: the output must end in {', '.join(OUTPUT_EXTENSIONS)}")
     file_format = path.suffix[1:].upper()
-    lossless = (subtype or "").startswith(("PCM_", "FLOAT", "DOUBLE"))  # an MP3's format would fit into a WAV, too
-    if not lossless or not soundfile.check_format(file_format, subtype):
-        subtype = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS"}[file_format]
-    data = wav.detach().cpu().T.contiguous().numpy()
     with replacing(path) as temporary:
+        written = 0
+
+        def write_block(wav: Tensor) -> None:
+            nonlocal written
+            data = wav.detach().cpu().T.contiguous().numpy()
+            for start in range(0, len(data), _BLOCK):
+                block = data[start : start + _BLOCK]
+                try:
+                    file.write(block)
+                except AssertionError as error:  # what soundfile raises where fewer frames could be written
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            written += len(data)
+
         try:
+            subtype = _subtype(file_format, subtype)
             with soundfile.SoundFile(
-                str(temporary), "w", sample_rate, data.shape[1], subtype=subtype, format=file_format
+                str(temporary), "w", sample_rate, channels, subtype=subtype, format=file_format
             ) as file:
-                for start in range(0, len(data), _BLOCK):
-                    file.write(data[start : start + _BLOCK])
+                for key, value in (tags or {}).items():
+                    setattr(file, key, value)
+                yield write_block
+            complete = soundfile.info(str(temporary)).frames == written  # a full disk at the end raises nothing
         except soundfile.LibsndfileError as error:
             raise InputError(f"cannot write {path}: {error.error_string}") from error
+        if not complete:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def write(path: str | Path, wav: Tensor, sample_rate: int, subtype: str | None = None) -> None:
+    """Write wav [C, T] as .wav, .flac or .ogg; arguments and errors as `writing`."""
+    with writing(path, sample_rate, wav.shape[0], subtype) as write_block:
+        write_block(wav)
+
+
+def _subtype(file_format: str, wanted: str | None) -> str:
+    """The sample format that keeps most of the wanted one."""
+    default = "VORBIS" if file_format == "OGG" else "PCM_16"
+    if not (wanted or "").startswith(("PCM_", "FLOAT", "DOUBLE")):  # an MP3's format would fit into a WAV, too
+        return default
+    if soundfile.check_format(file_format, wanted):
+        return wanted
+    return "PCM_24" if file_format == "FLAC" and wanted in ("PCM_32", "FLOAT", "DOUBLE") else default

@@ -3,25 +3,52 @@
 Su et al. 2023 (Dual Diffusion Implicit Bridges), as used by Mancusi et al. 2025 (arXiv 2409.06096), section 2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from audio_diffusion_pytorch.audio import active_rms, resample
+from audio_diffusion_pytorch.audio import LevelMeter, active_rms
 from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, require_one_codec, shared_codec
 from audio_diffusion_pytorch.sampling import SOLVERS, karras_schedule
+from audio_diffusion_pytorch.streaming import SILENCE, Track, Window, matching_gain, window_starts
 
-_SILENCE = 1e-5  # peak below which a recording is silence
-_EDGE = 4  # frames at a window's border that lack context and count for nothing in a cross-fade
-_DECODE_FRAMES, _DECODE_CONTEXT = 1024, 64  # a block of the decoder, and what it sees beyond on both sides
+Item = TypeVar("Item")
+Owner = TypeVar("Owner")
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A recording as noise.
+
+    Args:
+        noise: [N, D, L] for each window and channel.
+        windows: [N] what each is of, without its sound.
+        channels, length: of the recording, in samples.
+        sample_rate: of the recording, in Hz.
+        level: RMS of the recording's sounding parts.
+        sigma: hand-off noise level.
+    """
+
+    noise: Tensor
+    windows: list[Window]
+    channels: int
+    length: int
+    sample_rate: int
+    level: float
+    sigma: float
 
 
 class Bridge:
     """Maps a recording of the source instrument to the target instrument.
+
+    The same recording and settings give the same result. A call changes nothing in the bridge: threads may share one.
 
     Args:
         source, target: models, or what `load_instrument` takes.
@@ -72,10 +99,21 @@ class Bridge:
             raise InputError(f"the codec has {self.codec.latent_channels} channels, the models {len(self.source.mean)}")
         self.rho = specs[1].rho if rho is None else rho
         self.sigmas = karras_schedule(sigma_min, self.sigma, self.rho, num_steps)
-        self.solve, self.batch_size, self.device = SOLVERS[solver], batch_size, torch.device(device)
+        self.solve, self.batch_size = SOLVERS[solver], batch_size
         factor = max(model.denoiser.net.downsample_factor for model in (self.source, self.target))
         self.window = -(-min(s.frames for s in specs) // factor) * factor
         self.hop = self.window * 3 // 4
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return self.source.mean.device
+
+    def to(self, device: str | torch.device) -> "Bridge":
+        """Move models and codec, in place as a module does; also those of other bridges that share them."""
+        for module in (self.source, self.target, self.codec):
+            module.to(device)
+        return self
 
     def at(self, sigma: float) -> "Bridge":
         """The same bridge with another hand-off sigma; shares models and codec."""
@@ -113,71 +151,147 @@ class Bridge:
             progress: called as progress(windows done, windows in all).
 
         Returns:
-            [C, T], at the input's level; silence stays silence.
+            [C, T], at the input's level, peaks at 1 at most; silence stays silence.
 
         Raises:
             InputError: wav is empty or not [C, T].
         """
-        if wav.dim() != 2 or wav.shape[1] == 0:
-            raise InputError(f"the bridge takes wav [C, T] with T > 0, not {list(wav.shape)}")
-        if wav.abs().max() < _SILENCE:
-            return torch.zeros_like(wav)
-        level = active_rms(wav, sample_rate)
-        expected = self.source.spec.level_db
-        gain = 1.0 if expected is None else 10 ** (expected / 20) / level
-        x = resample(wav, sample_rate, self.codec.sample_rate) * gain
-        latents = self._bridge_windows(x, progress)
-        out = resample(self._decode_blocks(latents, x.shape[-1]), self.codec.sample_rate, sample_rate)
-        out = torch.nn.functional.pad(out, (0, max(0, wav.shape[1] - out.shape[1])))[:, : wav.shape[1]]
-        out = out * (level / max(active_rms(out, sample_rate), 1e-8))
-        return out / max(1.0, float(out.abs().max()))
-
-    def num_windows(self, length: int) -> int:
-        """Windows of `length` samples at the codec's rate, for one channel."""
-        return len(self._starts(self.codec.num_frames(length)))
-
-    def _starts(self, frames: int) -> list[int]:
-        """First frames of the windows, the last one flush with the end."""
-        last = max(frames - self.window, 0)
-        return [*range(0, last, self.hop), last]
-
-    def _bridge_windows(self, x: Tensor, progress: Callable[[int, int], None] | None) -> Tensor:
-        """wav [C, T] at the codec's rate -> the target's latents [C, D, L], windows cross-faded."""
-        hop = self.codec.hop_length
-        frames = max(self.codec.num_frames(x.shape[-1]), self.window)
-        x = torch.nn.functional.pad(x, (0, frames * hop - x.shape[-1]))
-        windows = [(c, start) for start in self._starts(frames) for c in range(len(x))]
-        total = torch.zeros(len(x), self.codec.latent_channels, frames)
-        weights = torch.zeros(len(x), 1, frames)
-        for i in range(0, len(windows), self.batch_size):
-            batch = windows[i : i + self.batch_size]
-            wav = torch.stack([x[c, start * hop : (start + self.window) * hop] for c, start in batch])[:, None]
-            z = self.from_noise(self.to_noise(self.codec.encode(wav.to(self.device)))).cpu()
-            for (c, start), part in zip(batch, z, strict=True):
-                fade = self._fade(start > 0, start + self.window < frames)
-                total[c, :, start : start + self.window] += part * fade
-                weights[c, :, start : start + self.window] += fade
+        level = _level(wav, sample_rate)
+        track = Track(self, sample_rate, len(wav), level)
+        total = self.num_windows(wav.shape[1], sample_rate) * len(wav)
+        parts = []
+        for _, window, latents in self.bridge_windows((None, w) for w in track.cut([wav.cpu()])):
+            parts.append(track.take(window, latents))
             if progress is not None:
-                progress(min(i + self.batch_size, len(windows)), len(windows))
-        return total / weights
+                progress(len(parts), total)
+        return _at_level(torch.cat(parts, -1), sample_rate, level)
 
-    def _fade(self, fade_in: bool, fade_out: bool) -> Tensor:
-        """Weights [window]: a ramp over the overlap where there is a neighbour, small but not zero at the very edge."""
-        overlap = self.window - self.hop
-        ramp = ((torch.arange(overlap) - _EDGE + 0.5) / (overlap - 2 * _EDGE)).clamp(1e-6, 1)
-        fade = torch.ones(self.window)
-        if fade_in:
-            fade[:overlap] = ramp
-        if fade_out:
-            fade[-overlap:] = torch.minimum(fade[-overlap:], ramp.flip(0))
-        return fade
+    @torch.inference_mode()
+    def encode(self, wav: Tensor, sample_rate: int) -> Encoded:
+        """wav [C, T] in [-1, 1], T > 0, at sample_rate Hz -> its noise at the hand-off sigma.
 
-    def _decode_blocks(self, latents: Tensor, length: int) -> Tensor:
-        """latents [C, D, L] -> wav [C, length]; blocks see enough beyond their borders to join without a seam."""
-        hop, parts = self.codec.hop_length, []
-        for start in range(0, latents.shape[-1], _DECODE_FRAMES):
-            before = min(start, _DECODE_CONTEXT)
-            block = latents[..., start - before : start + _DECODE_FRAMES + _DECODE_CONTEXT].to(self.device)
-            wav = self.codec.decode(block).cpu()[:, 0]
-            parts.append(wav[:, before * hop : (before + _DECODE_FRAMES) * hop])
-        return torch.cat(parts, -1)[:, :length]
+        Raises:
+            InputError: wav is empty or not [C, T].
+        """
+        level = _level(wav, sample_rate)
+        windows = list(Track(self, sample_rate, len(wav), level).cut([wav.cpu()]))
+        noise = [self.to_noise(self._latents(batch)).cpu() for batch in _batches(windows, self.batch_size)]
+        windows = [replace(window, wav=window.wav[:0]) for window in windows]
+        return Encoded(torch.cat(noise), windows, *wav.shape, sample_rate, level, self.sigma)
+
+    @torch.inference_mode()
+    def decode(self, encoded: Encoded) -> Tensor:
+        """What `encode` gave, its noise changed or not, by this bridge or another -> wav [C, T].
+
+        Raises:
+            InputError: it comes from a bridge of another hand-off sigma, or of other windows.
+        """
+        if encoded.sigma != self.sigma or encoded.noise.shape[-1] != self.window:
+            raise InputError(
+                f"noise of sigma {encoded.sigma:g}, {encoded.noise.shape[-1]} frames a window, does not fit a bridge "
+                f"of sigma {self.sigma:g}, {self.window} frames: encode and decode with the same settings"
+            )
+        track = Track(self, encoded.sample_rate, encoded.channels, encoded.level)
+        track.length = encoded.length
+        parts = []
+        for batch in _batches(zip(encoded.windows, encoded.noise, strict=True), self.batch_size):
+            latents = self.from_noise(torch.stack([noise for _, noise in batch]).to(self.device)).cpu()
+            parts += [track.take(window, part) for (window, _), part in zip(batch, latents, strict=True)]
+        return _at_level(torch.cat(parts, -1), encoded.sample_rate, encoded.level)
+
+    @torch.inference_mode()
+    def stream(self, blocks: Iterable[Tensor], sample_rate: int, level: float | None = None) -> Iterator[Tensor]:
+        """Bridge a recording while it comes in, in bounded memory.
+
+        The sound lags behind by about one window and one block of the decoder. In all as many samples come out as went
+        in. Its level follows from the levels that the two models were trained at, since the whole is never known: it
+        may differ from the input's by some dB, and peaks are not held below 1.
+
+        Args:
+            blocks: [C, n] in [-1, 1], of any lengths.
+            sample_rate: of the blocks and of the result, in Hz.
+            level: RMS of the recording's sounding parts (`audio.active_rms`); None: that of its first sound, as much of
+                it as one window holds.
+
+        Yields:
+            [C, n], as it gets ready.
+
+        Raises:
+            InputError: a block is not [C, n], or has another C than the first.
+        """
+        blocks = _checked(blocks)
+        first = next(blocks, None)
+        if first is None:
+            return
+        held, blocks = [], chain([first], blocks)
+        if level is None:
+            meter, samples = LevelMeter(sample_rate), self.window * self.codec.hop_length / self.codec.sample_rate
+            for block in blocks:
+                if not held and block.abs().max() < SILENCE:
+                    yield torch.zeros_like(block)
+                    continue
+                held.append(block)
+                meter.update(block)
+                if sum(b.shape[-1] for b in held) >= samples * sample_rate:
+                    break
+            if not held:
+                return
+            level = meter.rms
+        track = Track(self, sample_rate, len(first), level)
+        trained = self.target.spec.level_db
+        gain = 1 / track.gain if trained is None else level / 10 ** (trained / 20)
+        for _, window, latents in self.bridge_windows((None, w) for w in track.cut(chain(held, blocks))):
+            wav = track.take(window, latents)
+            if wav.shape[-1]:
+                yield wav * gain
+
+    @torch.inference_mode()
+    def bridge_windows(self, windows: Iterable[tuple[Owner, Window]]) -> Iterator[tuple[Owner, Window, Tensor]]:
+        """Windows, each with whose it is -> the same with the target's latents [D, L], in order.
+
+        They go through the networks `batch_size` at a time, whosever they are; those without sound do not.
+        """
+        for batch in _batches(windows, self.batch_size):
+            latents = self._latents([window for _, window in batch])
+            sounding = torch.tensor([bool(window.sounding.any()) for _, window in batch], device=self.device)
+            if sounding.any():
+                latents[sounding] = self.from_noise(self.to_noise(latents[sounding]))
+            yield from ((*pair, part) for pair, part in zip(batch, latents.cpu(), strict=True))
+
+    def num_windows(self, length: int, sample_rate: int) -> int:
+        """Windows of `length` samples at sample_rate Hz, for one channel."""
+        frames = self.codec.num_frames(-(-length * self.codec.sample_rate // sample_rate))
+        return len(window_starts(frames, self.window, self.hop))
+
+    def _latents(self, windows: Sequence[Window]) -> Tensor:
+        """The codec's latents [B, D, L] of the windows' sound."""
+        return self.codec.encode(torch.stack([window.wav for window in windows])[:, None].to(self.device))
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _level(wav: Tensor, sample_rate: int) -> float:
+    if wav.dim() != 2 or wav.shape[1] == 0:
+        raise InputError(f"the bridge takes wav [C, T] with T > 0, not {list(wav.shape)}")
+    return active_rms(wav.cpu(), sample_rate)
+
+
+def _at_level(wav: Tensor, sample_rate: int, level: float) -> Tensor:
+    meter = LevelMeter(sample_rate)
+    meter.update(wav)
+    return wav * matching_gain(level, meter)
+
+
+def _checked(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Blocks [C, n] with n > 0, on the CPU."""
+    channels = None
+    for block in blocks:
+        if block.dim() != 2 or channels not in (None, len(block)):
+            raise InputError(f"a stream's blocks are [C, n] with one C, not {list(block.shape)}")
+        channels = len(block)
+        if block.shape[1]:
+            yield block.cpu()

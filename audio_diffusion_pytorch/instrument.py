@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from audio_diffusion_pytorch.codec import ASSETS, Codec, load_codec
 from audio_diffusion_pytorch.denoiser import Denoiser
@@ -259,9 +260,18 @@ def _load_checkpoint(path: Path, original: Mapping[str, Any] | None = None) -> I
         raise InputError(f"{path} is no checkpoint of an instrument's training: {error!r}") from error
 
 
+class _NoInitialValues(TorchFunctionMode):
+    """Modules built inside are not initialised. (The meta device does it, but imports torch's compiler: a second.)"""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return func(*args, **(kwargs or {}))
+
+
 def _build(spec: InstrumentSpec, tensors: dict[str, Tensor]) -> InstrumentModel:
     spec = replace(spec, unet=dict(spec.unet), labels=tuple(spec.labels))
-    with torch.device("meta"):  # no time is spent on initial values
+    with _NoInitialValues():
         denoiser = Denoiser(UNet1d(**spec.unet), spec.sigma_data)
     weights = {key[len("net.") :]: value.float() for key, value in tensors.items() if key.startswith("net.")}
     denoiser.net.load_state_dict(weights, assign=True)

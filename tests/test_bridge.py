@@ -1,5 +1,8 @@
 """The bridge: any length, rate and number of channels; level and silence kept; windows without seams."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from audio_diffusion_pytorch.audio import active_rms
 from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.codec import EncodecCodec
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.streaming import Track
 
 
 class Gaussian(nn.Module):
@@ -80,9 +84,11 @@ def test_silence_stays_silent(bridge):
 def test_latents_come_back_through_windows_unchanged(identity, codec):
     """Windows, cross-fades and batches change nothing where the model changes nothing."""
     wav = clip(4.0)
-    bridged = identity._bridge_windows(wav, None)
-    assert len(identity._starts(codec.num_frames(wav.shape[1]))) == 6
-    error = (bridged[..., 4:-4] - codec.encode(wav[None])[0][..., 4:-4]).square().mean().sqrt()
+    track = Track(identity, RATE, 1, level=0.0)  # no change of level
+    track._sound = lambda last: torch.zeros(1, 0)
+    windows = [track.take(w, z) for _, w, z in identity.bridge_windows((None, w) for w in track.cut([wav]))]
+    assert len(windows) == identity.num_windows(4 * RATE, RATE) == 6
+    error = (track._latents[:, :-1, 4:-4] - codec.encode(wav[None])[..., 4:-4]).square().mean().sqrt()
     assert error < 0.05
 
 
@@ -92,29 +98,11 @@ def test_windows_of_any_batch_size_give_the_same(make_instrument, codec):
     assert torch.allclose(*outs, atol=1e-4)
 
 
-@pytest.mark.parametrize("frames", [1, 63, 64, 65, 112, 113, 1000])
-def test_windows_cover_everything_once(frames, identity):
-    starts = identity._starts(frames)
-    weights = torch.zeros(max(frames, 64))
-    for start in starts:
-        fade = identity._fade(start > 0, start + 64 < frames)
-        assert (fade > 0).all()
-        weights[start : start + 64] += fade
-    assert starts == sorted(set(starts)) and (weights > 0).all() and starts[-1] == max(frames - 64, 0)
-    assert (weights[: starts[-1]] < 1.01).all()  # the last window, flush with the end, may overlap more
-
-
-def test_blocks_of_the_decoder_join_without_a_seam(identity, codec):
-    latents = codec.encode(clip(17.0)[None])
-    whole, blocks = codec.decode(latents)[:, 0], identity._decode_blocks(latents, latents.shape[-1] * 320)
-    assert latents.shape[-1] > 1200 and torch.allclose(whole, blocks, atol=1e-4)
-
-
 def test_progress_counts_windows(bridge):
     calls = []
     bridge(clip(3.0, channels=2), RATE, lambda done, total: calls.append((done, total)))
-    total = 2 * bridge.num_windows(3 * RATE)
-    assert calls[-1] == (total, total) and [done for done, _ in calls] == [*range(4, total, 4), total]
+    total = 2 * bridge.num_windows(3 * RATE, RATE)
+    assert calls == [(done, total) for done in range(1, total + 1)] and total > 4
 
 
 def test_to_noise_and_back(identity, codec):
@@ -153,3 +141,69 @@ def test_models_of_different_sizes_and_paths(instruments, make_instrument, codec
     assert bridge.window == 52 and bridge.sigma == other.spec.handoff_sigma
     assert bridge(clip(1.0), RATE).shape == (1, RATE)
     assert Bridge(*instruments, num_steps=2)(clip(0.1), RATE).shape == (1, RATE // 10)
+
+
+# To noise and back, in blocks, on other devices, in threads.
+
+
+def test_decode_undoes_encode(bridge):
+    wav = clip(3.0, channels=2)
+    encoded = bridge.encode(wav, RATE)
+    assert encoded.noise.shape == (2 * bridge.num_windows(3 * RATE, RATE), 128, bridge.window)
+    assert torch.equal(bridge.decode(encoded), bridge(wav, RATE))
+    other = replace(encoded, noise=encoded.noise.roll(1, 0))
+    assert not torch.allclose(bridge.decode(other), bridge(wav, RATE), atol=1e-2)
+    with pytest.raises(InputError, match=r"noise of sigma 4, 64 frames a window, .* of sigma 2, 64 frames"):
+        bridge.at(2.0).decode(encoded)
+
+
+@pytest.mark.parametrize(("rate", "size"), [(RATE, 1000), (44100, 12345), (8000, 100_000)])
+def test_a_stream_of_blocks_is_the_whole(rate, size, bridge):
+    """But for one gain: the level of a stream follows from the models' levels."""
+    wav = clip(4.0, rate, channels=2)
+    level = active_rms(wav, rate)
+    blocks = list(bridge.stream(wav.split(size, 1), rate, level))
+    streamed, whole = torch.cat(blocks, 1), bridge(wav, rate)
+    assert streamed.shape == wav.shape
+    gain = float((streamed * whole).sum() / (whole * whole).sum())
+    assert torch.allclose(streamed, gain * whole, atol=1e-4 * gain)
+
+
+def test_a_stream_starts_before_its_input_ends(bridge):
+    """Sound comes out while blocks still come in, from an endless input."""
+
+    def endless():
+        while True:
+            yield clip(1.0)
+
+    stream = bridge.stream(endless(), RATE)
+    assert sum(next(stream).shape[1] for _ in range(3)) > RATE
+
+
+def test_a_stream_without_a_level_follows_its_first_sound(bridge):
+    wav = torch.cat([torch.zeros(1, 2 * RATE), clip(2.0) * 0.01], 1)
+    out = torch.cat(list(bridge.stream(wav.split(2000, 1), RATE)), 1)
+    assert out.shape == wav.shape and not out[:, : 2 * RATE].any()
+    again = torch.cat(list(bridge.stream(wav.split(2000, 1), RATE, active_rms(wav, RATE))), 1)
+    assert active_rms(out, RATE) == pytest.approx(active_rms(again, RATE), rel=0.3)
+    assert list(bridge.stream([], RATE)) == []
+    assert not torch.cat(list(bridge.stream(wav[:, :RATE].split(99, 1), RATE)), 1).any()
+
+
+def test_what_is_no_stream(bridge):
+    for blocks in ([torch.zeros(5)], [torch.zeros(1, 5), torch.zeros(2, 5)]):
+        with pytest.raises(InputError, match=r"blocks are \[C, n\]"):
+            list(bridge.stream(blocks, RATE, 0.1))
+
+
+def test_threads_share_a_bridge(bridge):
+    wavs = [clip(1.0)[:, : RATE // n] for n in (1, 2, 3, 4)]
+    with ThreadPoolExecutor(4) as pool:
+        outs = list(pool.map(lambda wav: bridge(wav, RATE), wavs))
+    assert all(torch.equal(out, bridge(wav, RATE)) for wav, out in zip(wavs, outs, strict=True))
+
+
+def test_a_bridge_moves(instruments):
+    bridge = Bridge(*instruments)
+    assert bridge.to("meta") is bridge and bridge.device.type == "meta"
+    assert next(bridge.codec.parameters()).device.type == "meta" and bridge.target.mean.device.type == "meta"
