@@ -204,7 +204,7 @@ def _choose(model: InstrumentModel, label: str | None, source: str | Path) -> In
         example = f"{source if label is None else _split_label(source)[0]}:{labels[0]}"
         raise InputError(f"{source}: the model knows {', '.join(labels)}: say which, for example {example}")
     unet = {**model.spec.unet, "num_labels": 0}
-    with torch.device("meta"):
+    with _NoInitialValues():
         denoiser = Denoiser(UNet1d(**unet), model.spec.sigma_data)
     denoiser.net.load_state_dict(fold_label(model.denoiser.net.state_dict(), labels.index(label)), assign=True)
     return InstrumentModel(
