@@ -139,13 +139,22 @@ class LogMel(nn.Module):
     Amplitudes are scaled so that a full-scale sine has a spectral peak of 1.
     """
 
-    def __init__(self, sample_rate: int, n_fft: int, hop_length: int, n_mels: int, f_min: float, floor: float):
+    def __init__(
+        self,
+        sample_rate: int,
+        n_fft: int,
+        hop_length: int,
+        n_mels: int,
+        f_min: float,
+        floor: float,
+        f_max: float | None = None,
+    ):
         super().__init__()
         from torchaudio.functional import melscale_fbanks
 
         self.n_fft, self.hop_length, self.floor = n_fft, hop_length, floor
         window = torch.hann_window(n_fft)
-        filters = melscale_fbanks(n_fft // 2 + 1, f_min, sample_rate / 2, n_mels, sample_rate)
+        filters = melscale_fbanks(n_fft // 2 + 1, f_min, f_max or sample_rate / 2, n_mels, sample_rate)
         self.register_buffer("window", window / window.sum() * 2, persistent=False)
         self.register_buffer("filters", filters.T.contiguous(), persistent=False)
 
