@@ -42,6 +42,7 @@ def transfer(cfg: DictConfig) -> None:
         cfg.sigma,
         cfg.num_steps,
         cfg.solver,
+        quality=cfg.quality,
         batch_size=cfg.batch_size,
         codec=shared_codec(source, target, **options),
         device=device,

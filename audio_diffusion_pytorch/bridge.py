@@ -16,7 +16,7 @@ from audio_diffusion_pytorch.audio import LevelMeter, active_rms
 from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, require_one_codec, shared_codec
-from audio_diffusion_pytorch.sampling import SOLVERS, karras_schedule
+from audio_diffusion_pytorch.sampling import QUALITY, SOLVERS, karras_schedule
 from audio_diffusion_pytorch.streaming import SILENCE, Track, Window, matching_gain, window_starts
 
 Item = TypeVar("Item")
@@ -53,10 +53,12 @@ class Bridge:
     Args:
         source, target: models, or what `load_instrument` takes.
         sigma: hand-off noise level between the two models; higher changes more. None: the target's default.
-        num_steps: points of the schedule of each half; num_steps - 1 solver steps each way.
+        num_steps: points of the schedule of each half; num_steps - 1 solver steps each way. None: the quality's, as for
+            the next three.
         solver: name in `sampling.SOLVERS`.
-        sigma_min: noise level at the data end of the schedule. None: the models' own.
-        rho: spacing of the schedule. None: the models' own.
+        sigma_min: noise level at the data end of the schedule.
+        rho: spacing of the schedule.
+        quality: name in `sampling.QUALITY`, measured settings: "draft", "normal" or "high".
         batch_size: windows that go through the networks together.
         codec: codec of both models. None: the one that came with the models or that they name.
 
@@ -69,10 +71,11 @@ class Bridge:
         source: InstrumentModel | str | Path,
         target: InstrumentModel | str | Path,
         sigma: float | None = None,
-        num_steps: int = 32,
-        solver: str = "dpmpp_2m",
+        num_steps: int | None = None,
+        solver: str | None = None,
         sigma_min: float | None = None,
         rho: float | None = None,
+        quality: str = "normal",
         batch_size: int = 4,
         codec: Codec | None = None,
         device: str | torch.device = "cpu",
@@ -83,10 +86,17 @@ class Bridge:
         )
         specs = self.source.spec, self.target.spec
         require_one_codec(self.source, self.target)
-        if solver not in SOLVERS:
-            raise InputError(f"no solver {solver!r}; there are {', '.join(SOLVERS)}")
+        if quality not in QUALITY:
+            raise InputError(f"no quality {quality!r}; there are {', '.join(QUALITY)}")
+        preset = QUALITY[quality]
+        self.solver = preset.solver if solver is None else solver
+        if self.solver not in SOLVERS:
+            raise InputError(f"no solver {self.solver!r}; there are {', '.join(SOLVERS)}")
+        num_steps = preset.num_steps if num_steps is None else num_steps
         self.sigma = self.target.spec.handoff_sigma if sigma is None else float(sigma)
-        sigma_min = max(s.sigma_min for s in specs) if sigma_min is None else sigma_min
+        if sigma_min is None:
+            # a hand-off close to the preset's data end, which nobody needs, still gets a schedule
+            sigma_min = max(*(s.sigma_min for s in specs), min(preset.sigma_min or 0.0, self.sigma / 10))
         if not sigma_min < self.sigma <= min(s.sigma_max for s in specs):
             raise InputError(
                 f"sigma={self.sigma} lies outside ({sigma_min}, {min(s.sigma_max for s in specs)}], the noise levels "
@@ -97,9 +107,9 @@ class Bridge:
         self.codec = (shared_codec(self.source, self.target) if codec is None else codec).to(device)
         if self.codec.latent_channels != len(self.source.mean):
             raise InputError(f"the codec has {self.codec.latent_channels} channels, the models {len(self.source.mean)}")
-        self.rho = specs[1].rho if rho is None else rho
+        self.rho = preset.rho if rho is None else rho
         self.sigmas = karras_schedule(sigma_min, self.sigma, self.rho, num_steps)
-        self.solve, self.batch_size = SOLVERS[solver], batch_size
+        self.solve, self.batch_size = SOLVERS[self.solver], batch_size
         factor = max(model.denoiser.net.downsample_factor for model in (self.source, self.target))
         self.window = -(-min(s.frames for s in specs) // factor) * factor
         self.hop = self.window * 3 // 4
@@ -117,13 +127,12 @@ class Bridge:
 
     def at(self, sigma: float) -> "Bridge":
         """The same bridge with another hand-off sigma; shares models and codec."""
-        solver = next(name for name, solve in SOLVERS.items() if solve is self.solve)
         return Bridge(
             self.source,
             self.target,
             sigma,
             len(self.sigmas),
-            solver,
+            self.solver,
             sigma_min=float(self.sigmas[-1]),
             rho=self.rho,
             batch_size=self.batch_size,

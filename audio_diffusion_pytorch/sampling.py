@@ -7,7 +7,8 @@ a function of x [B, ...] and sigma [B]. The last sigma may be 0, where D is neve
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -124,6 +125,79 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | N
 
 
 @torch.no_grad()
+def dpmpp_3m(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
+    """Multistep exponential integrator of order 3, one call of `denoise` each step (DPM-Solver++, Lu et al. 2022).
+
+    Like `dpmpp_2m`, but D is the parabola in lambda through the last three calls, and its integral is exact. The first
+    two steps are of orders 1 and 2, one to 0 of order 1.
+
+    Arguments, result and errors are those of `euler`.
+    """
+    return _multistep(denoise, x, sigmas, 3, False, callback)
+
+
+@torch.no_grad()
+def unipc(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
+    """Predictor-corrector: `dpmpp_3m`, each step done again with the call at its end (UniPC-3, Zhao et al. 2023).
+
+    The next step needs that call anyway, so correcting is free: one call of `denoise` each step, order 4. The last step
+    stays as predicted, because its end is not called. Solving all order conditions, B(h) drops out.
+
+    Arguments, result and errors are those of `euler`.
+    """
+    return _multistep(denoise, x, sigmas, 3, True, callback)
+
+
+def _multistep(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, order: int, correct: bool, callback: Callback | None
+) -> Tensor:
+    steps = _steps(sigmas)
+    calls: list[tuple[float, Tensor]] = []  # noise level and D there, newest first
+    start = x
+    for i, (sigma, sigma_next) in enumerate(steps):
+        calls = [(sigma, denoise(x, _batch(sigma, x))), *calls[:order]]
+        if correct and i > 0:
+            x = _exponential_step(start, *steps[i - 1], calls)
+        start, known = x, order if sigma_next > 0 else 1
+        x = _exponential_step(start, sigma, sigma_next, calls[:known])
+        if callback is not None:
+            callback(i + 1, len(steps))
+    return x
+
+
+def _exponential_step(x: Tensor, sigma: float, sigma_next: float, calls: list[tuple[float, Tensor]]) -> Tensor:
+    """From sigma to sigma_next with D in between a polynomial in ln(sigma) through the calls, integrated exactly."""
+    ratio = sigma_next / sigma
+    target = newest = calls[0][1]
+    if len(calls) > 1:
+        weights = _mean_weights([level for level, _ in calls], sigma, sigma_next)
+        for weight, (_, denoised) in zip(weights[1:], calls[1:], strict=True):  # the weights' sum is 1
+            target = target + weight * (denoised - newest)
+    return ratio * x + (1 - ratio) * target
+
+
+def _mean_weights(levels: Sequence[float], sigma: float, sigma_next: float) -> list[float]:
+    """Weights of D at `levels` in its mean over the step; exact for polynomials in ln(sigma) of degree < len(levels).
+
+    The step is t in [0, 1], linear in ln(sigma); the ODE weighs D(t) by e^(h (t - 1)), h = ln(sigma / sigma_next).
+    """
+    h = math.log(sigma / sigma_next)
+    moments = [0.0]  # the mean of t^k, by parts: downwards from where it does not matter, since upwards it cancels
+    for k in range(64, 0, -1):
+        moments.insert(0, (1 - h * moments[0]) / k)
+    nodes = [math.log(sigma / level) / h for level in levels]
+    weights = []
+    for node in nodes:
+        polynomial = [1.0]  # Lagrange's, 1 at this node and 0 at the others; coefficients of t^0, t^1 ...
+        for other in nodes:
+            if other != node:
+                shifted, same = [0.0, *polynomial], [*polynomial, 0.0]
+                polynomial = [(a - other * b) / (node - other) for a, b in zip(shifted, same, strict=True)]
+        weights.append(sum(a * m for a, m in zip(polynomial, moments, strict=False)) / moments[0])
+    return weights
+
+
+@torch.no_grad()
 def ancestral_euler(
     denoise: Denoise,
     x: Tensor,
@@ -180,7 +254,33 @@ def ancestral_midpoint(
 
 
 # Those that solve the ODE, both ways: what a bridge is made of.
-SOLVERS = {"heun": heun, "euler": euler, "dpmpp_2m": dpmpp_2m}
+SOLVERS = {"heun": heun, "euler": euler, "dpmpp_2m": dpmpp_2m, "dpmpp_3m": dpmpp_3m, "unipc": unipc}
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How finely a bridge solves its two ODEs.
+
+    Args:
+        solver: name in `SOLVERS`.
+        num_steps: points of the schedule of each half.
+        sigma_min: noise level at the data end, no less than the models' own; None: the models' own.
+        rho: spacing of the schedule.
+    """
+
+    solver: str
+    num_steps: int
+    sigma_min: float | None
+    rho: float
+
+
+# Relative error of the target's latents against the converged solution from the models' own sigma_min, at the shipped
+# models' default hand-off: `python benchmarks/transfer.py --only error`.
+QUALITY = {
+    "draft": Quality("unipc", 8, 0.05, 7.0),
+    "normal": Quality("unipc", 13, 0.02, 7.0),
+    "high": Quality("unipc", 32, None, 7.0),
+}
 
 
 def _steps(sigmas: Tensor) -> list[tuple[float, float]]:

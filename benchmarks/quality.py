@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=24, help="test performances (default 24)")
     parser.add_argument("--seconds", type=float, default=12.0, help="length taken from the middle of each (default 12)")
     parser.add_argument("--sigma", type=float, nargs="*", default=[None], help="hand-off sigmas (default: the model's)")
-    parser.add_argument("--num-steps", type=int, default=32)
+    parser.add_argument("--quality", default="normal", help="draft, normal (default) or high")
     parser.add_argument("--real", type=Path, nargs="*", default=[], help="recordings without a pair: DPD only")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
@@ -45,7 +45,7 @@ def main() -> None:
     print(f"codec ({2 * len(pairs)} clips of {args.seconds:g} s): {line(figures['codec'])}")
     for sigma in args.sigma:
         bridge = Bridge(
-            source_model or source, target_model or target, sigma, args.num_steps, codec=codec, batch_size=8
+            source_model or source, target_model or target, sigma, quality=args.quality, codec=codec, batch_size=8
         )
         name = f"{source} -> {target}, sigma {bridge.sigma:g}"
         figures[name] = bridge_figures(bridge, wavs[:, 0], wavs[:, 1])

@@ -13,6 +13,7 @@ from audio_diffusion_pytorch.audio import active_rms
 from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.codec import EncodecCodec
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.sampling import QUALITY
 from audio_diffusion_pytorch.streaming import Track
 
 
@@ -105,6 +106,23 @@ def test_progress_counts_windows(bridge):
     assert calls == [(done, total) for done in range(1, total + 1)] and total > 4
 
 
+def test_quality_chooses_and_arguments_override(make_instrument, codec):
+    models = make_instrument("flute", 0, sigma_min=0.001), make_instrument("violin", 1)
+
+    def settings(**arguments):
+        bridge = Bridge(*models, codec=codec, **arguments).at(3.0)
+        return bridge.solver, len(bridge.sigmas), bridge.rho, float(bridge.sigmas[-1]), float(bridge.sigmas[0])
+
+    for name, quality in QUALITY.items():
+        sigma_min = max(quality.sigma_min or 0, 0.01)  # the second model knows no less than 0.01
+        expected = (quality.solver, quality.num_steps, quality.rho, sigma_min, 3.0)
+        assert settings(quality=name) == pytest.approx(expected)
+    assert settings() == settings(quality="normal")
+    given = dict(num_steps=5, solver="heun", sigma_min=0.3, rho=2.0)
+    assert settings(quality="draft", **given) == pytest.approx(("heun", 5, 2.0, 0.3, 3.0))
+    assert float(Bridge(*models, sigma=0.1, codec=codec, quality="draft").sigmas[-1]) == pytest.approx(0.01)
+
+
 def test_to_noise_and_back(identity, codec):
     latents = torch.randn(2, 128, 64) * 2 - 6
     noise = identity.to_noise(latents)
@@ -119,6 +137,7 @@ def test_wrong_arguments(make_instrument, codec):
         ({"sigma": 0.005}, "sigma=0.005"),
         ({"num_steps": 1}, "num_steps=1"),
         ({"solver": "magic"}, "no solver 'magic'; there are .*heun"),
+        ({"quality": "best"}, "no quality 'best'; there are draft, normal, high"),
     ]:
         with pytest.raises(InputError, match=says):
             Bridge(*models, codec=codec, **settings)

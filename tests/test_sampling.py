@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from audio_diffusion_pytorch.denoiser import Denoiser
 from audio_diffusion_pytorch.original import load_unet_state
 from audio_diffusion_pytorch.sampling import (
+    QUALITY,
     SOLVERS,
+    _mean_weights,
     ancestral_euler,
     ancestral_midpoint,
     append_zero,
@@ -91,7 +93,7 @@ def test_more_steps_bring_the_reference_network_back_to_its_latents(tiny: Denois
 
 
 @pytest.mark.parametrize("rising", [False, True], ids=["to data", "to noise"])
-@pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2), ("dpmpp_2m", 2)])
+@pytest.mark.parametrize(("name", "order"), [("euler", 1), ("heun", 2), ("dpmpp_2m", 2), ("dpmpp_3m", 3), ("unipc", 4)])
 def test_order_of_convergence(name: str, order: int, rising: bool, x: torch.Tensor):
     errors = []
     for intervals in (40, 80, 160, 320):
@@ -99,8 +101,8 @@ def test_order_of_convergence(name: str, order: int, rising: bool, x: torch.Tens
         sigmas = sigmas.flip(0) if rising else sigmas
         errors.append(relative_error(SOLVERS[name](Gaussian(), x, sigmas), Gaussian.solution(x, sigmas)))
     orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
-    assert orders == pytest.approx([order] * 3, abs=0.12)
-    assert errors[0] < (0.05 if order == 1 else 0.005)
+    assert orders == pytest.approx([order] * 3, abs=0.15)
+    assert errors[0] < {1: 0.05, 2: 0.005, 3: 7e-4, 4: 3e-4}[order]
 
 
 @pytest.mark.parametrize("sigmas", [[9.0, 4.0, 3.0, 0.5], [0.1, 0.2, 3.0, 4.0]], ids=["to data", "to noise"])
@@ -115,6 +117,20 @@ def test_dpmpp_2m_extrapolates_to_the_middle_of_uneven_steps(sigmas: list[float]
         at = sigma if i == 0 else math.sqrt(sigma * sigma_next)
         expected = math.log(at) + sigma_next / sigma * (expected - math.log(at))
     assert torch.allclose(dpmpp_2m(denoise, x, torch.tensor(sigmas, dtype=torch.float64)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("step", [(2.0, 1.9), (0.02, 0.03), (5.0, 5.0001), (80.0, 0.002), (0.002, 80.0)])
+@pytest.mark.parametrize("behind", [[], [1.1], [1.2, 1.5], [0.7, 1.2, 1.5]])  # levels over the step's first
+def test_weights_of_the_calls_are_exact_for_polynomials_in_ln_sigma(step: tuple[float, float], behind: list[float]):
+    levels = [step[0], *(step[0] * factor for factor in behind)]
+    weights = _mean_weights(levels, *step)
+    t = torch.linspace(0, 1, 200_001, dtype=torch.float64)
+    h = math.log(step[0] / step[1])
+    density = torch.exp(h * (t - 1))
+    for power in range(len(levels)):
+        expected = torch.trapezoid((math.log(step[0]) - h * t) ** power * density) / torch.trapezoid(density)
+        actual = sum(w * math.log(level) ** power for w, level in zip(weights, levels, strict=True))
+        assert actual == pytest.approx(expected.item(), rel=1e-6)
 
 
 @each_solver
@@ -151,7 +167,7 @@ def test_last_step_to_zero_is_the_denoised_signal(solver, x: torch.Tensor):
 @settings(deadline=None)
 @given(
     name=st.sampled_from(list(SOLVERS)),
-    values=st.sets(st.floats(1e-3, 100), min_size=2, max_size=8),
+    values=st.sets(st.floats(1e-3, 100).map(lambda v: round(v, 6)), min_size=2, max_size=8),
     rising=st.booleans(),
 )
 def test_a_single_data_point_is_solved_exactly_whatever_the_steps(name: str, values: set[float], rising: bool):
@@ -208,6 +224,18 @@ def test_noise_levels_that_cannot_be_are_refused(solver, sigmas: list[float], x:
 def test_noise_levels_out_of_order_are_refused(solver, sigmas: list[float], x: torch.Tensor):
     with pytest.raises(ValueError, match="strictly rise or strictly fall"):
         solver(Gaussian(), x, torch.tensor(sigmas))
+
+
+def test_better_qualities_take_more_calls_and_come_closer(x: torch.Tensor):
+    calls, errors = [], []
+    for name in ("draft", "normal", "high"):
+        quality, denoise = QUALITY[name], Gaussian()
+        sigmas = karras_schedule(quality.sigma_min or 0.01, 4.0, quality.rho, quality.num_steps)
+        noise = SOLVERS[quality.solver](denoise, x, sigmas.flip(0))
+        exact = Gaussian.solution(x, torch.tensor([0.01, 4.0]))
+        calls.append(len(denoise.sigmas))
+        errors.append(relative_error(noise, exact))
+    assert calls == sorted(calls) and errors == sorted(errors, reverse=True) and errors[-1] < 1e-3
 
 
 # Ancestral steps
