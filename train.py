@@ -68,6 +68,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     saved = check_resumable(cfg.ckpt) if cfg.ckpt is not None else None
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
+    torch.set_flush_denormal(True)  # the optimiser's moments of weights at rest shrink to where a CPU is slow
 
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     loggers = [instantiate(node) for node in cfg.loggers.values() if node is not None]

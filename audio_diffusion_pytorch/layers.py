@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audio_diffusion_pytorch.conv import Conv1d, ConvTranspose1d
+
 TRANSFORMER_GROUPS = 32  # groups of the normalisation in front of every transformer
 
 
@@ -32,7 +34,7 @@ class ConvBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, groups: int):
         super().__init__()
         self.groupnorm = nn.GroupNorm(groups, in_channels)
-        self.project = nn.Conv1d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.project = Conv1d(in_channels, out_channels, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor, scale_shift: tuple[Tensor, Tensor] | None = None) -> Tensor:
         x = self.groupnorm(x)
@@ -62,7 +64,7 @@ class ResidualBlock(nn.Module):
         self.block1 = ConvBlock(in_channels, out_channels, groups)
         self.to_scale_shift = ScaleShift(mapping_features, out_channels)
         self.block2 = ConvBlock(out_channels, out_channels, groups)
-        self.to_out = nn.Conv1d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.to_out = Conv1d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
         return self.block2(self.block1(x), self.to_scale_shift(mapping)) + self.to_out(x)
@@ -165,12 +167,12 @@ class Transformer(nn.Module):
     def __init__(self, channels: int, num_layers: int, heads: int, head_features: int, multiplier: int):
         super().__init__()
         self.to_in = nn.Sequential(
-            nn.GroupNorm(TRANSFORMER_GROUPS, channels, eps=1e-6), nn.Conv1d(channels, channels, 1), Transpose()
+            nn.GroupNorm(TRANSFORMER_GROUPS, channels, eps=1e-6), Conv1d(channels, channels, 1), Transpose()
         )
         self.blocks = nn.Sequential(
             *(TransformerLayer(channels, heads, head_features, multiplier) for _ in range(num_layers))
         )
-        self.to_out = nn.Sequential(Transpose(), nn.Conv1d(channels, channels, 1))
+        self.to_out = nn.Sequential(Transpose(), Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.to_out(self.blocks(self.to_in(x)))
@@ -179,17 +181,17 @@ class Transformer(nn.Module):
 def downsample(in_channels: int, out_channels: int, factor: int, kernel_multiplier: int = 2) -> nn.Module:
     """Strided convolution: [B, in_channels, T] -> [B, out_channels, T / factor]; `kernel_multiplier` is even."""
     kernel, padding = factor * kernel_multiplier + 1, factor * kernel_multiplier // 2
-    return nn.Conv1d(in_channels, out_channels, kernel, stride=factor, padding=padding)
+    return Conv1d(in_channels, out_channels, kernel, stride=factor, padding=padding)
 
 
 def upsample(in_channels: int, out_channels: int, factor: int, nearest: bool = False) -> nn.Module:
     """Transposed convolution, or repetition and a convolution: [B, in_channels, T] -> [B, out_channels, T * factor]."""
     if factor == 1:
-        return nn.Conv1d(in_channels, out_channels, kernel_size=3, padding=1)
+        return Conv1d(in_channels, out_channels, kernel_size=3, padding=1)
     if nearest:
-        conv = nn.Conv1d(in_channels, out_channels, kernel_size=3, padding=1)
+        conv = Conv1d(in_channels, out_channels, kernel_size=3, padding=1)
         return nn.Sequential(nn.Upsample(scale_factor=factor, mode="nearest"), conv)
     odd = factor % 2
-    return nn.ConvTranspose1d(
+    return ConvTranspose1d(
         in_channels, out_channels, 2 * factor, stride=factor, padding=factor // 2 + odd, output_padding=odd
     )

@@ -18,7 +18,9 @@ def adamw(
     warmup: float = 0.1,
 ) -> dict:
     """What a LightningModule's `configure_optimizers` returns: AdamW, with a one-cycle schedule over `total_steps`."""
-    optimizer = torch.optim.AdamW(parameters, lr, betas, eps, weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr, betas, eps, weight_decay, fused=True)
+    # Lightning refuses to clip where the optimiser undoes the gradients' scaling itself; the scaler does so instead.
+    optimizer._step_supports_amp_scaling = False
     if total_steps is None:
         return {"optimizer": optimizer}
     if total_steps < 4:

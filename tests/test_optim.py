@@ -39,3 +39,22 @@ def test_a_resumed_schedule_ends_where_the_configuration_says():
     _, second = build(50)
     second.load_state_dict(checkpoint["lr_schedulers"][0])
     assert second.total_steps == 50
+
+
+def test_fused_steps_are_those_of_the_plain_optimiser_and_may_be_clipped():
+    torch.manual_seed(0)
+    start, grads = torch.randn(7, 5), torch.randn(4, 7, 5)
+    results = []
+    for make in (lambda p: adamw(p, 1e-2, (0.95, 0.999), 1e-6, 1e-1)["optimizer"], plain_adamw):
+        weight = torch.nn.Parameter(start.clone())
+        optimizer = make([weight])
+        for grad in grads:
+            weight.grad = grad.clone()
+            optimizer.step()
+        results.append(weight.detach())
+    assert torch.allclose(*results, atol=1e-7) and not torch.allclose(results[0], start)
+    assert not getattr(build(None)[0], "_step_supports_amp_scaling", False)
+
+
+def plain_adamw(parameters):
+    return torch.optim.AdamW(parameters, 1e-2, (0.95, 0.999), 1e-6, 1e-1, fused=False, foreach=False)
