@@ -52,7 +52,8 @@ class Bridge:
 
     Args:
         source, target: models, or what `load_instrument` takes.
-        sigma: hand-off noise level between the two models; higher changes more. None: the target's default.
+        sigma: hand-off noise level between the two models; higher changes more. None: the target's default for
+            this source.
         num_steps: points of the schedule of each half; num_steps - 1 solver steps each way. None: the quality's, as for
             the next three.
         solver: name in `sampling.SOLVERS`.
@@ -93,7 +94,7 @@ class Bridge:
         if self.solver not in SOLVERS:
             raise InputError(f"no solver {self.solver!r}; there are {', '.join(SOLVERS)}")
         num_steps = preset.num_steps if num_steps is None else num_steps
-        self.sigma = self.target.spec.handoff_sigma if sigma is None else float(sigma)
+        self.sigma = specs[1].handoff_from(specs[0].name) if sigma is None else float(sigma)
         if sigma_min is None:
             # a hand-off close to the preset's data end, which nobody needs, still gets a schedule
             sigma_min = max(*(s.sigma_min for s in specs), min(preset.sigma_min or 0.0, self.sigma / 10))

@@ -78,6 +78,23 @@ def run_command(function: Callable[[], None], usage_errors: tuple[type[Exception
         sys.exit(130)
 
 
+def choose_device(name: str):
+    """`auto` (the GPU where there is one), `cpu`, `cuda`, `cuda:1` ... -> torch.device.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=str(name)).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device={name} cannot be used ({reason}): use cpu, cuda, cuda:1 ... or auto") from error
+
+
 def one_line(error: Exception) -> str:
     """An error's message without the worker's traceback that torch puts before it, or the listings that Hydra adds."""
     if isinstance(error, OSError) and error.strerror and error.filename:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,8 @@ class InstrumentSpec:
         frames: length of the training crops in latent frames, and of the bridge's windows.
         handoff_sigma: default noise level at which a bridge hands over.
         labels: instruments that the network tells apart, in the order of its labels; none: one instrument.
+        handoff_sigmas: source instrument -> another default of the bridges from it.
+        pitch_range: lowest and highest MIDI pitch that the model knows; None: that of the instrument's name.
     """
 
     name: str
@@ -46,6 +48,12 @@ class InstrumentSpec:
     frames: int = 1280
     handoff_sigma: float = 4.0
     labels: tuple[str, ...] = ()
+    handoff_sigmas: Mapping[str, float] = field(default_factory=dict)
+    pitch_range: tuple[int, int] | None = None
+
+    def handoff_from(self, source: str) -> float:
+        """Default hand-off noise level of a bridge from the instrument `source`."""
+        return self.handoff_sigmas.get(source, self.handoff_sigma)
 
 
 class InstrumentModel(nn.Module):

@@ -12,7 +12,7 @@ from torchaudio.functional import melscale_fbanks
 
 from audio_diffusion_pytorch.audio import resample
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.pitch import Mode, check_clips, track_melody
+from audio_diffusion_pytorch.pitch import Melody, Mode, check_clips, track_melody
 
 MEL_RATE, MEL_BANDS, MEL_FFT, MEL_HOP = 24000, 128, 1280, 320
 MEL_FLOOR = 1e-4  # -80 dB re a sine at full scale
@@ -55,11 +55,15 @@ def pitch_metrics(
         InputError: audio that is empty, not [B, T], not finite, or of different batch sizes; an unknown mode.
     """
     _check_pair(a, b, sample_rate)
-    melodies = [track_melody(clip, sample_rate, mode, median_frames) for clip in (a, b)]
-    masks = [m.voiced if mode == "correct" else torch.ones_like(m.voiced) for m in melodies]
+    return melody_distances(*(track_melody(clip, sample_rate, mode, median_frames) for clip in (a, b)), mode)
+
+
+def melody_distances(a: Melody, b: Melody, mode: Mode = "correct") -> PitchMetrics:
+    """`pitch_metrics` of melodies that are tracked already; the clips of a and b may differ in length."""
+    masks = [m.voiced if mode == "correct" else torch.ones_like(m.voiced) for m in (a, b)]
     first, second = (
         [classes[mask].cpu().numpy() for classes, mask in zip(m.classes, masks_, strict=True)]
-        for m, masks_ in zip(melodies, masks, strict=True)
+        for m, masks_ in zip((a, b), masks, strict=True)
     )
     pairs = list(zip(first, second, strict=True))
     dpd = dtw_distance(first, second) if mode == "correct" else np.array([_paper_distance(x, y) for x, y in pairs])

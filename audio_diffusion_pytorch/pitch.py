@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from basic_pitch_torch import SAMPLE_RATE, BasicPitch
+from basic_pitch_torch.model import HOP, OVERLAP_FRAMES, WINDOW
 from torch import Tensor
 
 from audio_diffusion_pytorch.audio import resample
@@ -80,14 +82,35 @@ def track_melody(wav: Tensor, sample_rate: int, mode: Mode = "correct", median_f
     check_clips(wav, sample_rate)
     if mode not in ("correct", "paper"):
         raise InputError(f'the mode is "paper" or "correct"; got {mode!r}')
-    model = _tracker(wav.device)
     if mode == "correct":
-        note = model.predict(resample(wav.float(), sample_rate, SAMPLE_RATE))["note"]
-    else:
-        note = model(resample(wav.float(), sample_rate, PAPER_RATE))["note"]
+        return melody_of(posteriors(wav, sample_rate)["note"], median_frames)
+    return melody_of(_tracker(wav.device)(resample(wav.float(), sample_rate, PAPER_RATE))["note"], median_frames)
+
+
+@torch.no_grad()
+def posteriors(wav: Tensor, sample_rate: int) -> dict[str, Tensor]:
+    """wav [B, T] mono -> Basic Pitch's `onset` and `note` [B, F, 88] and `contour` [B, F, 264], in 2-second windows.
+
+    Frame times: `frame_seconds`. The model runs where wav is.
+    """
+    return _tracker(wav.device).predict(resample(wav.float(), sample_rate, SAMPLE_RATE))
+
+
+def melody_of(note: Tensor, median_frames: int = 0) -> Melody:
+    """The melody in note posteriors [B, F, 88]; `median_frames` as in `track_melody`."""
     chroma = fold_octaves(note)
     strength, classes = chroma.max(dim=-1)
     return Melody(median_over_time(classes, median_frames), strength, strength >= VOICED, chroma)
+
+
+def frame_seconds(count: int) -> np.ndarray:
+    """Times [count] in seconds of the frames of `posteriors`, which keeps 142 frames 256 samples apart of each window.
+
+    The windows begin 36164 samples apart, so a frame at the end of one lies up to 7 ms after the next one's first.
+    """
+    frame = np.arange(count)
+    step, kept = WINDOW - OVERLAP_FRAMES * HOP, 1 + WINDOW // HOP - OVERLAP_FRAMES
+    return (frame // kept * step + frame % kept * HOP) / SAMPLE_RATE
 
 
 def check_clips(wav: Tensor, sample_rate: int, name: str = "audio") -> None:

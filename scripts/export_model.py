@@ -1,6 +1,6 @@
 """Write an instrument's model for transfer from a run folder or checkpoint: averaged weights in half precision.
 
-python scripts/export_model.py logs/flute_small flute.safetensors --handoff-sigma 4
+python scripts/export_model.py logs/flute_small flute.safetensors --handoff-sigma 4 --handoff-from violin=3
 """
 
 import argparse
@@ -14,6 +14,8 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="file to write (.safetensors)")
     parser.add_argument("--name", help="instrument's name, if another than the model's")
     parser.add_argument("--handoff-sigma", type=float, help="default hand-off noise level of bridges to this model")
+    parser.add_argument("--handoff-from", nargs="+", default=[], metavar="SOURCE=SIGMA", help="the same, by source")
+    parser.add_argument("--pitch-range", nargs=2, type=int, metavar=("LOW", "HIGH"), help="MIDI pitches it knows")
     args = parser.parse_args()
 
     from audio_diffusion_pytorch.errors import InputError
@@ -23,12 +25,27 @@ def main() -> None:
         if args.output.suffix != ".safetensors":
             raise InputError(f"cannot write {args.output}: the name must end in .safetensors")
         model = load_instrument(args.model)
-        changes = {"name": args.name, "handoff_sigma": args.handoff_sigma}
+        changes = {"name": args.name, "handoff_sigma": args.handoff_sigma, "pitch_range": args.pitch_range}
+        changes["handoff_sigmas"] = by_source(args.handoff_from) or None
         model.spec = replace(model.spec, **{key: value for key, value in changes.items() if value is not None})
         model.save(args.output)
     except InputError as error:
         parser.exit(2, f"export_model: error: {error}\n")
     print(f"wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB): {model.spec.name}")
+
+
+def by_source(arguments: list[str]) -> dict[str, float]:
+    """["flute=3", ...] -> {"flute": 3.0, ...}"""
+    from audio_diffusion_pytorch.errors import InputError
+
+    sigmas = {}
+    for argument in arguments:
+        source, _, sigma = argument.partition("=")
+        try:
+            sigmas[source] = float(sigma)
+        except ValueError as error:
+            raise InputError(f"--handoff-from {argument}: give SOURCE=SIGMA, for example flute=3") from error
+    return sigmas
 
 
 if __name__ == "__main__":

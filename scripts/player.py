@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from audio_diffusion_pytorch.transpose import PITCH_RANGES, STRAYS, nearest_octaves
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -16,22 +18,24 @@ BLOCK = 64  # samples at RENDER_RATE: FluidSynth acts on events once per block, 
 PEAK = 10 ** (-6 / 20)  # every clip's peak, of full scale
 TAIL = 0.6  # seconds after the last note-off
 
-# name: (General MIDI program counted from 0, lowest and highest sounding MIDI pitch)
-INSTRUMENTS = {
-    "violin": (40, 55, 93),
-    "viola": (41, 48, 81),
-    "cello": (42, 36, 74),
-    "double_bass": (43, 28, 60),
-    "flute": (73, 60, 93),
-    "oboe": (68, 58, 88),
-    "clarinet": (71, 50, 86),
-    "bassoon": (70, 34, 70),
-    "saxophone": (65, 49, 81),
-    "trumpet": (56, 54, 82),
-    "horn": (60, 41, 77),
-    "trombone": (57, 40, 72),
-    "tuba": (58, 28, 60),
+# General MIDI programs, counted from 0.
+PROGRAMS = {
+    "violin": 40,
+    "viola": 41,
+    "cello": 42,
+    "double_bass": 43,
+    "flute": 73,
+    "oboe": 68,
+    "clarinet": 71,
+    "bassoon": 70,
+    "saxophone": 65,
+    "trumpet": 56,
+    "horn": 60,
+    "trombone": 57,
+    "tuba": 58,
 }
+# name: (program, lowest and highest sounding MIDI pitch)
+INSTRUMENTS = {name: (program, *PITCH_RANGES[name.replace("_", " ")]) for name, program in PROGRAMS.items()}
 
 
 class SoundFontError(Exception):
@@ -126,14 +130,8 @@ def whole_blocks(seconds: float) -> float:
 def octaves_into(instrument: str, pitches: list[int]) -> int | None:
     """Octaves that bring a part nearest the middle of the instrument's range; None where over 2 % stay outside it."""
     _, low, high = INSTRUMENTS[instrument]
-    mean = sum(pitches) / len(pitches)
-
-    def cost(octaves: int) -> tuple[int, float]:
-        outside = sum(not low <= pitch + 12 * octaves <= high for pitch in pitches)
-        return outside, abs(mean + 12 * octaves - (low + high) / 2)
-
-    best = min(range(-5, 6), key=cost)
-    return best if cost(best)[0] <= 0.02 * len(pitches) else None
+    octaves, outside = nearest_octaves(pitches, low, high)
+    return octaves if outside <= STRAYS else None
 
 
 def played_pitch(instrument: str, pitch: int, octaves: int) -> int:

@@ -1,0 +1,323 @@
+"""Making and scoring clips, each kept in a folder as soon as it is done, so that an interrupted evaluation goes on.
+
+Outputs are keyed by what their sound depends on (content of the input, excerpt, register, models, settings), scores by
+the output's key and what they were measured with and against. Nothing with a known key is computed again.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.clips import Excerpt, Problems, Recording
+from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.frechet import Embedder, Moments
+from audio_diffusion_pytorch.notes import LOWEST
+from audio_diffusion_pytorch.pitch import posteriors
+from audio_diffusion_pytorch.scores import VERSION as SCORES_VERSION
+from audio_diffusion_pytorch.scores import (
+    Listener,
+    distance_to_truth,
+    melody_scores,
+    timbre_scores,
+)
+from audio_diffusion_pytorch.systems import VERSION as SYSTEMS_VERSION
+from audio_diffusion_pytorch.systems import Finished, System, Truth, digest, digest_of, read_excerpt
+from audio_diffusion_pytorch.transpose import octaves_for, shift_octaves
+
+_SILENCE = 1e-4  # peak below which an excerpt is silence
+_HEARD_SECONDS = 30.0  # of a recording without notes, from which its register is told
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row of the results to come: an excerpt, moved by `octaves`, through a system."""
+
+    pair: tuple[str, str]
+    system: System
+    excerpt: Excerpt
+    octaves: int
+    index: int
+    key: str
+    score_key: str
+
+    @property
+    def sound_file(self) -> str:
+        return f"sounds/{self.key}.flac"
+
+
+@dataclass
+class Row:
+    """One clip of one system: its facts and scores, as in results.csv, and its item."""
+
+    item: Item
+    scores: dict[str, Any]
+
+
+class FileDigests:
+    """Short names of files by their content, each read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, str] = {}
+
+    def __call__(self, path: Path) -> str:
+        if path not in self._known:
+            content = hashlib.blake2b(digest_size=16)
+            try:
+                with open(path, "rb") as file:
+                    while part := file.read(1 << 20):
+                        content.update(part)
+            except OSError as error:
+                raise InputError(f"cannot read {path}: {error.strerror}") from error
+            self._known[path] = content.hexdigest()
+        return self._known[path]
+
+
+@dataclass
+class Evaluation:
+    """What all pairs share.
+
+    Args:
+        folder: where sounds and scores are kept.
+        sample_rate: in Hz; everything is compared at this rate.
+        classifier: see `scores.timbre_scores`; None: timbre is not scored.
+        batch_size: clips that the pitch tracker and the classifier take together.
+        problems: grows while clips are made.
+    """
+
+    folder: Path
+    sample_rate: int
+    classifier: Any
+    batch_size: int
+    problems: Problems
+    files: FileDigests = field(default_factory=FileDigests)
+
+    def __post_init__(self) -> None:
+        self.listener = Listener(self.sample_rate)
+        self._classifier = None if self.classifier is None else digest_of(self.classifier)
+        self._registers: dict[Path, list[float]] = {}
+
+    def octaves(self, recording: Recording, transpose: str | int, limits: tuple[int, int] | None) -> int:
+        """Octaves by which a recording is moved: `transpose` itself, or for `auto` those into the limits."""
+        if transpose != "auto":
+            return int(transpose)
+        return 0 if limits is None else octaves_for(self._pitches(recording), *limits)
+
+    def _pitches(self, recording: Recording) -> list[float]:
+        """MIDI pitches: known notes, else those heard at the beginning."""
+        if recording.notes is not None:
+            return recording.notes[:, 2].tolist()
+        if recording.path not in self._registers:
+            header = audio.info(recording.path)
+            frames = min(header.frames, round(_HEARD_SECONDS * header.sample_rate))
+            wav, rate = audio.read(recording.path, 0, frames)
+            strength, keys = posteriors(audio.to_mono(wav), rate)["note"][0].max(-1)
+            self._registers[recording.path] = (keys[strength >= 0.5] + LOWEST).tolist()
+        return self._registers[recording.path]
+
+    def plan(
+        self, pair: tuple[str, str], systems: Sequence[System], excerpts: Sequence[Excerpt], octaves: Sequence[int]
+    ) -> list[Item]:
+        """The items of a pair, excerpts in batches, the systems one after another for each."""
+        items = []
+        for part in batches(list(enumerate(zip(excerpts, octaves, strict=True))), self.batch_size):
+            for system in systems:
+                for index, (excerpt, moved) in part:
+                    if not (isinstance(system, Truth) and excerpt.truth is None):
+                        items.append(self._item(pair, system, excerpt, moved, index))
+        return items
+
+    def _item(self, pair: tuple[str, str], system: System, excerpt: Excerpt, octaves: int, index: int) -> Item:
+        truth = None if excerpt.truth is None else [self.files(excerpt.truth.path), excerpt.truth_octaves]
+        key = self._input_key(excerpt, octaves)
+        if isinstance(system, Truth):
+            key = self._file_key(excerpt.truth.path, excerpt)
+        elif isinstance(system, Finished):
+            key = self._file_key(system.outputs[excerpt.recording.path], excerpt)
+        elif system.stored:
+            key = digest(SYSTEMS_VERSION, key, dict(system.settings), index < getattr(system, "cycle_clips", 0))
+        notes = None if excerpt.notes is None else excerpt.notes.tolist()
+        scored = digest(SCORES_VERSION, key, type(system).__name__, octaves, truth, notes, pair[1], self._classifier)
+        return Item(pair, system, excerpt, octaves, index, key, scored)
+
+    def _file_key(self, path: Path, excerpt: Excerpt, octaves: int = 0) -> str:
+        return digest(self.files(path), excerpt.start, excerpt.seconds, self.sample_rate, octaves)
+
+    def _input_key(self, excerpt: Excerpt, octaves: int = 0) -> str:
+        return self._file_key(excerpt.recording.path, excerpt, octaves)
+
+    def score_path(self, item: Item) -> Path:
+        return self.folder / "scores" / f"{item.score_key}.json"
+
+    def sound_path(self, item: Item) -> Path:
+        return self.folder / item.sound_file
+
+    def run(self, items: Sequence[Item], progress: Callable[[int], None]) -> Iterator[Row]:
+        """Score the items, those first that are together in a batch; `progress` is called with the numbers done."""
+        for batch in _runs(items, self.batch_size):
+            known = [_load(self.score_path(item)) for item in batch]
+            if any(scores is None for scores in known):
+                scored = self._score(batch)
+            else:
+                scored = list(zip(batch, known, strict=True))
+            for item, scores in scored:
+                yield Row(item, {**self._facts(item), **scores})
+            progress(sum(scores is None for scores in known))
+
+    def found(self, items: Iterable[Item]) -> int:
+        return sum(self.score_path(item).is_file() for item in items)
+
+    def _score(self, batch: Sequence[Item]) -> list[tuple[Item, dict[str, Any]]]:
+        made = []
+        for item in batch:
+            try:
+                made.append((item, *self._sounds(item)))
+            except InputError as error:
+                self.problems.add(str(error))
+        if not made:
+            return []
+        items = [item for item, *_ in made]
+        inputs, givens, outputs, truths = ([sounds[i] for _, sounds, _ in made] for i in range(4))
+        wavs = torch.stack(outputs)
+        heard = self.listener(outputs, [item.key for item in items])
+        before = self.listener(inputs, [self._input_key(item.excerpt) for item in items])
+        references = [item_notes(item) for item in items]
+        if any(reference is None for reference in references):
+            moved = self.listener(givens, [self._input_key(item.excerpt, item.octaves) for item in items])
+            references = [m if r is None else r for r, m in zip(references, moved, strict=True)]
+        melody = melody_scores(before, heard, references)
+        timbre = timbre_scores(self.classifier, wavs, self.sample_rate, [item.pair[1] for item in items])
+        distances = distance_to_truth(outputs, truths, self.sample_rate)
+        scored = []
+        for item, (_, _, facts), a, b, c in zip(items, made, melody, timbre, distances, strict=True):
+            scores = {**a, **b, "log_mel_truth": c, **facts}
+            _save(self.score_path(item), scores)
+            scored.append((item, scores))
+        return scored
+
+    def given(self, item: Item) -> tuple[Tensor, Tensor]:
+        """The input [T], and what of it a system is given: moved by octaves, [T]."""
+        wav = read_excerpt(item.excerpt.recording.path, item.excerpt, self.sample_rate)
+        if wav.abs().max() < _SILENCE:
+            raise InputError(f"{item.excerpt.recording.path}: silence from {item.excerpt.start:g} s: left out")
+        return wav[0], shift_octaves(wav, item.octaves, self.sample_rate)[0]
+
+    def _sounds(self, item: Item) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor | None], dict[str, Any]]:
+        """Input, what is given, output, true performance (None: none in the output's register), all [T]; facts."""
+        wav, given = self.given(item)
+        out, facts = self._output(item, given)
+        truth, excerpt = None, item.excerpt
+        if excerpt.truth is not None and excerpt.truth_octaves == item.octaves:
+            truth = read_excerpt(excerpt.truth.path, excerpt, self.sample_rate)[0]
+        return (wav, given, out, truth), facts
+
+    def _output(self, item: Item, given: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """The output [T] and its facts; read back from its file, so that a later run scores the same."""
+        path = self.sound_path(item)
+        if not item.system.stored:
+            out, facts = item.system.make(given[None], item.excerpt, item.index)
+            return out[0], facts
+        facts = _load(path.with_suffix(".json"))
+        if facts is None or not path.is_file():
+            out, facts = item.system.make(given[None], item.excerpt, item.index)
+            audio.write(path, out / max(1.0, float(out.abs().max())), self.sample_rate)
+            _save(path.with_suffix(".json"), facts)
+        return audio.read(path)[0][0], facts
+
+    def output(self, item: Item) -> Tensor:
+        """The output [T] of an item that has been scored."""
+        if item.system.stored:
+            return audio.read(self.sound_path(item))[0][0]
+        return item.system.make(self.given(item)[1][None], item.excerpt, item.index)[0][0]
+
+    def _facts(self, item: Item) -> dict[str, Any]:
+        system, excerpt = item.system, item.excerpt
+        output = str(self.sound_path(item)) if system.stored else ""
+        if isinstance(system, Finished):
+            output = str(system.outputs[excerpt.recording.path])
+        return {
+            "system": system.label,
+            "pair": pair_name(item.pair),
+            "clip": excerpt.name,
+            "input": str(excerpt.recording.path),
+            "output": output,
+            "start": excerpt.start,
+            "seconds": excerpt.seconds,
+            "octaves": item.octaves,
+            "sigma": system.sigma,
+            **{"num_steps": None, "solver": None, "evaluations": None, **system.about},
+            "melody_reference": "input" if item_notes(item) is None else "notes",
+        }
+
+
+def item_notes(item: Item) -> np.ndarray | None:
+    """The notes that the output should play, in its register; None where none are known."""
+    if isinstance(item.system, Truth):
+        return item.excerpt.truth_notes
+    notes = item.excerpt.notes
+    return None if notes is None else notes + np.array([0, 0, 12 * item.octaves])
+
+
+def pair_name(pair: tuple[str, str]) -> str:
+    return "-".join(part.replace(" ", "_") for part in pair)
+
+
+def embed_rows(
+    evaluation: Evaluation, rows: Sequence[Row], embedder: Embedder, progress: Callable[[], None]
+) -> list[Moments]:
+    """The moments of every row's output, those of one sound computed once."""
+    known: dict[str, Moments] = {}
+    found = []
+    for row in rows:
+        if row.item.key not in known:
+            known[row.item.key] = embed(evaluation.output(row.item), evaluation.sample_rate, embedder)
+        found.append(known[row.item.key])
+        progress()
+    return found
+
+
+def embed(wav: Tensor, sample_rate: int, embedder: Embedder) -> Moments:
+    """wav [T] -> the moments of its frames."""
+    return Moments.of(embedder.embed(audio.resample(wav[None], sample_rate, embedder.sample_rate))[0])
+
+
+def batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _runs(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
+    """Batches of one pair and system: the same ones whatever has been scored before."""
+    batch: list[Item] = []
+    for item in items:
+        if batch and (len(batch) == size or item.system is not batch[0].system or item.pair != batch[0].pair):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    """Scores that were kept, None (in the file) as NaN; None where there are none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return {key: math.nan if value is None and key != "taken_for" else value for key, value in content.items()}
+
+
+def _save(path: Path, scores: dict[str, Any]) -> None:
+    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in scores.items()}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(plain) + "\n")

@@ -1,0 +1,261 @@
+"""What an evaluation consists of: pairs, models, excerpts, systems. What cannot be used is named, the rest goes on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audio_diffusion_pytorch.clips import (
+    Excerpt,
+    Problems,
+    Recording,
+    choose_excerpts,
+    find_outputs,
+    find_recordings,
+    pairs_of,
+    real_excerpts,
+)
+from audio_diffusion_pytorch.codec import ASSETS, Codec, load_codec
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.evaluation import Evaluation, Item, embed, pair_name
+from audio_diffusion_pytorch.frechet import Embedder, Moments
+from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, shared_codec
+from audio_diffusion_pytorch.systems import (
+    BridgeSystem,
+    CodecOnly,
+    Finished,
+    Identity,
+    System,
+    Truth,
+    WarmStart,
+    read_excerpt,
+)
+from audio_diffusion_pytorch.transpose import PITCH_RANGES, pitch_range
+
+Models = str | Path | Mapping[str, str] | None
+SAMPLE_RATE = 24000  # in Hz, of everything that is compared where no codec tells another
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `configs/evaluate.yaml` says of each.
+
+    bridges: name in the tables -> models; none where finished `outputs` are scored, under the name `system`.
+    sigmas: hand-off levels; none: each pair's default.
+    """
+
+    pairs: str | Sequence[str]
+    data: Path
+    output: Path
+    outputs: Path | None = None
+    system: str = "outputs"
+    bridges: Mapping[str, Models] = field(default_factory=dict)
+    references: Sequence[str] = ("identity", "codec", "warm", "truth")
+    sigmas: Sequence[float] = ()
+    num_steps: int = 32
+    solver: str = "dpmpp_2m"
+    transpose: str | int = "auto"
+    clips: int = 40
+    seconds: float = 12.0
+    cycle_clips: int = 4
+    batch_size: int = 8
+    seed: int = 0
+    device: str | torch.device = "cpu"
+    codec: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Plan:
+    """The items to be scored, for `evaluation.run`.
+
+    Attributes: `items`, `evaluation`, `recordings`, `problems`.
+
+    Raises:
+        InputError: there is nothing to evaluate; the message says why.
+    """
+
+    def __init__(self, settings: Settings, classifier: Any = None):
+        self.settings, self.problems = settings, Problems()
+        self.recordings = find_recordings(settings.data, self.problems)
+        self._models: dict[tuple[str, str], InstrumentModel | InputError] = {}
+        self._codecs: dict[str, Codec] = {}
+        self.pairs = pairs_of(settings.pairs, self._instruments() if settings.pairs == "all" else ())
+        rate = self._sample_rate()
+        self.evaluation = Evaluation(settings.output, rate, classifier, settings.batch_size, self.problems)
+        self.items: list[Item] = []
+        for pair in self.pairs:
+            try:
+                self.items += self._items_of(pair)
+            except InputError as error:
+                self.problems.add(f"{pair_name(pair)}: {error}")
+        if not self.items:
+            raise InputError("nothing to evaluate: " + "; ".join(self.problems.lines[-4:]))
+
+    def _instruments(self) -> list[str]:
+        """Those with recordings, and with a model of every bridge or a folder of outputs."""
+        there = list(dict.fromkeys(r.instrument for r in self.recordings))
+        usable = []
+        for instrument in there:
+            try:
+                for name in self.settings.bridges:
+                    self._model(name, instrument)
+                usable.append(instrument)
+            except InputError as error:
+                self.problems.add(f"{instrument}: {error}")
+        return usable
+
+    def _sample_rate(self) -> int:
+        rates = {}
+        for name in self.settings.bridges:
+            for pair in self.pairs:
+                try:
+                    codec = self._codec(self._model(name, pair[0]), self._model(name, pair[1]))
+                except InputError:
+                    continue  # named when the pair's turn comes
+                rates[name] = codec.sample_rate
+                break
+        if len(set(rates.values())) > 1:
+            raise InputError(f"models of different sample rates cannot be compared in one table: {rates}")
+        return next(iter(rates.values()), SAMPLE_RATE)
+
+    def _items_of(self, pair: tuple[str, str]) -> list[Item]:
+        settings, usable = self.settings, self.recordings
+        sources = [r for r in self.recordings if r.instrument == pair[0]]
+        if not sources:
+            raise InputError(f"no recording of {pair[0]} in data={settings.data}")
+        systems, limits = self._bridges(pair), PITCH_RANGES.get(pair[1])
+        if settings.outputs is not None:
+            outputs = find_outputs(settings.outputs, pair, sources, len(self.pairs) == 1, self.problems)
+            systems = [Finished(settings.system, outputs, self.evaluation.sample_rate)]
+            usable = [r for r in self.recordings if r.instrument != pair[0] or r.path in outputs]
+        elif not systems:
+            raise InputError("no bridge could be made")
+        else:
+            limits = pitch_range(systems[0].bridge.target.spec)
+
+        def octaves(recording: Recording) -> int:
+            return self.evaluation.octaves(recording, settings.transpose, limits)
+
+        excerpts = choose_excerpts(usable, pair, settings.clips, settings.seconds, octaves, self.problems)
+        if not excerpts:
+            raise InputError("no clip to score")
+        moved = [octaves(excerpt.recording) for excerpt in excerpts]
+        elsewhere = sum(e.truth is not None and e.truth_octaves != o for e, o in zip(excerpts, moved, strict=True))
+        if elsewhere:
+            self.problems.add(
+                f"{pair_name(pair)}: the true performance of {elsewhere} of {len(excerpts)} clips lies in another "
+                "register than the output: no log-mel distance to it"
+            )
+        return self.evaluation.plan(pair, [*self._references(pair, systems, excerpts), *systems], excerpts, moved)
+
+    def _references(
+        self, pair: tuple[str, str], systems: Sequence[System], excerpts: Sequence[Excerpt]
+    ) -> list[System]:
+        wanted, found = self.settings.references, []
+        first = systems[0].bridge if isinstance(systems[0], BridgeSystem) else None
+        if "identity" in wanted:
+            found.append(Identity())
+        if "codec" in wanted:
+            found.append(CodecOnly(self._codec_named("small") if first is None else first.codec))
+        if "warm" in wanted and first is not None:
+            for sigma in self.settings.sigmas or [None]:
+                level = first.target.spec.handoff_from(first.source.spec.name) if sigma is None else sigma
+                options = self._options(level, first.codec)
+                found.append(WarmStart(first.target, self.settings.seed, swept=sigma is not None, **options))
+        if "truth" in wanted and any(excerpt.truth is not None for excerpt in excerpts):
+            found.append(Truth(self.evaluation.sample_rate))
+        return found
+
+    def _bridges(self, pair: tuple[str, str]) -> list[System]:
+        """
+        Raises:
+            InputError: a model is missing.
+        """
+        systems: list[System] = []
+        for name in self.settings.bridges:
+            source, target = (self._model(name, instrument) for instrument in pair)
+            codec = self._codec(source, target)
+            for sigma in self.settings.sigmas or [None]:
+                options = self._options(sigma, codec)
+                try:
+                    systems.append(BridgeSystem(name, source, target, self.settings.cycle_clips, **options))
+                except InputError as error:
+                    self.problems.add(f"{pair_name(pair)}: {error}")
+        return systems
+
+    def _options(self, sigma: float | None, codec: Codec) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            **{"sigma": sigma, "num_steps": settings.num_steps, "solver": settings.solver},
+            **{"batch_size": settings.batch_size, "codec": codec, "device": settings.device},
+        }
+
+    def _model(self, bridge: str, instrument: str) -> InstrumentModel:
+        key = bridge, instrument
+        if key not in self._models:
+            try:
+                self._models[key] = load_model(self.settings.bridges[bridge], instrument, self.settings.device)
+            except InputError as error:
+                self._models[key] = error
+        found = self._models[key]
+        if isinstance(found, InputError):
+            raise found
+        return found
+
+    def _codec(self, source: InstrumentModel, target: InstrumentModel) -> Codec:
+        if source.codec is not None or target.codec is not None:
+            return shared_codec(source, target, **self.settings.codec)
+        return self._codec_named(source.spec.codec)
+
+    def _codec_named(self, name: str) -> Codec:
+        if name not in self._codecs:
+            self._codecs[name] = load_codec(name, **self.settings.codec).to(self.settings.device)
+        return self._codecs[name]
+
+    def real_moments(self, targets: Sequence[str], embedder: Embedder) -> dict[str, list[Moments]]:
+        """Moments of real clips of each target, twice as many as are scored: each half is as large as a pair's."""
+        real, settings = {}, self.settings
+        for target in targets:
+            excerpts = real_excerpts(self.recordings, target, 2 * settings.clips, settings.seconds)
+            real[target] = []
+            for excerpt in excerpts:
+                wav = read_excerpt(excerpt.recording.path, excerpt, self.evaluation.sample_rate)[0]
+                real[target].append(embed(wav, self.evaluation.sample_rate, embedder))
+        return real
+
+
+def load_model(models: Models, instrument: str, device: str | torch.device) -> InstrumentModel:
+    """One instrument's model out of what `models=` may be.
+
+    Args:
+        models: None: what ships; a mapping instrument -> what `load_instrument` takes; a folder of
+            INSTRUMENT.safetensors; else a model of several instruments.
+
+    Raises:
+        InputError: it is not there, or cannot be read.
+    """
+    name = instrument.replace(" ", "_")
+    if models is None:
+        return load_instrument(name, device)
+    if isinstance(models, Mapping):
+        given = {str(key).replace("_", " "): value for key, value in models.items()}
+        if instrument not in given:
+            raise InputError(f"models names no model of {instrument}, only of {', '.join(given)}")
+        return load_instrument(given[instrument], device)
+    if Path(models).is_dir():
+        for file in (Path(models) / f"{name}.safetensors", Path(models) / f"{instrument}.safetensors"):
+            if file.is_file():
+                return load_instrument(file, device)
+        if not (Path(models) / "checkpoints").is_dir():
+            raise InputError(f"no {name}.safetensors in the folder {models}")
+    for label in dict.fromkeys((instrument, name)):
+        try:
+            return load_instrument(f"{models}:{label}", device)
+        except InputError as error:
+            reason = error
+    raise reason
+
+
+def shipped_clips() -> Path:
+    return ASSETS / "clips"
