@@ -3,7 +3,6 @@
 import itertools
 import math
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -86,15 +85,6 @@ def test_paper_mode_reproduces_the_published_demo(real, generated, dpd, jaccard)
     assert found.dpd.item() == pytest.approx(dpd, abs=0.005)
     assert found.jaccard.item() == pytest.approx(jaccard, abs=0.005)
     assert pitch_metrics(*clips, RATE).dpd.item() < 0.25
-
-
-def test_a_pair_of_17_seconds_is_quick():
-    tune = play(TUNE * 5)[:, : 17 * RATE]
-    pitch_metrics(tune[:, :RATE], tune[:, :RATE], RATE)
-    for mode in ("paper", "correct"):
-        start = time.perf_counter()
-        pitch_metrics(tune, tune.flip(-1), RATE, mode=mode)
-        assert time.perf_counter() - start < 6  # 2 s wanted and 0.6 s usual on two cores: CI's may be busy
 
 
 # Constructed melodies
