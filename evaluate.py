@@ -67,7 +67,7 @@ def _settings(cfg: DictConfig):
     values = OmegaConf.to_container(cfg, resolve=True)
     sigma, name = values["sigma"], values["system"]
     bridges = {} if values["outputs"] else {name or "bridge": values["models"], **values["compare"]}
-    kept = ("pairs", "references", "num_steps", "solver", "transpose", "clips", "cycle_clips", "batch_size", "seed")
+    kept = ("pairs", "references", "quality", "num_steps", "solver", "transpose", "clips", "cycle_clips", "batch_size")
     return Settings(
         data=Path(values["data"] or shipped_clips()),
         output=Path(values["output"]),
@@ -76,6 +76,7 @@ def _settings(cfg: DictConfig):
         bridges=bridges,
         sigmas=[] if sigma is None else [float(s) for s in (sigma if isinstance(sigma, list) else [sigma])],
         seconds=float(values["seconds"]),
+        seed=values["seed"],
         device=choose_device(values["device"]),
         codec={key: value for key, value in values["codec"].items() if value is not None},
         **{key: values[key] for key in kept},
@@ -94,7 +95,8 @@ def _classifier(cfg: DictConfig):
 def _check_arguments(cfg: DictConfig) -> None:
     """What can be told before anything heavy is imported or computed."""
     for key, whole in (("num_steps", True), ("clips", True), ("batch_size", True), ("seconds", False)):
-        _check_number(key, cfg[key], whole)
+        if cfg[key] is not None or key != "num_steps":
+            _check_number(key, cfg[key], whole)
     sigmas = [] if cfg.sigma is None else cfg.sigma if OmegaConf.is_list(cfg.sigma) else [cfg.sigma]
     for sigma in sigmas:
         _check_number("sigma", sigma, False)

@@ -54,8 +54,9 @@ class Settings:
     bridges: Mapping[str, Models] = field(default_factory=dict)
     references: Sequence[str] = ("identity", "codec", "warm", "truth")
     sigmas: Sequence[float] = ()
-    num_steps: int = 32
-    solver: str = "dpmpp_2m"
+    quality: str = "normal"
+    num_steps: int | None = None
+    solver: str | None = None
     transpose: str | int = "auto"
     clips: int = 40
     seconds: float = 12.0
@@ -187,7 +188,8 @@ class Plan:
     def _options(self, sigma: float | None, codec: Codec) -> dict[str, Any]:
         settings = self.settings
         return {
-            **{"sigma": sigma, "num_steps": settings.num_steps, "solver": settings.solver},
+            **{"sigma": sigma, "quality": settings.quality},
+            **{"num_steps": settings.num_steps, "solver": settings.solver},
             **{"batch_size": settings.batch_size, "codec": codec, "device": settings.device},
         }
 

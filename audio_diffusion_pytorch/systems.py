@@ -160,10 +160,10 @@ class BridgeSystem(System):
         self.back = Bridge(target, source, **{**options, "sigma": self.bridge.sigma})
         self.sigma, schedule = self.bridge.sigma, self.bridge.sigmas.tolist()
         self.evaluations = 2 * count_evaluations(self.bridge)
-        self.about = {"num_steps": len(schedule), "solver": options["solver"], "evaluations": self.evaluations}
+        self.about = {"num_steps": len(schedule), "solver": self.bridge.solver, "evaluations": self.evaluations}
         self.settings = {
             "bridge": [digest_of_model(source), digest_of_model(target), digest_of(self.bridge.codec)],
-            **{"sigmas": schedule, "solver": options["solver"]},
+            **{"sigmas": schedule, "solver": self.bridge.solver},
         }
 
     @torch.inference_mode()
@@ -217,10 +217,10 @@ class WarmStart(System):
         self.seed, self.sample_rate = seed, self.bridge.codec.sample_rate
         self.sigma, self.swept, schedule = self.bridge.sigma, swept, self.bridge.sigmas.tolist()
         evaluations = count_evaluations(self.bridge)
-        self.about = {"num_steps": len(schedule), "solver": options["solver"], "evaluations": evaluations}
+        self.about = {"num_steps": len(schedule), "solver": self.bridge.solver, "evaluations": evaluations}
         self.settings = {
             "warm": [digest_of_model(target), digest_of(self.bridge.codec)],
-            **{"sigmas": schedule, "solver": options["solver"], "seed": seed},
+            **{"sigmas": schedule, "solver": self.bridge.solver, "seed": seed},
         }
 
     def make(self, wav: Tensor, excerpt: Excerpt, index: int) -> tuple[Tensor, dict[str, Any]]:
