@@ -63,6 +63,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     import torch
 
     from audio_diffusion_pytorch.run import check_fits, check_resumable, check_unused, prepare_run_folder, start_from
+    from audio_diffusion_pytorch.trainer import ending_together
 
     run_dir = Path(cfg.run_dir)
     saved = check_resumable(cfg.ckpt) if cfg.ckpt is not None else None
@@ -80,15 +81,17 @@ def train(cfg: DictConfig) -> dict[str, float]:
         check_fits(saved, module, cfg.ckpt)
     elif cfg.init_from is not None:
         start_from(module, cfg.init_from)
-    if saved is None and cfg.train:
-        check_unused(Path(cfg.ckpt_dir))
-    prepare_run_folder(run_dir, Path(cfg.ckpt_dir), OmegaConf.to_yaml(cfg, resolve=True))
-    module.prepare(datamodule, run_dir, cfg.ckpt)
+    if trainer.is_global_zero:  # what is written is written once; other processes get the statistics from this one
+        if saved is None and cfg.train:
+            check_unused(Path(cfg.ckpt_dir))
+        prepare_run_folder(run_dir, Path(cfg.ckpt_dir), OmegaConf.to_yaml(cfg, resolve=True))
+        module.prepare(datamodule, run_dir, cfg.ckpt)
     if not cfg.train:
         print("train=false: everything is built, nothing is trained")
         return {}
     try:
-        trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
+        with ending_together(trainer):
+            trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
     except SystemExit:  # how Lightning ends after Ctrl-C
         last = Path(cfg.ckpt_dir) / "last.ckpt"
         hint = f"resume with ckpt={last}" if last.is_file() else "nothing was saved yet"

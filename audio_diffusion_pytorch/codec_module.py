@@ -80,15 +80,15 @@ class CodecModule(pl.LightningModule):
     def training_step(self, wav: Tensor, batch_idx: int) -> Tensor:
         decoded = self.codec.decode(self.codec.encode(wav), wav.shape[-1])
         loss = self.loss(decoded.squeeze(1), wav.squeeze(1))
-        self.log("train_loss", loss, prog_bar=True)
+        self.log("train_loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, wav: Tensor, batch_idx: int) -> None:
         decoded = self.ema.model.decode(self.codec.encode(wav), wav.shape[-1])
         loss = self.loss(decoded.squeeze(1), wav.squeeze(1))
         distance = log_mel_distance(decoded.squeeze(1), wav.squeeze(1), self.codec.sample_rate).mean()
-        self.log("valid_loss", loss, prog_bar=True, batch_size=len(wav))
-        self.log("valid_log_mel_l1", distance, prog_bar=True, batch_size=len(wav))
+        self.log("valid_loss", loss, prog_bar=True, batch_size=len(wav), sync_dist=True)
+        self.log("valid_log_mel_l1", distance, prog_bar=True, batch_size=len(wav), sync_dist=True)
 
     def optimizer_step(self, *args, **kwargs) -> None:
         super().optimizer_step(*args, **kwargs)

@@ -17,12 +17,19 @@ from audio_diffusion_pytorch.errors import InputError
 class EpochSampler(Sampler):
     """A permutation per epoch, keyed by (seed, epoch); tells the data set its epoch. Lightning calls `set_epoch`.
 
+    Of several processes each takes its share: batch b of process r of W holds positions (b W + r) B to
+    (b W + r + 1) B, so that together they take what one process takes with batches of W B. Without shuffling
+    (validation) process r takes every W-th item from r on, and no item twice.
+
     A run that resumes in the middle of an epoch calls `resume`: in that epoch the items seen before come last.
     """
 
-    def __init__(self, dataset: Dataset, seed: int, shuffle: bool = True):
+    def __init__(
+        self, dataset: Dataset, seed: int, shuffle: bool = True, batch_size: int = 1, rank: int = 0, world: int = 1
+    ):
         self.dataset, self.seed, self.shuffle, self.epoch = dataset, seed, shuffle, 0
-        self.resumed = (0, 0)  # epoch, items of it that were seen
+        self.batch_size, self.rank, self.world = batch_size, rank, world
+        self.resumed = (0, 0)  # epoch, items of it that were seen by all processes together
 
     def resume(self, epoch: int, seen: int) -> None:
         self.resumed = (epoch, seen)
@@ -34,15 +41,28 @@ class EpochSampler(Sampler):
             self.dataset.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        if not self.shuffle:
+            return len(range(self.rank, len(self.dataset), self.world))
+        return len(self.dataset) // (self.batch_size * self.world) * self.batch_size
+
+    def order(self) -> list[int]:
+        """The epoch's permutation, of all processes."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return torch.randperm(len(self.dataset), generator=generator).tolist()
+
+    def batch(self, order: list[int], index: int) -> list[int]:
+        """This process's items of the epoch's batch `index`."""
+        first = (index * self.world + self.rank) * self.batch_size
+        return order[first : first + self.batch_size]
 
     def __iter__(self) -> Iterator[int]:
         if not self.shuffle:
-            return iter(range(len(self.dataset)))
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(len(self.dataset), generator=generator).tolist()
+            return iter(range(self.rank, len(self.dataset), self.world))
+        order = self.order()
         epoch, seen = self.resumed
-        return iter(order[seen:] + order[:seen] if epoch == self.epoch else order)
+        if epoch == self.epoch:
+            order = order[seen:] + order[:seen]
+        return iter([item for index in range(len(self) // self.batch_size) for item in self.batch(order, index)])
 
 
 class Datamodule(pl.LightningDataModule):
@@ -91,6 +111,10 @@ class Datamodule(pl.LightningDataModule):
                 "datamodule.batch_size or raise datamodule.dataset.crops_per_file"
             )
 
+    def _sampler(self, dataset: Dataset, shuffle: bool) -> EpochSampler:
+        rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        return EpochSampler(dataset, self.seed, shuffle, self.batch_size, rank, world)
+
     def _loader(self, dataset: Dataset, sampler: EpochSampler, shuffle: bool) -> DataLoader:
         return DataLoader(
             dataset,
@@ -105,18 +129,26 @@ class Datamodule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         if isinstance(self.train_set, InstrumentDataset):
             self.train_set.prepare(self.num_workers)
-        sampler = EpochSampler(self.train_set, self.seed)
+        sampler = self._sampler(self.train_set, shuffle=True)
+        if len(sampler) == 0:
+            raise InputError(
+                f"{len(self.train_set)} training items do not fill one batch of {self.batch_size} for each of "
+                f"{sampler.world} processes: lower datamodule.batch_size or raise datamodule.dataset.crops_per_file"
+            )
         if self.trainer is not None:
             loop = self.trainer.fit_loop
             begun, batches = loop.epoch_progress.current.ready, loop.epoch_loop.batch_progress.current.ready
-            if batches < len(self.train_set) // self.batch_size:
-                sampler.resume(max(begun - 1, 0), batches * self.batch_size)
+            if batches < len(sampler) // self.batch_size:
+                sampler.resume(max(begun - 1, 0), batches * self.batch_size * sampler.world)
             else:
                 sampler.resume(begun, 0)
         return self._loader(self.train_set, sampler, shuffle=True)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(self.valid_set, EpochSampler(self.valid_set, self.seed, shuffle=False), shuffle=False)
+        sampler = self._sampler(self.valid_set, shuffle=False)
+        if len(self.valid_set) < sampler.world:  # a process without any would not take part, and the others wait for it
+            raise InputError(f"{len(self.valid_set)} validation items for {sampler.world} processes: use fewer")
+        return self._loader(self.valid_set, sampler, shuffle=False)
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec
 from audio_diffusion_pytorch.optim import adamw, follow_configured_length
 from audio_diffusion_pytorch.unet import UNet1d
+from audio_diffusion_pytorch.validation import ValidationLoss, generator_for
 
 Batch = Tensor | tuple[Tensor, Tensor]  # wav [B, 1, T], or with labels [B]
 
@@ -87,6 +87,7 @@ class InstrumentModule(pl.LightningModule):
         self.denoiser = Denoiser(model, sigma_data)
         self.ema = EMA(self.denoiser, ema_beta, ema_power)
         self.sigma_distribution, self.coupling = sigma_distribution, coupling
+        self.validation = ValidationLoss(sigma_distribution)
         self.register_buffer("mean", torch.zeros(codec.latent_channels))
         self.register_buffer("std", torch.ones(codec.latent_channels))
         self.register_buffer("level", torch.tensor(float("nan")))  # RMS of the sounding parts; nan: unknown
@@ -121,42 +122,40 @@ class InstrumentModule(pl.LightningModule):
             z = (self.codec.encode(wav) - self.mean[:, None]) / self.std[:, None]
         return torch.nn.functional.pad(z, (0, -z.shape[-1] % self.denoiser.net.downsample_factor))
 
-    def draw(
-        self, z: Tensor, step: int, stratified: bool = False, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Noise [B, D, L] and sigma [B], keyed by (seed, step, the sample's index in the global batch).
+    def draw(self, z: Tensor, step: int, first: int = 0, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Noise [B, D, L] and sigma [B], keyed by (seed, optimiser step, the sample's index in the global batch).
 
-        Stratified: sigma takes the distribution's quantiles in turn instead (validation). Some of the labels [B] in
-        `label`, where there are any, are overwritten by "no label".
+        The samples' indices count from `first`. Some of the labels [B] in `label`, where there are any, are
+        overwritten by "no label".
         """
-        first = self.global_rank * len(z)
         u, noise = [], []
-        for index, latents in enumerate(z, first):
-            key = np.random.SeedSequence([self.hparams.seed, step, index]).generate_state(1, np.uint64)
-            generator = torch.Generator(z.device).manual_seed(int(key[0]) >> 1)
+        for index, latents in enumerate(z):
+            generator = generator_for(self.hparams.seed, step, first + index, z.device)
             u.append(torch.rand((), generator=generator, device=z.device))
             noise.append(torch.randn(z.shape[1:], generator=generator, device=z.device))
             if self.coupling is not None:
                 noise[-1] = self.coupling(latents, noise[-1], generator)
             if label is not None and torch.rand((), generator=generator, device=z.device) < self.hparams.label_dropout:
-                label[index - first] = len(self.labels)
-        u = (torch.arange(first, first + len(z), device=z.device) % 16 + 0.5) / 16 if stratified else torch.stack(u)
-        return torch.stack(noise), self.sigma_distribution.icdf(u)
+                label[index] = len(self.labels)
+        return torch.stack(noise), self.sigma_distribution.icdf(torch.stack(u))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         wav, label = batch if self.labels else (batch, None)
         z = self.normalised_latents(wav)
-        noise, sigma = self.draw(z, self.trainer.fit_loop.total_batch_idx, label=label)
-        loss = self.denoiser.loss(z, noise, sigma, label=label).mean()
-        self.log("train_loss", loss, prog_bar=True)
-        return loss
+        accumulated = batch_idx % self.trainer.accumulate_grad_batches  # batches of this optimiser step before this
+        first = (accumulated * self.trainer.world_size + self.global_rank) * len(z)
+        noise, sigma = self.draw(z, self.trainer.global_step, first, label)
+        losses = self.denoiser.loss(z, noise, sigma, label=label)
+        self.log("train_loss", losses.mean(), prog_bar=True, sync_dist=True)
+        return {"loss": losses.mean(), "losses": losses.detach(), "sigma": sigma}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         wav, label = batch if self.labels else (batch, None)
         z = self.normalised_latents(wav)
-        noise, sigma = self.draw(z, batch_idx, stratified=True)
-        loss = self.ema.model.loss(z, noise, sigma, label=label).mean()
-        self.log("valid_loss", loss, prog_bar=True, batch_size=len(wav), sync_dist=True)
+        before, world = batch_idx * self.trainer.val_dataloaders.batch_size, self.trainer.world_size
+        items = [(before + index) * world + self.global_rank for index in range(len(z))]
+        for name, value in self.validation(self.ema.model, z, items, label).items():
+            self.log(name, value, prog_bar=name == "valid_loss", on_step=False, on_epoch=True)
 
     def optimizer_step(self, *args, **kwargs) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -172,6 +171,8 @@ class InstrumentModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.codec.to(self.device)
+        for value in (self.mean, self.std, self.level):  # the first of several processes found them
+            value.copy_(self.trainer.strategy.broadcast(value.cpu()))
 
     def on_train_start(self) -> None:
         if self._run_dir is not None and self.trainer.is_global_zero:

@@ -1,26 +1,32 @@
-"""`trainer.gpus`, which Lightning 2 no longer knows, and atomic writing of checkpoints."""
+"""`trainer.gpus`, which Lightning 2 no longer knows, training in several processes, atomic writing of checkpoints."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.strategies import DDPStrategy
 
 from audio_diffusion_pytorch.checkpoint import load_checkpoint
 from audio_diffusion_pytorch.errors import InputError, replacing
 
 
-def make_trainer(gpus: int = -1, **kwargs) -> pl.Trainer:
+def make_trainer(gpus: int = -1, timeout_minutes: float = 120, **kwargs) -> pl.Trainer:
     """A Lightning Trainer.
 
     Args:
-        gpus: -1 takes all GPUs, and the CPU with a warning where there is none; 0 the CPU; n exactly n GPUs.
-        **kwargs: arguments of `pytorch_lightning.Trainer`.
+        gpus: -1 takes all GPUs, and the CPU with a warning where there is none; 0 the CPU; n exactly n GPUs (of each
+            node, with `num_nodes`).
+        timeout_minutes: how long one of several processes waits for the others before it gives up.
+        **kwargs: arguments of `pytorch_lightning.Trainer`; with `gpus=0`, `devices` is the number of processes.
 
     Raises:
-        InputError: more GPUs are asked for than there are.
+        InputError: more GPUs are asked for than there are, or a precision that the device lacks.
     """
     available = torch.cuda.device_count()
     if gpus > available or gpus < -1:
@@ -28,8 +34,35 @@ def make_trainer(gpus: int = -1, **kwargs) -> pl.Trainer:
     if gpus == -1 and available == 0:
         warnings.warn("no GPU found: training on the CPU (trainer.gpus=0 says so without this warning)", stacklevel=2)
     on_gpu = available > 0 and gpus != 0
-    device = {"accelerator": "gpu", "devices": gpus} if on_gpu else {"accelerator": "cpu", "devices": 1}
-    return pl.Trainer(**{**device, "plugins": [AtomicCheckpointIO()], **kwargs})
+    if not on_gpu and str(kwargs.get("precision")).startswith("16"):
+        raise InputError(f"trainer.precision={kwargs['precision']} needs a GPU; the CPU knows 32 and bf16-mixed")
+    settings = {
+        "accelerator": "gpu" if on_gpu else "cpu",
+        "devices": gpus if on_gpu else 1,
+        "plugins": [AtomicCheckpointIO()],
+        "use_distributed_sampler": False,  # the datamodule's own gives no item twice
+        **kwargs,
+    }
+    devices = available if settings["devices"] == -1 else settings["devices"]
+    several = settings.get("num_nodes", 1) > 1 or (isinstance(devices, int) and devices > 1)
+    if settings.get("strategy", "auto") == "ddp" or (several and settings.get("strategy", "auto") == "auto"):
+        settings["strategy"] = DDPStrategy(
+            timeout=timedelta(minutes=timeout_minutes),
+            gradient_as_bucket_view=True,
+            broadcast_buffers=False,  # they are equal; and processes may validate unequal numbers of batches
+        )
+    return pl.Trainer(**settings)
+
+
+@contextmanager
+def ending_together(trainer: pl.Trainer) -> Iterator[None]:
+    """End the processes that Lightning started where this one fails: they would wait for it until their time limit."""
+    try:
+        yield
+    except BaseException:
+        for process in getattr(trainer.strategy.launcher, "procs", ()):
+            process.kill()
+        raise
 
 
 class AtomicCheckpointIO(CheckpointIO):
