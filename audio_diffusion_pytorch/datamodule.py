@@ -1,5 +1,6 @@
 """The data of a run: seeded split by file, loaders, latent statistics."""
 
+import warnings
 from collections.abc import Iterator
 
 import pytorch_lightning as pl
@@ -12,6 +13,8 @@ from audio_diffusion_pytorch.audio import active_rms
 from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.dataset import InstrumentDataset, start_worker
 from audio_diffusion_pytorch.errors import InputError
+
+_LEAST_BATCHES = 16  # of an epoch of few recordings: starting an epoch takes time, too
 
 
 class EpochSampler(Sampler):
@@ -92,7 +95,7 @@ class Datamodule(pl.LightningDataModule):
                 f"datamodule.batch_size={batch_size} and datamodule.num_workers={num_workers}: batch_size must be a "
                 "whole number above 0, num_workers one from 0"
             )
-        if len(dataset) < 2:
+        if len(dataset) < 2 and not isinstance(dataset, InstrumentDataset):
             raise InputError("the data set has fewer than two items: nothing to split into training and validation")
         self.batch_size, self.num_workers, self.pin_memory, self.seed = batch_size, num_workers, pin_memory, seed
         if hasattr(dataset, "split"):
@@ -101,6 +104,14 @@ class Datamodule(pl.LightningDataModule):
             count = min(max(1, round(len(dataset) * valid_split)), len(dataset) - 1)
             generator = torch.Generator().manual_seed(seed)
             self.train_set, self.valid_set = random_split(dataset, [len(dataset) - count, count], generator)
+        if len(self.train_set) < batch_size and isinstance(dataset, InstrumentDataset):
+            for part in (self.train_set, self.valid_set):
+                part.crops_per_file = -(-_LEAST_BATCHES * batch_size // len(self.train_set.wavs))
+            warnings.warn(
+                f"{len(self.train_set.wavs)} training files: {self.train_set.crops_per_file} crops are taken from each "
+                f"in an epoch, {_LEAST_BATCHES} batches (set datamodule.dataset.crops_per_file for more)",
+                stacklevel=2,
+            )
         if max_valid_items is not None and len(self.valid_set) > max_valid_items:
             # Spread over the files, not the first few.
             chosen = torch.linspace(0, len(self.valid_set) - 1, max_valid_items).long().unique().tolist()
@@ -143,6 +154,12 @@ class Datamodule(pl.LightningDataModule):
             else:
                 sampler.resume(begun, 0)
         return self._loader(self.train_set, sampler, shuffle=True)
+
+    def training_items(self, batch: int) -> list[int]:
+        """This process's items of the epoch's training batch `batch`."""
+        sampler = self._sampler(self.train_set, shuffle=True)
+        sampler.epoch = self.trainer.current_epoch
+        return sampler.batch(sampler.order(), batch)
 
     def val_dataloader(self) -> DataLoader:
         sampler = self._sampler(self.valid_set, shuffle=False)

@@ -118,6 +118,7 @@ class InstrumentDataset(WAVDataset):
         self.silence_db, self.fixed, self.seed, self.epoch = silence_db, fixed, seed, 0
         self.pitch_shift, self.prepared = pitch_shift, False
         self.labels = None if labels is None else [_plain(name) for name in labels]
+        self.span = (0.0, 1.0)  # part of every recording that crops come from
         self.paths = path
         self.headers: dict[str, audio.AudioInfo] = {}
         bad = []
@@ -127,7 +128,7 @@ class InstrumentDataset(WAVDataset):
                 self.headers[str(file)] = audio.info(file)
             except InputError as error:
                 bad.append(str(error))
-        self.wavs = list(self.headers)
+        self.wavs, self.unreadable = list(self.headers), bad
         # Bad files that were reported; seen by all workers.
         self.named = torch.zeros(len(files), dtype=torch.uint8).share_memory_()
         if bad:
@@ -144,22 +145,24 @@ class InstrumentDataset(WAVDataset):
     def split(self, share: float, seed: int) -> tuple["InstrumentDataset", "InstrumentDataset"]:
         """(training, validation) by file: a file's side depends on the seed and its name only.
 
-        The validation part has fixed crops and no augmentation.
+        A single recording is split in time, its end for validation. The validation part has fixed crops and no
+        augmentation.
         """
         import copy
 
         def order(file: str) -> bytes:
             return hashlib.sha256(f"{seed}/{Path(file).name}".encode()).digest()
 
-        if len(self.wavs) < 2:
-            raise InputError(
-                f"one audio file ({self.wavs[0]}) cannot be split into training and validation: add another"
-            )
-        count = min(max(1, round(len(self.wavs) * share)), len(self.wavs) - 1)
-        chosen = set(sorted(self.wavs, key=order)[:count])
         train, valid = copy.copy(self), copy.copy(self)
-        train.wavs = [file for file in self.wavs if file not in chosen]
-        valid.wavs = [file for file in self.wavs if file in chosen]
+        if len(self.wavs) == 1:
+            if self.headers[self.wavs[0]].seconds < 1:
+                raise InputError(f"one recording ({self.wavs[0]}) of less than a second is not enough to train on")
+            train.span, valid.span = (0.0, 1 - share), (1 - share, 1.0)
+        else:
+            count = min(max(1, round(len(self.wavs) * share)), len(self.wavs) - 1)
+            chosen = set(sorted(self.wavs, key=order)[:count])
+            train.wavs = [file for file in self.wavs if file not in chosen]
+            valid.wavs = [file for file in self.wavs if file in chosen]
         valid.fixed, valid.augment, valid.pitch_shift = True, None, None
         return train, valid
 
@@ -184,10 +187,11 @@ class InstrumentDataset(WAVDataset):
         for draw in range(_SILENT_DRAWS + _FILE_DRAWS):
             rng = np.random.default_rng([self.seed, epoch, index, draw])
             # A validation part without one usable file must not end the training: it borrows from the other part.
-            files = list(self.headers) if self.fixed and draw >= _SILENT_DRAWS + _FILE_DRAWS // 2 else self.wavs
+            borrow = self.fixed and draw >= _SILENT_DRAWS + _FILE_DRAWS // 2
+            files = list(self.headers) if borrow else self.wavs
             file = files[index // self.crops_per_file if draw < _SILENT_DRAWS else int(rng.integers(len(files)))]
             try:
-                wav = self._crop(file, rng)
+                wav = self._crop(file, rng, (0.0, 1.0) if borrow else self.span)
             except InputError as error:  # what a header does not tell: damage, NaN; or the file went away since
                 problem = str(error)
                 self._name_once(file, problem)
@@ -197,6 +201,11 @@ class InstrumentDataset(WAVDataset):
         raise InputError(
             f"no audible crop in {draw + 1} draws from {self.paths} ({problem}): the recordings look silent"
         )
+
+    def locate(self, index: int) -> str:
+        """Recording and position of what item `index` is in this epoch; reads it."""
+        self[index]
+        return self.last_read
 
     def _label(self, file: str) -> int:
         name = _plain(instrument_of(file, self.labels) or "no known instrument")
@@ -210,11 +219,13 @@ class InstrumentDataset(WAVDataset):
             self.named[index] = 1
             warnings.warn(f"skipped: {problem}", stacklevel=3)
 
-    def _crop(self, file: str, rng: np.random.Generator) -> Tensor:
+    def _crop(self, file: str, rng: np.random.Generator, span: tuple[float, float]) -> Tensor:
         file, header = self._in_pitch(file, rng)
         length = self.length + (self.augment.margin(self.length) if self.augment else 0)
-        frames = min(-(-length * header.sample_rate // self.sample_rate), header.frames)
-        start = int(rng.integers(header.frames - frames + 1))
+        first, end = (round(edge * header.frames) for edge in span)
+        frames = min(-(-length * header.sample_rate // self.sample_rate), end - first)
+        start = first + int(rng.integers(end - first - frames + 1))
+        self.last_read = f"{file} at {start / header.sample_rate:.1f} s"
         wav, rate = audio.read(file, start, frames)
         wav = audio.resample(audio.to_mono(wav) if self.channels == 1 else wav, rate, self.sample_rate)[:, :length]
         wav = torch.nn.functional.pad(wav, (0, length - wav.shape[-1]))

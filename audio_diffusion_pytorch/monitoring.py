@@ -1,0 +1,160 @@
+"""What a run shows while it trains: loss by noise level, speed, gradients; and what ends it."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.profilers import Profiler
+from torch import Tensor
+
+from audio_diffusion_pytorch.errors import InputError
+
+BANDS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)  # edges of noise levels, the same in every run
+_FETCH = "[_TrainingEpochLoop].train_dataloader_next"  # what Lightning calls its wait for a batch
+_AVERAGED = 100  # steps in the running average of the loss
+
+
+class WaitClock(Profiler):
+    """The profiler of a run, for one figure: seconds that training has waited for its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited = self._since = 0.0
+
+    def start(self, action_name: str) -> None:
+        if action_name == _FETCH:
+            self._since = time.perf_counter()
+
+    def stop(self, action_name: str) -> None:
+        if action_name == _FETCH:
+            self.waited += time.perf_counter() - self._since
+
+
+class TrainingMonitor(pl.Callback):
+    """Logs, every so many optimiser steps, what is no part of a training step.
+
+    - `train_loss_by_sigma/LOW-HIGH`: this process's samples since the last time, by their noise level.
+    - `gradient_norm` before clipping, and `ema_decay`.
+    - `samples_per_s` of all processes, and `data_wait`, the share of the time spent waiting for batches; validation
+      does not count.
+    """
+
+    def __init__(self, every_n_steps: int = 20):
+        self.every_n_steps = every_n_steps
+        self.shown: dict[str, str] = {}  # in the progress bar
+        self._bands: Tensor | None = None  # [2, bands]: sums of losses, samples
+        self._logged = self._samples = 0
+        self._gradients = math.nan
+        self._mark = self._waited = self._paused = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._edges = torch.tensor(BANDS[1:-1], device=module.device)
+        self._start_again(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        self._mark += time.perf_counter() - self._paused
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Any) -> None:
+        if (trainer.global_step + 1) % self.every_n_steps == 0:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            self._gradients = float(torch.nn.utils.get_total_norm(gradients))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Mapping[str, Tensor], batch: Any, index: int
+    ) -> None:
+        self._samples += len(batch if isinstance(batch, Tensor) else batch[0]) * trainer.world_size
+        if "sigma" in outputs:
+            band = torch.bucketize(outputs["sigma"], self._edges)
+            losses = outputs["losses"].float()
+            self._bands.index_add_(1, band, torch.stack([losses, torch.ones_like(losses)]))
+        step = trainer.global_step
+        if step % self.every_n_steps == 0 and step != self._logged:
+            values = self._values(trainer, module)
+            self.shown = {"samples/s": f"{values['samples_per_s']:.3g}"}
+            if "data_wait" in values:
+                self.shown["wait"] = f"{values['data_wait']:.0%}"
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=step)
+            self._logged = step
+            self._start_again(trainer)
+
+    def _values(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
+        sums, counts = self._bands.tolist()
+        names = [f"train_loss_by_sigma/{low:g}-{high:g}" for low, high in zip(BANDS, BANDS[1:], strict=False)]
+        values = {name: sums[i] / counts[i] for i, name in enumerate(names) if counts[i]}
+        seconds = time.perf_counter() - self._mark
+        values |= {"gradient_norm": self._gradients, "samples_per_s": self._samples / seconds}
+        if isinstance(trainer.profiler, WaitClock):
+            values["data_wait"] = (trainer.profiler.waited - self._waited) / seconds
+        if hasattr(module, "ema"):
+            values["ema_decay"] = module.ema.decay
+        return values
+
+    def _start_again(self, trainer: pl.Trainer) -> None:
+        self._bands = torch.zeros(2, len(BANDS) - 1, device=self._edges.device)
+        self._samples, self._mark = 0, time.perf_counter()
+        self._waited = getattr(trainer.profiler, "waited", 0.0)
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's, with the speed and the wait that a `TrainingMonitor` measures."""
+
+    def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+        items = super().get_metrics(trainer, module)
+        for callback in trainer.callbacks:
+            if isinstance(callback, TrainingMonitor):
+                items |= callback.shown
+        return items
+
+
+class StopOnDivergence(pl.Callback):
+    """Ends a run whose loss is not finite, or far above its running average, before anything of it is saved.
+
+    Args:
+        factor: how many times the average of about the last 100 steps is too much.
+
+    Raises:
+        InputError: names the step, the batch, and the recordings in it.
+    """
+
+    def __init__(self, factor: float = 100.0):
+        self.factor, self.average, self.steps = factor, 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Mapping[str, Tensor], batch: Any, index: int
+    ) -> None:
+        loss = float(trainer.callback_metrics["train_loss"])  # of all processes: they stop together
+        if math.isfinite(loss) and (self.steps < _AVERAGED or loss <= self.factor * self.average):
+            self.steps += 1
+            self.average += (loss - self.average) / min(self.steps, _AVERAGED)
+            return
+        listing = self._recordings(trainer, index, outputs.get("losses"))
+        if trainer.world_size > 1:
+            gathered: list[list[str]] = [[] for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(gathered, listing)
+            listing = [line for lines in gathered for line in lines]
+        what = f"{loss:g}" if math.isfinite(loss) else "not a finite number"
+        before = f", after an average of {self.average:.3g}" if self.steps else ""
+        raise InputError(
+            f"the loss is {what} at step {trainer.global_step} (epoch {trainer.current_epoch}, batch {index}){before}. "
+            f"In the batch: {'; '.join(listing) or 'no files known'}. Lower model.lr, set "
+            "trainer.gradient_clip_val=1.0, or take out what is wrong with a recording; checkpoints are of before"
+        )
+
+    def _recordings(self, trainer: pl.Trainer, index: int, losses: Tensor | None) -> list[str]:
+        """Where the batch's items come from, the worst first, at most eight."""
+        data = trainer.datamodule
+        if not hasattr(getattr(data, "train_set", None), "locate"):
+            return []
+        items = data.training_items(index)
+        values = [math.nan] * len(items) if losses is None else losses.tolist()
+        order = sorted(range(len(items)), key=lambda i: (math.isfinite(values[i]), -values[i]))
+        suffix = "" if losses is None else " (loss {:.3g})"
+        return [data.train_set.locate(items[i]) + suffix.format(values[i]) for i in order[:8]]
