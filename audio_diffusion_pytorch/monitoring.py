@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytorch_lightning as pl
@@ -87,7 +88,7 @@ class TrainingMonitor(pl.Callback):
 
     def _values(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
         sums, counts = self._bands.tolist()
-        names = [f"train_loss_by_sigma/{low:g}-{high:g}" for low, high in zip(BANDS, BANDS[1:], strict=False)]
+        names = [f"train_loss_by_sigma/{low:g}-{high:g}" for low, high in pairwise(BANDS)]
         values = {name: sums[i] / counts[i] for i, name in enumerate(names) if counts[i]}
         seconds = time.perf_counter() - self._mark
         values |= {"gradient_norm": self._gradients, "samples_per_s": self._samples / seconds}

@@ -14,6 +14,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from audio_diffusion_pytorch.checkpoint import load_checkpoint
 from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.monitoring import WaitClock
 
 
 def make_trainer(gpus: int = -1, timeout_minutes: float = 120, **kwargs) -> pl.Trainer:
@@ -40,6 +41,7 @@ def make_trainer(gpus: int = -1, timeout_minutes: float = 120, **kwargs) -> pl.T
         "accelerator": "gpu" if on_gpu else "cpu",
         "devices": gpus if on_gpu else 1,
         "plugins": [AtomicCheckpointIO()],
+        "profiler": WaitClock(),
         "use_distributed_sampler": False,  # the datamodule's own gives no item twice
         **kwargs,
     }
