@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
-from conftest import RATE, ROOT
+from conftest import RATE, ROOT, melody
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.utils.data import Dataset
@@ -105,6 +106,16 @@ def test_wrong_settings(settings, says):
         Datamodule(Numbers(1), **{"batch_size": 2, **settings})
     with pytest.raises(InputError, match="fewer than two items"):
         Datamodule(Numbers(1, 1), batch_size=1)
+
+
+@pytest.mark.parametrize("files", [1, 2, 3])
+def test_a_few_recordings_fill_batches(files, tmp_path):
+    for index in range(files):
+        soundfile.write(tmp_path / f"flute_{index}.wav", melody(2, seed=index), RATE)
+    with pytest.warns(UserWarning, match="crops are taken from each in an epoch, 16 batches"):
+        data = Datamodule(InstrumentDataset(str(tmp_path), length=4800), batch_size=5, max_valid_items=8)
+    assert 16 <= len(data.train_dataloader()) < 20 and len(data.valid_set) == 8
+    assert next(iter(data.train_dataloader())).shape == (5, 1, 4800)
 
 
 def test_statistics_are_those_of_the_training_latents(recordings, codec):
