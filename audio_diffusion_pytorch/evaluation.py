@@ -26,6 +26,7 @@ from audio_diffusion_pytorch.pitch import posteriors
 from audio_diffusion_pytorch.scores import VERSION as SCORES_VERSION
 from audio_diffusion_pytorch.scores import (
     Listener,
+    at_level,
     distance_to_truth,
     melody_scores,
     timbre_scores,
@@ -286,8 +287,9 @@ def embed_rows(
 
 
 def embed(wav: Tensor, sample_rate: int, embedder: Embedder) -> Moments:
-    """wav [T] -> the moments of its frames."""
-    return Moments.of(embedder.embed(audio.resample(wav[None], sample_rate, embedder.sample_rate))[0])
+    """wav [T] -> the moments of its frames, at the level at which sounds are compared."""
+    wav = audio.resample(at_level(wav[None], sample_rate), sample_rate, embedder.sample_rate)
+    return Moments.of(embedder.embed(wav)[0])
 
 
 def batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audio_diffusion_pytorch.audio import active_rms
 from audio_diffusion_pytorch.metrics import log_mel_distance, melody_distances
 from audio_diffusion_pytorch.notes import F0Track, decode_notes, f0_of_notes, f0_track, note_scores, pitch_accuracy
 from audio_diffusion_pytorch.pitch import Melody, melody_of, posteriors, track_melody
 
-VERSION = 1  # raise it when a score of the same sound changes
+VERSION = 2  # raise it when a score of the same sound changes
 _REMEMBERED = 512  # clips
+_LEVEL = 0.1  # RMS of the sounding parts at which sounds are compared
 
 MELODY = ("dpd", "jd", "dpd_paper", "jd_paper", "voiced", "rpa", "rca", "note_precision", "note_recall", "note_f1")
 
@@ -124,11 +126,18 @@ def timbre_scores(classifier, wavs: Tensor, sample_rate: int, targets: Sequence[
 
 
 def distance_to_truth(wavs: Sequence[Tensor], truths: Sequence[Tensor | None], sample_rate: int) -> list[float]:
-    """Log-mel distances of clips [T] to true performances of the same length; NaN where there is none."""
+    """Log-mel distances of clips [T] to true performances of the same length, at one level; NaN where there is none."""
     return [
-        math.nan if truth is None else float(log_mel_distance(wav[None], truth[None], sample_rate))
+        math.nan
+        if truth is None
+        else float(log_mel_distance(*(at_level(x[None], sample_rate) for x in (wav, truth)), sample_rate))
         for wav, truth in zip(wavs, truths, strict=True)
     ]
+
+
+def at_level(wav: Tensor, sample_rate: int) -> Tensor:
+    """wav [C, T] at the level at which sounds are compared: a bridge keeps its input's level, and gain is no timbre."""
+    return wav * (_LEVEL / max(active_rms(wav, sample_rate), 1e-6))
 
 
 def noise_scores(noise: Tensor, sigma: float, sigma_data: float) -> dict[str, float]:
