@@ -1,10 +1,11 @@
-"""Bridge a recording from one instrument to another.
+"""Bridge recordings from one instrument to another.
 
 python transfer.py source=flute target=violin input=FILE output=FILE
+python transfer.py source=flute target=violin input=FOLDER output=FOLDER
 """
 
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.errors import HydraException
@@ -14,71 +15,61 @@ from omegaconf.errors import OmegaConfBaseException
 from audio_diffusion_pytorch.cli import run_command, start
 from audio_diffusion_pytorch.errors import InputError
 
+if TYPE_CHECKING:
+    from audio_diffusion_pytorch.jobs import Job
+
 ROOT = Path(__file__).resolve().parent
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
 PATH_KEYS = ("source", "target", "input", "output", "plot", "codec.repository", "codec.weights")
+PICTURES = (".png", ".pdf", ".svg")
+BRIDGE_KEYS = ("quality", "num_steps", "solver", "batch_size")
 
 
 def transfer(cfg: DictConfig) -> None:
-    """Read, bridge, write.
+    """Plan, leave out what is done, bridge the rest.
 
     Raises:
-        InputError: something given cannot be used.
+        InputError: something given cannot be used, or some of the files failed.
     """
     _check_arguments(cfg)
-    from tqdm import tqdm
+    from audio_diffusion_pytorch.jobs import plan
+    from audio_diffusion_pytorch.tally import Tally
+    from audio_diffusion_pytorch.workers import Run
 
-    from audio_diffusion_pytorch import audio
-    from audio_diffusion_pytorch.bridge import Bridge
-    from audio_diffusion_pytorch.instrument import load_instrument, shared_codec
-
-    header = audio.info(cfg.input)
-    device = _device(cfg.device)
-    source, target = load_instrument(cfg.source), load_instrument(cfg.target)
-    options = {key: value for key, value in cfg.codec.items() if value is not None}
-    bridge = Bridge(
-        source,
-        target,
-        cfg.sigma,
-        cfg.num_steps,
-        cfg.solver,
-        quality=cfg.quality,
-        batch_size=cfg.batch_size,
-        codec=shared_codec(source, target, **options),
-        device=device,
+    values = OmegaConf.to_container(cfg)
+    jobs = plan(values["input"], cfg.output, values["sigma"], cfg.format)
+    _check_plot(cfg.plot, jobs)
+    run = Run(
+        cfg.source,
+        cfg.target,
+        cfg.device,
+        bridge={key: values[key] for key in BRIDGE_KEYS},
+        codec={key: value for key, value in values["codec"].items() if value is not None},
+        mid=cfg.channels == "mid",
+        overwrite=cfg.overwrite,
+        report=cfg.report,
     )
-    plan = f"{source.spec.name} -> {target.spec.name}, sigma {bridge.sigma:g}, {header.seconds:.1f} s on {device}"
-    windows = bridge.num_windows(header.frames, header.sample_rate) * header.channels
+    bridge = run.load()
+    tally = Tally(run, bridge, jobs)
     if cfg.dry_run:
-        print(f"{plan}: {windows} windows; would write {cfg.output}")
+        print(tally.dry_run())
         return
-    wav, sample_rate = audio.read(cfg.input)
-    with tqdm(desc=plan, unit="window", total=windows) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.update(done - bar.n)
-
-        out = bridge(wav, sample_rate, progress)
-    audio.write(cfg.output, out, sample_rate, header.subtype)
-    print(f"wrote {cfg.output}")
-    if cfg.plot is not None:
-        from audio_diffusion_pytorch.plots import plot_spectrograms
-
-        clips = {f"input: {source.spec.name}": (wav, sample_rate), f"output: {target.spec.name}": (out, sample_rate)}
-        plot_spectrograms(clips, cfg.plot)
-        print(f"wrote {cfg.plot}")
-
-
-def _device(name: str):
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=str(name)).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device={name} cannot be used ({reason}): use cpu, cuda, cuda:1 ... or auto") from error
+        with tally:
+            if min(cfg.workers, len(tally.todo)) > 1:
+                run.do_in_processes(cfg.workers, tally.todo, tally)
+            else:
+                run.do(bridge, tally.todo, tally)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(tally.interrupted()) from None
+    if len(jobs) > 1 or not tally.failures:
+        print(tally.summary())
+    tally.raise_failures()
+    if cfg.plot is not None:
+        from audio_diffusion_pytorch.transfer_report import plot
+
+        plot(jobs[0], cfg.plot)
+        print(f"wrote {cfg.plot}")
 
 
 def _check_arguments(cfg: DictConfig) -> None:
@@ -86,27 +77,25 @@ def _check_arguments(cfg: DictConfig) -> None:
     missing = [f"{key}=..." for key in ("source", "target", "input", "output") if OmegaConf.is_missing(cfg, key)]
     if missing:
         raise InputError(f"missing: {' '.join(missing)}; see python transfer.py --help")
-    if Path(cfg.input).is_dir():
-        raise InputError(f"input={cfg.input} is a folder: give one audio file")
-    if not Path(cfg.input).is_file():
-        raise InputError(f"no such audio file: {cfg.input}")
-    for key, endings in (("output", (".wav", ".flac", ".ogg")), ("plot", (".png", ".pdf", ".svg"))):
-        if cfg[key] is None:
-            continue
-        path = Path(cfg[key])
-        if path.suffix.lower() not in endings:
-            raise InputError(f"{key}={path} must end in {', '.join(endings)}")
-        if path.exists() and os.path.samefile(path, cfg.input):
-            raise InputError(f"{key} and input are the same file, {path}: choose another {key}")
-        if path.is_dir():
-            raise InputError(f"cannot write {path}: it is a folder; give a file name")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if not (folder.is_dir() and os.access(folder, os.W_OK)):
-            raise InputError(f"cannot write {path}: {folder} is no folder that can be written to; choose another {key}")
-    for key, kind in (("sigma", float), ("num_steps", int), ("batch_size", int)):
-        value = cfg[key]
+    if cfg.channels not in ("each", "mid"):
+        raise InputError(f"channels={cfg.channels}: each or mid")
+    sigmas = list(cfg.sigma) if OmegaConf.is_list(cfg.sigma) else [cfg.sigma]
+    numbers = [("sigma", value, float) for value in sigmas]
+    for key, value, kind in [*numbers, *((key, cfg[key], int) for key in ("num_steps", "batch_size", "workers"))]:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | kind) or not value > 0):
             raise InputError(f"{key}={value} must be a positive {'whole ' if kind is int else ''}number")
+
+
+def _check_plot(plot: str | None, jobs: "list[Job]") -> None:
+    if plot is None:
+        return
+    from audio_diffusion_pytorch.jobs import check_output
+
+    if len(jobs) > 1:
+        raise InputError("plot is for one file: use report=true, which draws each")
+    if Path(plot).suffix.lower() not in PICTURES:
+        raise InputError(f"plot={plot} must end in {', '.join(PICTURES)}")
+    check_output(Path(plot), jobs[0].input, "plot")
 
 
 @hydra.main(config_path=str(ROOT / "configs"), config_name="transfer", version_base="1.3")

@@ -259,12 +259,14 @@ def writing(
     channels: int,
     subtype: str | None = None,
     tags: Mapping[str, str] | None = None,
+    complete: Callable[[Path], None] | None = None,
 ) -> Iterator[Callable[[Tensor], None]]:
     """Write a .wav, .flac or .ogg file in blocks; it appears under its name when the block ends, complete.
 
     Args:
         subtype: libsndfile's name of the input's sample format (`PCM_24` ...), kept as far as the ending allows.
         tags: title, artist ..., as `AudioReader.tags` gives them.
+        complete: called with the complete file before it takes its name.
 
     Yields:
         A function that writes the next block [C, n].
@@ -298,11 +300,12 @@ def writing(
                 for key, value in (tags or {}).items():
                     setattr(file, key, value)
                 yield write_block
-            complete = soundfile.info(str(temporary)).frames == written  # a full disk at the end raises nothing
+            if soundfile.info(str(temporary)).frames != written:  # a disk that gets full at the very end raises nothing
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except soundfile.LibsndfileError as error:
             raise InputError(f"cannot write {path}: {error.error_string}") from error
-        if not complete:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if complete is not None:
+            complete(temporary)
 
 
 def write(path: str | Path, wav: Tensor, sample_rate: int, subtype: str | None = None) -> None:

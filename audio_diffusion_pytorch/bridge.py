@@ -120,6 +120,12 @@ class Bridge:
         """Where the models are."""
         return self.source.mean.device
 
+    @property
+    def settings(self) -> dict[str, float | str]:
+        """What a result depends on besides models, codec and recording."""
+        steps, sigma_min = len(self.sigmas), float(self.sigmas[-1])
+        return {"sigma": self.sigma, "sigma_min": sigma_min, "rho": self.rho, "num_steps": steps, "solver": self.solver}
+
     def to(self, device: str | torch.device) -> "Bridge":
         """Move models and codec, in place as a module does; also those of other bridges that share them."""
         for module in (self.source, self.target, self.codec):
@@ -255,18 +261,36 @@ class Bridge:
             if wav.shape[-1]:
                 yield wav * gain
 
-    @torch.inference_mode()
     def bridge_windows(self, windows: Iterable[tuple[Owner, Window]]) -> Iterator[tuple[Owner, Window, Tensor]]:
-        """Windows, each with whose it is -> the same with the target's latents [D, L], in order.
+        """Windows, each with whose it is -> the same with the target's latents [D, L], in order."""
+        return chain.from_iterable(self.bridge_batches(windows))
 
-        They go through the networks `batch_size` at a time, whosever they are; those without sound do not.
+    @torch.inference_mode()
+    def bridge_batches(self, windows: Iterable[tuple[Owner, Window]]) -> Iterator[list[tuple[Owner, Window, Tensor]]]:
+        """`bridge_windows`, in lists of those that went through the networks together.
+
+        There are `batch_size` in a list, whosever they are; those without sound do not go through the networks.
         """
         for batch in _batches(windows, self.batch_size):
             latents = self._latents([window for _, window in batch])
             sounding = torch.tensor([bool(window.sounding.any()) for _, window in batch], device=self.device)
             if sounding.any():
                 latents[sounding] = self.from_noise(self.to_noise(latents[sounding]))
-            yield from ((*pair, part) for pair, part in zip(batch, latents.cpu(), strict=True))
+            yield [(*pair, part) for pair, part in zip(batch, latents.cpu(), strict=True)]
+
+    @property
+    def evaluations(self) -> int:
+        """Network calls for one window, both ways."""
+        calls = 0
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return x
+
+        for sigmas in (self.sigmas, self.sigmas.flip(0)):
+            self.solve(denoise, torch.zeros(1, 1, 1), sigmas)
+        return calls
 
     def num_windows(self, length: int, sample_rate: int) -> int:
         """Windows of `length` samples at sample_rate Hz, for one channel."""

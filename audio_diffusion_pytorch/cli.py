@@ -29,7 +29,8 @@ def quote_paths(argv: Sequence[str], keys: Sequence[str]) -> list[str]:
         argv: arguments as typed.
         keys: names of the arguments that take a path; `+key=` and `++key=` count too.
 
-    Values that are empty, already quoted or `null`, and lists or interpolations that name no file, are left alone.
+    Values that are empty, already quoted or `null`, and interpolations that name no file, are left alone; so are lists
+    unless all their elements are there.
     """
     return [_quote(argument, keys) for argument in argv]
 
@@ -40,15 +41,23 @@ def _quote(argument: str, keys: Sequence[str]) -> str:
         return argument
     if value[0] in "'\"" and value[-1] == value[0] and len(value) > 1 and not os.path.exists(value):
         return argument
+    if value.startswith("[") and value.endswith("]") and not os.path.exists(value):
+        parts = value[1:-1].split(",")
+        listed = all(os.path.exists(part) for part in parts)
+        return f"{key}=[{','.join(map(_quoted, parts))}]" if listed else argument
     if value.startswith(("[", "${")) and not os.path.exists(value):
         return argument
     if value.startswith("~/") and not os.path.exists(value):  # a shell expands it at the beginning of a word only
         value = os.path.expanduser(value)
+    return f"{key}={_quoted(value)}"
+
+
+def _quoted(value: str) -> str:
     # OmegaConf reads `\${` as `${`, Hydra's quoted strings `\'` as `'`; backslashes before them and at the end double.
     value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     value = re.sub(r"(\\*)'", r"\1\1\\'", value)
     value = re.sub(r"(\\+)\Z", r"\1\1", value)
-    return f"{key}='{value}'"
+    return f"'{value}'"
 
 
 def start(main: Callable[[], None], path_keys: Sequence[str], usage_errors: tuple[type[Exception], ...]) -> None:

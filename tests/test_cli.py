@@ -49,6 +49,16 @@ def test_what_looks_like_hydra_is_a_path_if_it_exists(name, tmp_path, monkeypatc
     assert parsed(f"input={name}") == name
 
 
+def test_a_list_of_what_exists_is_quoted_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["a (1).wav", "it's.wav", "b=c"]
+    argument = f"input=[{','.join(names)}]"
+    assert quote_paths([argument], ["input"]) == [argument]
+    for name in names:
+        (tmp_path / name).touch()
+    assert parsed(argument) == names
+
+
 @pytest.mark.parametrize(
     "argument", ["input=", "input=null", "input=???", "other=a (1)", "input", "--cfg", "input='a b'"]
 )

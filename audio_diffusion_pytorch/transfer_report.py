@@ -1,0 +1,66 @@
+"""What a transfer did to one file: pictures, and a line of facts."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from torch import Tensor
+
+from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.jobs import Job
+from audio_diffusion_pytorch.metrics import pitch_metrics
+from audio_diffusion_pytorch.plots import plot_pitch_tracks, plot_spectrograms
+
+SECONDS = 120  # of a recording that are looked at
+LINES = "report.jsonl"
+
+
+def report(job: Job, facts: dict[str, Any]) -> dict[str, Any]:
+    """Draw spectrograms and pitch tracks beside the output, and add a line to the output folder's `report.jsonl`.
+
+    DPD and JD (`metrics.pitch_metrics`) are of the first two minutes, the channels' average; null where there is no
+    melody.
+
+    Args:
+        facts: of the transfer; JSON values.
+
+    Returns:
+        The line: facts, dpd, jd.
+
+    Raises:
+        InputError: something cannot be read or written.
+    """
+    clips = _excerpts(job)
+    stem = job.output.with_suffix("")
+    plot_spectrograms(clips, f"{stem}.png")
+    plot_pitch_tracks(clips, f"{stem}_pitch.png")
+    (before, rate), (after, _) = clips.values()
+    scores = pitch_metrics(before, after, rate)
+    values = {"dpd": float(scores.dpd[0]), "jd": float(scores.jaccard[0])}
+    line = {**facts, **{key: None if math.isnan(value) else round(value, 4) for key, value in values.items()}}
+    path = job.folder / LINES
+    with FileLock(path.with_name(f".{LINES}.lock")), open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return line
+
+
+def plot(job: Job, path: str | Path) -> None:
+    """Draw the spectrograms of input and output, of their first two minutes.
+
+    Raises:
+        InputError: something cannot be read or written.
+    """
+    plot_spectrograms(_excerpts(job), path)
+
+
+def _excerpts(job: Job) -> dict[str, tuple[Tensor, int]]:
+    """Title -> (wav [1, T], sample rate) of input and output."""
+    clips = {}
+    for title, path in (("input", job.input), ("output", job.output)):
+        with audio.AudioReader(path) as file:
+            frames, rate = min(file.info.frames, SECONDS * file.info.sample_rate), file.info.sample_rate
+            cut = f", first {SECONDS} s" if frames < file.info.frames else ""
+            clips[f"{title}: {path.name}{cut}"] = audio.to_mono(file.read(0, frames)), rate
+    return clips

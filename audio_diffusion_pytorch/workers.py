@@ -1,0 +1,142 @@
+"""Jobs done by this process or by several, and what they tell."""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from queue import Empty
+from typing import Any
+
+import torch
+
+from audio_diffusion_pytorch.bridge import Bridge
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, shared_codec
+from audio_diffusion_pytorch.jobs import Job
+from audio_diffusion_pytorch.recordings import Tell, bridge_files
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every job of a command has in common; goes to worker processes.
+
+    Args:
+        source, target: what `load_instrument` takes.
+        device: name of torch's; `auto`: the GPU where there is one.
+        bridge: arguments of `Bridge`.
+        codec: arguments of the codec that the models name.
+        mid: bridge the channels' average only.
+        overwrite: make also what is done already.
+        report: write pictures and a line of facts for each file.
+    """
+
+    source: str
+    target: str
+    device: str = "auto"
+    bridge: Mapping[str, Any] = field(default_factory=dict)
+    codec: Mapping[str, Any] = field(default_factory=dict)
+    mid: bool = False
+    overwrite: bool = False
+    report: bool = False
+
+    def load(self, worker: int = 0) -> Bridge:
+        """The bridge at its default sigma; GPUs are dealt out to workers in turn.
+
+        Raises:
+            InputError: a model, the codec, the device or a setting cannot be used.
+        """
+        device = _device(self.device, worker)
+        source, target = load_instrument(self.source), load_instrument(self.target)
+        codec = shared_codec(source, target, **self.codec)
+        return Bridge(source, target, codec=codec, device=device, **self.bridge)
+
+    def settings(self, bridge: Bridge) -> dict[str, Any]:
+        """What an output depends on besides its input; as it can be written as JSON."""
+        models = {"source": bridge.source, "target": bridge.target}
+        digests = {key: f"{model.spec.name} {_digest(model)}" for key, model in models.items()}
+        digests["codec"] = f"{bridge.codec.name} {_digest(bridge.codec)}"
+        return {**digests, **bridge.settings, "mid": self.mid}
+
+    def do(self, bridge: Bridge, jobs: Iterable[Job], tell: Tell) -> None:
+        """Make the jobs in this process."""
+        report = None
+        if self.report:
+            from audio_diffusion_pytorch.transfer_report import report
+        for sigma, group in groupby(jobs, lambda job: job.sigma):
+            here = bridge if sigma is None else bridge.at(sigma)
+            bridge_files(here, group, tell, self.settings(here), self.mid, self.overwrite, report)
+
+    def do_in_processes(self, workers: int, jobs: Sequence[Job], tell: Tell) -> None:
+        """Make the jobs in several processes; each takes the next job when it has room for it.
+
+        Raises:
+            InputError: a process ended before its jobs did.
+        """
+        context = multiprocessing.get_context("spawn")
+        taken, events = context.Value("l", 0), context.Queue()
+        processes = [
+            context.Process(target=_work, args=(self, index, workers, jobs, taken, events), daemon=True)
+            for index in range(workers)
+        ]
+        for process in processes:
+            process.start()
+        try:
+            while any(process.is_alive() for process in processes) or not events.empty():
+                try:
+                    what, index, value = events.get(timeout=0.5)
+                except Empty:
+                    continue
+                tell(what, jobs[index], value)
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.join()
+        codes = [process.exitcode for process in processes if process.exitcode]
+        if codes:
+            raise InputError(f"{len(codes)} of {workers} workers ended early (exit status {codes[0]}): use fewer")
+
+
+def _work(run: Run, index: int, workers: int, jobs: Sequence[Job], taken, events) -> None:
+    """A worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the command ends its workers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # leaving by the way of `finally`, which cleans up
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    positions = {job: position for position, job in enumerate(jobs)}
+
+    def next_jobs() -> Iterator[Job]:
+        while multiprocessing.parent_process().is_alive():
+            with taken.get_lock():
+                position, taken.value = taken.value, taken.value + 1
+            if position >= len(jobs):
+                return
+            yield jobs[position]
+
+    run.do(run.load(index), next_jobs(), lambda what, job, value: events.put((what, positions[job], value)))
+
+
+def _device(name: str, worker: int) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.device_count() > 1:
+        name = f"cuda:{worker % torch.cuda.device_count()}"
+    try:
+        return torch.empty(0, device=str(name)).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device={name} cannot be used ({reason}): use cpu, cuda, cuda:1 ... or auto") from error
+
+
+def _digest(module: torch.nn.Module) -> str:
+    """Of a model's weights, some of each tensor: training goes on in all of them."""
+    digest = hashlib.blake2b(digest_size=8)
+    if isinstance(module, InstrumentModel):
+        digest.update(repr(module.spec).encode())
+    for key, value in module.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.flatten()[:1024].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
