@@ -5,6 +5,7 @@ Su et al. 2023 (Dual Diffusion Implicit Bridges), as used by Mancusi et al. 2025
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
@@ -278,7 +279,7 @@ class Bridge:
                 latents[sounding] = self.from_noise(self.to_noise(latents[sounding]))
             yield [(*pair, part) for pair, part in zip(batch, latents.cpu(), strict=True)]
 
-    @property
+    @cached_property
     def evaluations(self) -> int:
         """Network calls for one window, both ways."""
         calls = 0
