@@ -46,6 +46,7 @@ def transfer(cfg: DictConfig) -> None:
         bridge={key: values[key] for key in BRIDGE_KEYS},
         codec={key: value for key, value in values["codec"].items() if value is not None},
         mid=cfg.channels == "mid",
+        transpose=cfg.transpose,
         overwrite=cfg.overwrite,
         report=cfg.report,
     )
@@ -79,6 +80,8 @@ def _check_arguments(cfg: DictConfig) -> None:
         raise InputError(f"missing: {' '.join(missing)}; see python transfer.py --help")
     if cfg.channels not in ("each", "mid"):
         raise InputError(f"channels={cfg.channels}: each or mid")
+    if cfg.transpose != "auto" and cfg.transpose not in range(-5, 6):
+        raise InputError(f"transpose={cfg.transpose}: whole octaves from -5 to 5, or auto")
     sigmas = list(cfg.sigma) if OmegaConf.is_list(cfg.sigma) else [cfg.sigma]
     numbers = [("sigma", value, float) for value in sigmas]
     for key, value, kind in [*numbers, *((key, cfg[key], int) for key in ("num_steps", "batch_size", "workers"))]:

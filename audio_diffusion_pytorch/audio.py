@@ -183,11 +183,11 @@ class Resampler:
     """Resamples a stream block by block (soxr, very high quality); the blocks' borders leave no trace.
 
     Args:
-        orig_rate, new_rate: in Hz.
+        orig_rate, new_rate: in Hz, also fractions.
         channels: of every block.
     """
 
-    def __init__(self, orig_rate: int, new_rate: int, channels: int):
+    def __init__(self, orig_rate: float, new_rate: float, channels: int):
         self.orig_rate, self.new_rate = orig_rate, new_rate
         self._stream = None
         self._taken = self._given = 0
@@ -204,7 +204,7 @@ class Resampler:
         out = torch.from_numpy(np.ascontiguousarray(data.T))
         self._taken += wav.shape[-1]
         if last:  # soxr rounds to nearest
-            missing = -(-self._taken * self.new_rate // self.orig_rate) - self._given - out.shape[-1]
+            missing = int(-(-self._taken * self.new_rate // self.orig_rate)) - self._given - out.shape[-1]
             out = torch.nn.functional.pad(out, (0, missing)) if missing > 0 else out
         self._given += out.shape[-1]
         return out

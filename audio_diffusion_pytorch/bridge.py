@@ -13,12 +13,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from audio_diffusion_pytorch.audio import LevelMeter, active_rms
+from audio_diffusion_pytorch.audio import LevelMeter
 from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, require_one_codec, shared_codec
 from audio_diffusion_pytorch.sampling import QUALITY, SOLVERS, karras_schedule
-from audio_diffusion_pytorch.streaming import SILENCE, Track, Window, matching_gain, window_starts
+from audio_diffusion_pytorch.streaming import SILENCE, Survey, Track, Window, matching_gain, window_starts
 
 Item = TypeVar("Item")
 Owner = TypeVar("Owner")
@@ -33,7 +33,7 @@ class Encoded:
         windows: [N] what each is of, without its sound.
         channels, length: of the recording, in samples.
         sample_rate: of the recording, in Hz.
-        level: RMS of the recording's sounding parts.
+        survey: its level and tuning.
         sigma: hand-off noise level.
     """
 
@@ -42,7 +42,7 @@ class Encoded:
     channels: int
     length: int
     sample_rate: int
-    level: float
+    survey: Survey
     sigma: float
 
 
@@ -173,15 +173,15 @@ class Bridge:
         Raises:
             InputError: wav is empty or not [C, T].
         """
-        level = _level(wav, sample_rate)
-        track = Track(self, sample_rate, len(wav), level)
-        total = self.num_windows(wav.shape[1], sample_rate) * len(wav)
+        survey = _survey(wav, sample_rate)
+        track = Track(self, sample_rate, len(wav), survey)
+        total = self.num_windows(wav.shape[1], track.sample_rate) * len(wav)
         parts = []
         for _, window, latents in self.bridge_windows((None, w) for w in track.cut([wav.cpu()])):
             parts.append(track.take(window, latents))
             if progress is not None:
                 progress(len(parts), total)
-        return _at_level(torch.cat(parts, -1), sample_rate, level)
+        return _at_level(torch.cat(parts, -1), sample_rate, survey.level)
 
     @torch.inference_mode()
     def encode(self, wav: Tensor, sample_rate: int) -> Encoded:
@@ -190,11 +190,11 @@ class Bridge:
         Raises:
             InputError: wav is empty or not [C, T].
         """
-        level = _level(wav, sample_rate)
-        windows = list(Track(self, sample_rate, len(wav), level).cut([wav.cpu()]))
+        survey = _survey(wav, sample_rate)
+        windows = list(Track(self, sample_rate, len(wav), survey).cut([wav.cpu()]))
         noise = [self.to_noise(self._latents(batch)).cpu() for batch in _batches(windows, self.batch_size)]
         windows = [replace(window, wav=window.wav[:0]) for window in windows]
-        return Encoded(torch.cat(noise), windows, *wav.shape, sample_rate, level, self.sigma)
+        return Encoded(torch.cat(noise), windows, *wav.shape, sample_rate, survey, self.sigma)
 
     @torch.inference_mode()
     def decode(self, encoded: Encoded) -> Tensor:
@@ -208,16 +208,16 @@ class Bridge:
                 f"noise of sigma {encoded.sigma:g}, {encoded.noise.shape[-1]} frames a window, does not fit a bridge "
                 f"of sigma {self.sigma:g}, {self.window} frames: encode and decode with the same settings"
             )
-        track = Track(self, encoded.sample_rate, encoded.channels, encoded.level)
+        track = Track(self, encoded.sample_rate, encoded.channels, encoded.survey)
         track.length = encoded.length
         parts = []
         for batch in _batches(zip(encoded.windows, encoded.noise, strict=True), self.batch_size):
             latents = self.from_noise(torch.stack([noise for _, noise in batch]).to(self.device)).cpu()
             parts += [track.take(window, part) for (window, _), part in zip(batch, latents, strict=True)]
-        return _at_level(torch.cat(parts, -1), encoded.sample_rate, encoded.level)
+        return _at_level(torch.cat(parts, -1), encoded.sample_rate, encoded.survey.level)
 
     @torch.inference_mode()
-    def stream(self, blocks: Iterable[Tensor], sample_rate: int, level: float | None = None) -> Iterator[Tensor]:
+    def stream(self, blocks: Iterable[Tensor], sample_rate: int, survey: Survey | None = None) -> Iterator[Tensor]:
         """Bridge a recording while it comes in, in bounded memory.
 
         The sound lags behind by about one window and one block of the decoder. In all as many samples come out as went
@@ -227,8 +227,8 @@ class Bridge:
         Args:
             blocks: [C, n] in [-1, 1], of any lengths.
             sample_rate: of the blocks and of the result, in Hz.
-            level: RMS of the recording's sounding parts (`audio.active_rms`); None: that of its first sound, as much of
-                it as one window holds.
+            survey: level and tuning of the recording (`Survey.of`); None: those of its first sound, as much of it as
+                one window holds.
 
         Yields:
             [C, n], as it gets ready.
@@ -241,22 +241,22 @@ class Bridge:
         if first is None:
             return
         held, blocks = [], chain([first], blocks)
-        if level is None:
-            meter, samples = LevelMeter(sample_rate), self.window * self.codec.hop_length / self.codec.sample_rate
+        if survey is None:
+            samples, needed = 0, self.window * self.codec.hop_length / self.codec.sample_rate * sample_rate
             for block in blocks:
                 if not held and block.abs().max() < SILENCE:
                     yield torch.zeros_like(block)
                     continue
                 held.append(block)
-                meter.update(block)
-                if sum(b.shape[-1] for b in held) >= samples * sample_rate:
+                samples += block.shape[-1]
+                if samples >= needed:
                     break
             if not held:
                 return
-            level = meter.rms
-        track = Track(self, sample_rate, len(first), level)
+            survey = Survey.of(held, sample_rate)
+        track = Track(self, sample_rate, len(first), survey)
         trained = self.target.spec.level_db
-        gain = 1 / track.gain if trained is None else level / 10 ** (trained / 20)
+        gain = 1 / track.gain if trained is None else survey.level / 10 ** (trained / 20)
         for _, window, latents in self.bridge_windows((None, w) for w in track.cut(chain(held, blocks))):
             wav = track.take(window, latents)
             if wav.shape[-1]:
@@ -293,9 +293,9 @@ class Bridge:
             self.solve(denoise, torch.zeros(1, 1, 1), sigmas)
         return calls
 
-    def num_windows(self, length: int, sample_rate: int) -> int:
+    def num_windows(self, length: int, sample_rate: float) -> int:
         """Windows of `length` samples at sample_rate Hz, for one channel."""
-        frames = self.codec.num_frames(-(-length * self.codec.sample_rate // sample_rate))
+        frames = self.codec.num_frames(int(-(-length * self.codec.sample_rate // sample_rate)))
         return len(window_starts(frames, self.window, self.hop))
 
     def _latents(self, windows: Sequence[Window]) -> Tensor:
@@ -309,10 +309,10 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _level(wav: Tensor, sample_rate: int) -> float:
+def _survey(wav: Tensor, sample_rate: int) -> Survey:
     if wav.dim() != 2 or wav.shape[1] == 0:
         raise InputError(f"the bridge takes wav [C, T] with T > 0, not {list(wav.shape)}")
-    return active_rms(wav.cpu(), sample_rate)
+    return Survey.of([wav.cpu()], sample_rate)
 
 
 def _at_level(wav: Tensor, sample_rate: int, level: float) -> Tensor:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from tempfile import SpooledTemporaryFile
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,13 +17,14 @@ from audio_diffusion_pytorch.audio import AudioReader, LevelMeter, to_mono, writ
 from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.jobs import Job
-from audio_diffusion_pytorch.streaming import Track, Window, matching_gain
+from audio_diffusion_pytorch.streaming import Survey, Track, Window, matching_gain
 
 # tell(what, job, value): "windows" and how many are done, then one of "done" and facts, "failed" and why, "left" (to
 # another run)
 Tell = Callable[[str, Job, Any], None]
 Report = Callable[[Job, dict[str, Any]], dict[str, Any]]
 _MEMORY = 1 << 26  # bytes of a recording's sound that stay in memory before they go to a file without a name
+_HEARD = 60  # seconds in which the octave is looked for
 _BLOCK = 1 << 18  # frames that are scaled and written at a time
 
 
@@ -34,10 +35,11 @@ class Recording:
         job: what to make.
         bridge: at the job's sigma.
         mid: bridge the channels' average only, and write one channel.
+        transpose: octaves by which the recording is moved before; "auto": as many as bring it into the target's range.
     """
 
-    def __init__(self, job: Job, bridge: Bridge, mid: bool = False):
-        self.job, self.bridge, self.mid = job, bridge, mid
+    def __init__(self, job: Job, bridge: Bridge, mid: bool = False, transpose: int | Literal["auto"] = 0):
+        self.job, self.bridge, self.mid, self.transpose = job, bridge, mid, transpose
         self.open = ExitStack()
         self.seconds = 0.0  # of work
         self.evaluations = 0
@@ -59,11 +61,10 @@ class Recording:
         self.job.output.parent.mkdir(parents=True, exist_ok=True)
         spool = SpooledTemporaryFile(_MEMORY, dir=self.job.output.parent)  # noqa: SIM115
         self.spool = self.open.enter_context(spool)
-        self.sound, meter = LevelMeter(self.info.sample_rate), LevelMeter(self.info.sample_rate)
-        for block in self._blocks():
-            meter.update(block)
-        self.level = meter.rms
-        self.track = Track(self.bridge, self.info.sample_rate, self.channels, self.level)
+        self.sound = LevelMeter(self.info.sample_rate)
+        self.survey = Survey.of(self._blocks(), self.info.sample_rate)
+        self.octaves = self._octaves() if self.transpose == "auto" else self.transpose
+        self.track = Track(self.bridge, self.info.sample_rate, self.channels, self.survey, self.octaves)
         return self.track.cut(self._blocks())
 
     def take(self, window: Window, latents: Tensor) -> bool:
@@ -76,7 +77,7 @@ class Recording:
 
     def write(self, settings: Mapping[str, Any]) -> None:
         """Write the output, at the input's level and with its tags."""
-        gain = np.float32(matching_gain(self.level, self.sound))
+        gain = np.float32(matching_gain(self.survey.level, self.sound))
         self.spool.seek(0)
         with writing(
             self.job.output,
@@ -96,10 +97,25 @@ class Recording:
             "output": str(self.job.output),
             "sample_rate": self.info.sample_rate,
             "channels": self.channels,
+            "octaves": self.octaves,
+            "cents": self.survey.cents,
             "duration": round(self.info.seconds, 3),
             "seconds": round(self.seconds, 3),
             "evaluations": self.evaluations,
         }
+
+    def _octaves(self) -> int:
+        """Octaves that bring what is heard in the first minute into the target's range."""
+        from audio_diffusion_pytorch.notes import LOWEST
+        from audio_diffusion_pytorch.pitch import posteriors
+        from audio_diffusion_pytorch.transpose import octaves_for, pitch_range
+
+        limits = pitch_range(self.bridge.target.spec)
+        if limits is None:
+            raise InputError(f"the range of {self.bridge.target.spec.name} is not known: say transpose=1, 0, -1 ...")
+        wav = self.reader.read(0, min(self.info.frames, _HEARD * self.info.sample_rate))
+        strength, keys = posteriors(to_mono(wav), self.info.sample_rate)["note"][0].max(-1)
+        return octaves_for((keys[strength >= 0.5] + LOWEST).tolist(), *limits)
 
     def _blocks(self) -> Iterator[Tensor]:
         return (to_mono(block) if self.mid else block for block in self.reader.blocks())
@@ -111,6 +127,7 @@ def bridge_files(
     tell: Tell,
     settings: Mapping[str, Any] | None = None,
     mid: bool = False,
+    transpose: int | Literal["auto"] = 0,
     overwrite: bool = False,
     report: Report | None = None,
 ) -> None:
@@ -119,7 +136,7 @@ def bridge_files(
     Args:
         tell: hears of progress and results.
         settings: what the outputs depend on, for their records.
-        mid: see `Recording`.
+        mid, transpose: see `Recording`.
         overwrite: make also what is done already, by this run or another.
         report: called with each job that is done and its facts; gives more of them.
     """
@@ -140,7 +157,7 @@ def bridge_files(
 
     def windows() -> Iterator[tuple[Recording, Window]]:
         for job in jobs:
-            recording = Recording(job, bridge, mid)
+            recording = Recording(job, bridge, mid, transpose)
             opened.add(recording)
             with failing(recording):
                 # Another run has it, or made it since this one began.

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audio_diffusion_pytorch.audio import LevelMeter, Resampler
+from audio_diffusion_pytorch.tuning import TuningMeter
 
 if TYPE_CHECKING:
     from audio_diffusion_pytorch.bridge import Bridge
@@ -59,6 +60,28 @@ class Window:
     wav: Tensor
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What must be known of a recording before its first window.
+
+    Args:
+        level: RMS of its sounding parts.
+        cents: how far its tuning lies from A = 440 Hz.
+    """
+
+    level: float
+    cents: float = 0.0
+
+    @classmethod
+    def of(cls, blocks: Iterable[Tensor], sample_rate: int) -> "Survey":
+        """Of a recording in blocks [C, n], at sample_rate Hz."""
+        level, tuning = LevelMeter(sample_rate), TuningMeter(sample_rate)
+        for block in blocks:
+            level.update(block)
+            tuning.update(block)
+        return cls(level.rms, tuning.cents)
+
+
 def matching_gain(level: float, sound: LevelMeter) -> float:
     """The gain that takes sound to the RMS `level`, or less where its peak would pass 1."""
     gain = level / max(sound.rms, 1e-8)
@@ -74,16 +97,20 @@ class Track:
         bridge: whose windows, codec and levels.
         sample_rate: of the recording, in Hz.
         channels: of the recording.
-        level: RMS of the recording's sounding parts; what lies 66 dB below it is silence and stays silent.
+        survey: the recording's level and tuning. What lies 66 dB below the level is silence and stays silent.
+            Recordings that are not tuned to A = 440 Hz go through the networks at 440, faster or slower, and come back.
+        octaves: by which the recording is moved before it is bridged.
     """
 
-    def __init__(self, bridge: "Bridge", sample_rate: int, channels: int, level: float):
+    def __init__(self, bridge: "Bridge", sample_rate: int, channels: int, survey: Survey, octaves: int = 0):
+        self.octaves, level = octaves, survey.level
         self.bridge, self.channels, self.length = bridge, channels, 0  # `length` in samples of the recording, so far
         expected = bridge.source.spec.level_db
         self.gain = 1.0 if expected is None or level < SILENCE else 10 ** (expected / 20) / level
         self.quiet = max(QUIET * level, SILENCE) * self.gain
         rate = bridge.codec.sample_rate
-        self._in, self._out = Resampler(sample_rate, rate, channels), Resampler(rate, sample_rate, channels)
+        self.sample_rate = tuned = sample_rate * 2 ** (-survey.cents / 1200) if survey.cents else sample_rate
+        self._in, self._out = Resampler(tuned, rate, channels), Resampler(rate, tuned, channels)
         size = bridge.codec.latent_channels + 1  # the last one says where there is sound
         self._sum, self._weights, self._first = torch.zeros(channels, size, 0), torch.zeros(0), 0
         self._latents, self._before = torch.zeros(channels, size, 0), 0
@@ -133,6 +160,11 @@ class Track:
     def _windows(self, wav: Tensor, start: int, last: bool) -> Iterator[Window]:
         peaks = wav.abs().unflatten(-1, (self.bridge.window, -1)).amax(-1)
         sounding = F.max_pool1d((peaks >= self.quiet).float(), 2 * EDGE + 1, 1, EDGE)
+        if self.octaves:
+            from audio_diffusion_pytorch.pitch_shift import shift_pitch
+
+            moved = shift_pitch(wav.numpy(), 12 * self.octaves, self.bridge.codec.sample_rate)
+            wav = torch.from_numpy(moved)
         for channel in range(self.channels):
             yield Window(channel, start, last, sounding[channel], wav[channel])
 

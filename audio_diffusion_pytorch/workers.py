@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from queue import Empty
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -29,7 +29,7 @@ class Run:
         device: name of torch's; `auto`: the GPU where there is one.
         bridge: arguments of `Bridge`.
         codec: arguments of the codec that the models name.
-        mid: bridge the channels' average only.
+        mid, transpose: see `recordings.Recording`.
         overwrite: make also what is done already.
         report: write pictures and a line of facts for each file.
     """
@@ -40,6 +40,7 @@ class Run:
     bridge: Mapping[str, Any] = field(default_factory=dict)
     codec: Mapping[str, Any] = field(default_factory=dict)
     mid: bool = False
+    transpose: int | Literal["auto"] = 0
     overwrite: bool = False
     report: bool = False
 
@@ -59,7 +60,7 @@ class Run:
         models = {"source": bridge.source, "target": bridge.target}
         digests = {key: f"{model.spec.name} {_digest(model)}" for key, model in models.items()}
         digests["codec"] = f"{bridge.codec.name} {_digest(bridge.codec)}"
-        return {**digests, **bridge.settings, "mid": self.mid}
+        return {**digests, **bridge.settings, "mid": self.mid, "transpose": self.transpose}
 
     def do(self, bridge: Bridge, jobs: Iterable[Job], tell: Tell) -> None:
         """Make the jobs in this process."""
@@ -68,7 +69,7 @@ class Run:
             from audio_diffusion_pytorch.transfer_report import report
         for sigma, group in groupby(jobs, lambda job: job.sigma):
             here = bridge if sigma is None else bridge.at(sigma)
-            bridge_files(here, group, tell, self.settings(here), self.mid, self.overwrite, report)
+            bridge_files(here, group, tell, self.settings(here), self.mid, self.transpose, self.overwrite, report)
 
     def do_in_processes(self, workers: int, jobs: Sequence[Job], tell: Tell) -> None:
         """Make the jobs in several processes; each takes the next job when it has room for it.

@@ -14,7 +14,7 @@ from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.codec import EncodecCodec
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.sampling import QUALITY
-from audio_diffusion_pytorch.streaming import Track
+from audio_diffusion_pytorch.streaming import Survey, Track
 
 
 class Gaussian(nn.Module):
@@ -85,7 +85,7 @@ def test_silence_stays_silent(bridge):
 def test_latents_come_back_through_windows_unchanged(identity, codec):
     """Windows, cross-fades and batches change nothing where the model changes nothing."""
     wav = clip(4.0)
-    track = Track(identity, RATE, 1, level=0.0)  # no change of level
+    track = Track(identity, RATE, 1, Survey(0.0))  # no change of level
     track._sound = lambda last: torch.zeros(1, 0)
     windows = [track.take(w, z) for _, w, z in identity.bridge_windows((None, w) for w in track.cut([wav]))]
     assert len(windows) == identity.num_windows(4 * RATE, RATE) == 6
@@ -180,8 +180,7 @@ def test_decode_undoes_encode(bridge):
 def test_a_stream_of_blocks_is_the_whole(rate, size, bridge):
     """But for one gain: the level of a stream follows from the models' levels."""
     wav = clip(4.0, rate, channels=2)
-    level = active_rms(wav, rate)
-    blocks = list(bridge.stream(wav.split(size, 1), rate, level))
+    blocks = list(bridge.stream(wav.split(size, 1), rate, Survey.of([wav], rate)))
     streamed, whole = torch.cat(blocks, 1), bridge(wav, rate)
     assert streamed.shape == wav.shape
     gain = float((streamed * whole).sum() / (whole * whole).sum())
@@ -203,7 +202,7 @@ def test_a_stream_without_a_level_follows_its_first_sound(bridge):
     wav = torch.cat([torch.zeros(1, 2 * RATE), clip(2.0) * 0.01], 1)
     out = torch.cat(list(bridge.stream(wav.split(2000, 1), RATE)), 1)
     assert out.shape == wav.shape and not out[:, : 2 * RATE].any()
-    again = torch.cat(list(bridge.stream(wav.split(2000, 1), RATE, active_rms(wav, RATE))), 1)
+    again = torch.cat(list(bridge.stream(wav.split(2000, 1), RATE, Survey.of([wav], RATE))), 1)
     assert active_rms(out, RATE) == pytest.approx(active_rms(again, RATE), rel=0.3)
     assert list(bridge.stream([], RATE)) == []
     assert not torch.cat(list(bridge.stream(wav[:, :RATE].split(99, 1), RATE)), 1).any()
@@ -212,7 +211,7 @@ def test_a_stream_without_a_level_follows_its_first_sound(bridge):
 def test_what_is_no_stream(bridge):
     for blocks in ([torch.zeros(5)], [torch.zeros(1, 5), torch.zeros(2, 5)]):
         with pytest.raises(InputError, match=r"blocks are \[C, n\]"):
-            list(bridge.stream(blocks, RATE, 0.1))
+            list(bridge.stream(blocks, RATE, Survey(0.1)))
 
 
 def test_threads_share_a_bridge(bridge):

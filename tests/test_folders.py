@@ -22,6 +22,7 @@ from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.jobs import RECORDS, plan
 from audio_diffusion_pytorch.recordings import bridge_files
+from audio_diffusion_pytorch.streaming import Survey, Track
 
 
 @pytest.fixture
@@ -162,6 +163,25 @@ def test_mid_is_one_channel(quick, tmp_path):
     assert told["done"][0][1]["channels"] == audio.info(tmp_path / "out.wav").channels == 1
     before = audio.active_rms(torch.from_numpy(clip.mean(1))[None].float(), RATE)
     assert audio.active_rms(audio.read(tmp_path / "out.wav")[0], RATE) == pytest.approx(before, rel=0.02)
+
+
+def test_octaves(quick, make_instrument, codec, tmp_path):
+    """A high melody goes down to the middle of a cello's range, one that lies in the range stays."""
+    cello = Bridge(make_instrument("flute"), make_instrument("cello"), num_steps=2, codec=codec)
+    cello.to_noise = cello.from_noise = lambda latents: latents
+    soundfile.write(tmp_path / "in.wav", melody(3.0), RATE)
+    jobs = plan(str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), None)
+    told = [make(bridge, jobs, transpose="auto")["done"][0][1]["octaves"] for bridge in (cello, quick)]
+    assert told == [-2, 0]
+    (window,) = list(Track(quick, RATE, 1, Survey(0.1), octaves=-1).cut([torch.from_numpy(tone(880.0))]))
+    peak = torch.fft.rfft(window.wav[: RATE // 4]).abs().argmax() * 4
+    assert peak == pytest.approx(440, abs=4)
+    failed = make(Bridge(make_instrument("flute"), make_instrument("kazoo"), codec=codec), jobs, transpose="auto")
+    assert "the range of kazoo is not known" in failed["failed"][0][1]
+
+
+def tone(hertz: float) -> np.ndarray:
+    return 0.3 * np.sin(2 * np.pi * hertz * np.arange(RATE // 2) / RATE, dtype="f4")[None]
 
 
 def test_windows_of_many_files_share_batches(quick, takes, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from torch import nn
 
 from audio_diffusion_pytorch.audio import LevelMeter
 from audio_diffusion_pytorch.bridge import Bridge
-from audio_diffusion_pytorch.streaming import QUIET, Track, fade, matching_gain, window_starts
+from audio_diffusion_pytorch.streaming import QUIET, Survey, Track, fade, matching_gain, window_starts
 
 HOP = 320
 
@@ -61,11 +61,11 @@ def test_windows_cover_everything_once(frames):
 @pytest.mark.parametrize("samples", [1, 320, 64 * HOP - 1, 64 * HOP, 64 * HOP + 1, 113 * HOP, 1000 * HOP + 7])
 def test_windows_do_not_depend_on_blocks(samples, make_bridge):
     bridge, wav = make_bridge(), torch.rand(2, samples) - 0.5
-    whole = list(Track(bridge, RATE, 2, 0.1).cut([wav]))
+    whole = list(Track(bridge, RATE, 2, Survey(0.1)).cut([wav]))
     assert [w.start for w in whole if w.channel == 0] == window_starts(-(-samples // HOP), 64, 48)
     assert [w.last for w in whole] == [False] * (len(whole) - 2) + [True] * 2
     for size in (77777, 999):
-        for a, b in zip(whole, Track(bridge, RATE, 2, 0.1).cut(wav.split(size, 1)), strict=True):
+        for a, b in zip(whole, Track(bridge, RATE, 2, Survey(0.1)).cut(wav.split(size, 1)), strict=True):
             assert (a.channel, a.start, a.last) == (b.channel, b.start, b.last)
             assert torch.equal(a.wav, b.wav) and torch.equal(a.sounding, b.sounding)
 
@@ -74,7 +74,7 @@ def test_blocks_of_the_decoder_join_without_a_seam(make_bridge, codec):
     """The codec alone, in windows and blocks, gives what it gives for the whole clip at once."""
     bridge, wav = make_bridge(identity=True), moving_notes(24.0)
     bridge.to_noise = bridge.from_noise = lambda latents: latents
-    track = Track(bridge, RATE, 1, 0.0)  # no change of level
+    track = Track(bridge, RATE, 1, Survey(0.0))  # no change of level
     windows = bridge.bridge_windows((None, window) for window in track.cut([wav]))
     joined = torch.cat([track.take(window, latents) for _, window, latents in windows], -1)
     whole = codec.decode(codec.encode(wav[None]))[0]

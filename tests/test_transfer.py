@@ -148,6 +148,10 @@ def test_a_run_folder_and_a_checkpoint_are_models(make_instrument, transfer, fol
         (["input=DIR/in=1.wav", "output=DIR/out.wav", "workers=0"], "workers=0"),
         (["input=DIR/in=1.wav", "output=DIR/out.wav", "sigma=[2,1000]"], "sigma=1000"),
         (["input=DIR/in=1.wav", "output=DIR/out.wav", "sigma=[2,4]", "plot=DIR/p.png"], "plot is for one file"),
+        (
+            ["input=DIR/in=1.wav", "output=DIR/out.wav", "transpose=up"],
+            "transpose=up: whole octaves",
+        ),
         (["input=DIR/in=1.wav", "output=DIR/out.wav", "channels=left"], "channels=left: each or mid"),
         (["input=DIR/in=1.wav", "output=DIR/out.wav", "solver=magic"], "no solver 'magic'"),
         (["input=DIR/in=1.wav", "output=DIR/out.wav", "device=abacus"], "device=abacus cannot be used"),
