@@ -22,6 +22,8 @@ _EXPORTS = {
     "plot_spec": "compat",
     "z_denorm": "compat",
     "z_norm": "compat",
+    "InstrumentClassifier": "classifier",
+    "load_classifier": "classifier",
     "Codec": "codec",
     "EncodecCodec": "codec",
     "MelCodec": "codec",
