@@ -17,6 +17,7 @@ class RecordingAugment:
         level_db: gain, +- dB.
         tuning_cents: playback speed and with it pitch, +- cents.
         tone_db: gain of each of `tone_points` points of a smooth equaliser curve over log frequency, +- dB.
+        tilt_db: the curve's highest point against its lowest one, on a straight line besides, +- dB.
         room_seconds: [low, high] reverberation time; the room is exponentially decaying noise.
         room_level: [low, high] amplitude of the room's sound against the direct sound.
         noise_db: [low, high] RMS of the noise floor against the recording's peak, in dB.
@@ -28,6 +29,7 @@ class RecordingAugment:
     tuning_cents: float = 25.0
     tone_db: float = 8.0
     tone_points: int = 6
+    tilt_db: float = 0.0
     room_seconds: tuple[float, float] = (0.1, 0.8)
     room_level: tuple[float, float] = (0.05, 0.5)
     noise_db: tuple[float, float] = (-80.0, -40.0)
@@ -66,6 +68,8 @@ class RecordingAugment:
     def _tone(self, frequencies: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         points = np.geomspace(60, 12000, self.tone_points)
         gains = rng.uniform(-self.tone_db, self.tone_db, self.tone_points)
+        if self.tilt_db:
+            gains += rng.uniform(-0.5, 0.5) * self.tilt_db * np.linspace(-1, 1, self.tone_points)
         decibels = np.interp(np.log(np.maximum(frequencies, 20)), np.log(points), gains)
         return np.exp(decibels * (np.log(10) / 20)).astype(np.float32)
 
