@@ -57,7 +57,7 @@ class ClassifierModule(pl.LightningModule):
         wav = torch.cat([self._decoded(wav[:count]), wav[count:]]) if count else wav
         logits = self.network(wav.squeeze(1))
         loss = F.cross_entropy(logits, label, label_smoothing=self.hparams.label_smoothing)
-        self.log("train_loss", loss, prog_bar=True)
+        self.log("train_loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     @torch.no_grad()
