@@ -10,6 +10,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -33,6 +34,9 @@ PATH_KEYS = (
     "codec.weights",
     "datamodule.dataset.pitch_shift.cache",
     "hydra.run.dir",
+    "hydra.sweep.dir",
+    "callbacks.preview.clip",
+    "callbacks.preview.other",
 )
 OmegaConf.register_new_resolver("eval", arithmetic, replace=True)
 
@@ -62,6 +66,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     import pytorch_lightning as pl
     import torch
 
+    from audio_diffusion_pytorch.monitoring import log_config
+    from audio_diffusion_pytorch.report import data_report, needs_report, summary
     from audio_diffusion_pytorch.run import check_fits, check_resumable, check_unused, prepare_run_folder, start_from
     from audio_diffusion_pytorch.trainer import ending_together
 
@@ -74,6 +80,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     loggers = [instantiate(node) for node in cfg.loggers.values() if node is not None]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
+    check_sweep(trainer.world_size)
     datamodule = instantiate(cfg.datamodule)
     codec = instantiate(cfg.codec)
     module = instantiate(cfg.model, codec=codec)
@@ -81,6 +88,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
         check_fits(saved, module, cfg.ckpt)
     elif cfg.init_from is not None:
         start_from(module, cfg.init_from)
+    if cfg.dry_run:
+        print("\n".join(data_report(datamodule) + needs_report(module, datamodule, trainer, run_dir)))
+        return {}
     if trainer.is_global_zero:  # what is written is written once; other processes get the statistics from this one
         if saved is None and cfg.train:
             check_unused(Path(cfg.ckpt_dir))
@@ -89,6 +99,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if not cfg.train:
         print("train=false: everything is built, nothing is trained")
         return {}
+    if trainer.is_global_zero:
+        log_config(loggers, OmegaConf.to_container(cfg, resolve=True), OmegaConf.to_yaml(cfg, resolve=True))
     try:
         with ending_together(trainer):
             trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
@@ -102,7 +114,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if trainer.is_global_zero:
         path = run_dir / f"{cfg.exp_name}.safetensors"
         module.export(path)
-        print(f"run folder: {run_dir}\nmodel:      {path}")
+        print(summary(trainer, module, run_dir, path))
     return {key: float(value) for key, value in trainer.callback_metrics.items()}
 
 
@@ -115,6 +127,21 @@ def instantiate(node: DictConfig, **kwargs):
         if isinstance(cause, InputError):
             raise cause from None
         raise InputError(f"{node.get('_target_')}: {cause or error}") from error
+
+
+def check_sweep(processes: int) -> None:
+    """Refuse several processes in a sweep whose runs share this one.
+
+    Lightning starts the others by this command line, which is that of the whole sweep, and they cannot be joined twice.
+    """
+    if processes == 1 or not HydraConfig.initialized():
+        return
+    config = HydraConfig.get()
+    if config.mode == RunMode.MULTIRUN and not config.launcher._target_.endswith("SlurmLauncher"):
+        raise InputError(
+            f"a sweep (-m) cannot train in {processes} processes: add launcher=slurm, which gives each run a job of "
+            "its own, or trainer.gpus=1, or start the runs one by one"
+        )
 
 
 @hydra.main(config_path=str(ROOT / "configs"), config_name="config", version_base="1.3")

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from audio_diffusion_pytorch.plots import mel_spectrogram_db
+from audio_diffusion_pytorch.preview import log_sound, shows_sound
 from audio_diffusion_pytorch.sampling import SOLVERS, karras_schedule
 
 
@@ -37,8 +37,8 @@ class SampleLogger(pl.Callback):
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.validations += 1
-        writers = [logger.experiment for logger in trainer.loggers if hasattr(logger.experiment, "add_audio")]
-        if not writers or trainer.sanity_checking or self.validations % self.every_n_validations:
+        loggers = [logger for logger in trainer.loggers if shows_sound(logger)]
+        if not loggers or trainer.sanity_checking or self.validations % self.every_n_validations:
             return
         instrument, spec = module.instrument().eval(), module.spec
         factor = instrument.denoiser.net.downsample_factor
@@ -48,13 +48,9 @@ class SampleLogger(pl.Callback):
         for steps in self.sampling_steps:
             sigmas = karras_schedule(spec.sigma_min, spec.sigma_max, spec.rho, steps)
             latents = instrument.denormalise(self.solve(instrument.denoiser, noise * spec.sigma_max, sigmas))
-            wavs = module.codec.decode(latents, self.length).float().cpu().clamp(-1, 1)
-            for index, wav in enumerate(wavs):
-                tag, rate = f"samples/{steps:03d}_steps/{index}", module.codec.sample_rate
-                picture = (mel_spectrogram_db(wav[0], rate)[::-1] + 90) / 80
-                for writer in writers:
-                    writer.add_audio(tag, wav, trainer.global_step, rate)
-                    writer.add_image(tag, picture.clip(0, 1).copy(), trainer.global_step, dataformats="HW")
+            for index, wav in enumerate(module.codec.decode(latents, self.length)):
+                tag = f"samples/{steps:03d}_steps/{index}"
+                log_sound(loggers, tag, wav, module.codec.sample_rate, trainer.global_step)
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -110,6 +110,8 @@ def one_line(error: Exception) -> str:
         return f"cannot use {error.filename}: {error.strerror}; check the path, its permissions and the space left"
     text = str(error).rpartition("InputError: ")[2].partition("\nConfig search path")[0]
     text = text.partition("\n    full_key:")[0]
+    if "Could not find 'hydra/launcher/" in text:
+        text += '; install the launchers with pip install -e ".[cluster]"'
     return " ".join(text.split())
 
 

@@ -21,6 +21,7 @@ from audio_diffusion_pytorch.ema import EMA
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec
 from audio_diffusion_pytorch.optim import adamw, follow_configured_length
+from audio_diffusion_pytorch.recompute import recompute_blocks
 from audio_diffusion_pytorch.unet import UNet1d
 from audio_diffusion_pytorch.validation import ValidationLoss, generator_for
 
@@ -44,6 +45,8 @@ class InstrumentModule(pl.LightningModule):
         labels: instruments that the network tells apart; the data set then gives (wav, label).
         label_dropout: share of the samples trained without their label (Ho and Salimans 2022, algorithm 1).
         seed: keys noise and sigma, with the step and the sample's index.
+        compile: let torch.compile make the network faster; the first step then takes minutes.
+        checkpoint_activations: compute again in the backward pass what would fill the memory; see `recompute_blocks`.
     """
 
     mean: Tensor
@@ -73,6 +76,8 @@ class InstrumentModule(pl.LightningModule):
         labels: Sequence[str] | None = None,
         label_dropout: float = 0.1,
         seed: int = 0,
+        compile: bool = False,
+        checkpoint_activations: bool = False,
     ):
         super().__init__()
         self.save_hyperparameters(ignore=["model", "codec", "sigma_distribution", "coupling"])
@@ -86,6 +91,10 @@ class InstrumentModule(pl.LightningModule):
             raise InputError(f"{len(self.labels)} labels for model.model.num_labels={model.num_labels}: set them equal")
         self.denoiser = Denoiser(model, sigma_data)
         self.ema = EMA(self.denoiser, ema_beta, ema_power)
+        if checkpoint_activations:
+            recompute_blocks(self.denoiser.net)
+        if compile:
+            self.denoiser.net.compile()  # in place: the checkpoints' keys stay
         self.sigma_distribution, self.coupling = sigma_distribution, coupling
         self.validation = ValidationLoss(sigma_distribution)
         self.register_buffer("mean", torch.zeros(codec.latent_channels))
@@ -118,7 +127,7 @@ class InstrumentModule(pl.LightningModule):
 
     def normalised_latents(self, wav: Tensor) -> Tensor:
         """wav [B, 1, T] -> [B, D, L], zero-padded to a length that the network takes."""
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):  # the data stay exact
             z = (self.codec.encode(wav) - self.mean[:, None]) / self.std[:, None]
         return torch.nn.functional.pad(z, (0, -z.shape[-1] % self.denoiser.net.downsample_factor))
 

@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import Profiler
 from torch import Tensor
 
@@ -104,6 +105,18 @@ class TrainingMonitor(pl.Callback):
         self._waited = getattr(trainer.profiler, "waited", 0.0)
 
 
+def log_config(loggers: Iterable[Logger], config: Mapping[str, Any], text: str) -> None:
+    """Log the resolved configuration: as a text on TensorBoard, as hyper-parameters elsewhere.
+
+    On TensorBoard Lightning logs the hyper-parameters itself, those of the module.
+    """
+    for logger in loggers:
+        if hasattr(logger.experiment, "add_text"):
+            logger.experiment.add_text("config", f"```yaml\n{text}\n```")
+        else:
+            logger.log_hyperparams(config)
+
+
 class ProgressBar(TQDMProgressBar):
     """Lightning's, with the speed and the wait that a `TrainingMonitor` measures."""
 
@@ -131,7 +144,8 @@ class StopOnDivergence(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Mapping[str, Tensor], batch: Any, index: int
     ) -> None:
-        loss = float(trainer.callback_metrics["train_loss"])  # of all processes: they stop together
+        # what is logged is the average of all processes: they stop together
+        loss = float(trainer.callback_metrics.get("train_loss", outputs["loss"]))
         if math.isfinite(loss) and (self.steps < _AVERAGED or loss <= self.factor * self.average):
             self.steps += 1
             self.average += (loss - self.average) / min(self.steps, _AVERAGED)

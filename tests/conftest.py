@@ -54,6 +54,7 @@ TINY_SMALL = [
     "trainer.gpus=0",
     "datamodule.num_workers=0",
     "callbacks.samples=null",
+    "callbacks.preview=null",
 ]
 
 torch.set_num_threads(1)

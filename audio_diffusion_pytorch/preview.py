@@ -1,0 +1,111 @@
+"""Sound in a run's logs, and now and then a recording that the model in training sends to another instrument."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
+
+from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.bridge import Bridge
+from audio_diffusion_pytorch.codec import ASSETS
+from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, shipped_instruments
+from audio_diffusion_pytorch.plots import mel_spectrogram_db
+
+
+def shows_sound(logger: Logger) -> bool:
+    """Whether `log_sound` has something to do for this logger."""
+    return hasattr(logger, "log_audio") or hasattr(logger.experiment, "add_audio")
+
+
+def log_sound(loggers: Iterable[Logger], tag: str, wav: Tensor, sample_rate: int, step: int) -> None:
+    """Log wav [1, T] and its mel picture, on TensorBoard and Weights & Biases; others show no sound."""
+    wav = wav.float().cpu().clamp(-1, 1)
+    picture = ((mel_spectrogram_db(wav[0], sample_rate)[::-1] + 90) / 80).clip(0, 1)
+    for logger in loggers:
+        if hasattr(logger, "log_audio"):
+            logger.log_audio(tag, [wav[0].numpy()], sample_rate=[sample_rate])
+            logger.log_image(f"{tag}_mel", [picture])
+        elif hasattr(logger.experiment, "add_audio"):
+            logger.experiment.add_audio(tag, wav, step, sample_rate)
+            logger.experiment.add_image(tag, picture.copy(), step, dataformats="HW")
+
+
+class BridgePreview(pl.Callback):
+    """After some validations, plays one recording of the trained instrument on another.
+
+    Args:
+        other: the other instrument's model, as `load_instrument` takes it. None: one that ships; where none is trained
+            on this run's codec, there is no preview.
+        clip: recording of the instrument in training. None: one that ships, else the first for validation.
+        seconds: of the clip that are played.
+        every_n_validations: 1 is after each.
+        sigma, num_steps: see `Bridge`.
+
+    Raises:
+        InputError: when training starts, where `other` or `clip` cannot be used.
+    """
+
+    def __init__(
+        self,
+        other: str | None = None,
+        clip: str | None = None,
+        seconds: float = 10.0,
+        every_n_validations: int = 5,
+        sigma: float | None = None,
+        num_steps: int = 32,
+    ):
+        self.other, self.clip, self.seconds, self.every_n_validations = other, clip, seconds, every_n_validations
+        self.sigma, self.num_steps, self.validations = sigma, num_steps, 0
+        self.model: InstrumentModel | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validations": self.validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.validations = state_dict["validations"]
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if module.labels or not trainer.is_global_zero or not any(map(shows_sound, trainer.loggers)):
+            return  # (a model of several instruments would have to be told which it is)
+        name, codec = module.spec.name, module.spec.codec
+        self.model = other_shipped(name, codec) if self.other is None else load_instrument(self.other)
+        clip = self.clip or next(iter(sorted((ASSETS / "clips").glob(f"*_{name}.flac"))), None)
+        if clip is None:
+            valid = trainer.datamodule.valid_set
+            clip = next(iter(getattr(getattr(valid, "dataset", valid), "wavs", ())), None)  # or of a `Subset`
+        if clip is None or self.model is None:
+            self.model = None
+            return
+        header = audio.info(clip)
+        wav, self.sample_rate = audio.read(clip, 0, min(header.frames, round(self.seconds * header.sample_rate)))
+        self.wav = audio.to_mono(wav)
+        self._bridge(module)  # fails here, not hours later, where the two do not fit
+
+    def _bridge(self, module: pl.LightningModule) -> Bridge:
+        settings = {"codec": module.codec, "device": module.device, "batch_size": 1}
+        return Bridge(module.instrument(), self.model, self.sigma, self.num_steps, **settings)
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        self.validations += 1
+        if self.model is None or self.validations % self.every_n_validations:
+            return
+        tag = f"preview/{module.spec.name}_to_{self.model.spec.name}"
+        played = self._bridge(module)(self.wav, self.sample_rate)
+        for name, wav in ((f"{tag}/input", self.wav), (f"{tag}/output", played)):
+            log_sound(trainer.loggers, name, wav, self.sample_rate, trainer.global_step)
+
+
+def other_shipped(name: str, codec: str) -> InstrumentModel | None:
+    """A model that ships, of another instrument than `name`, on the codec of that name; None: there is none."""
+    for other in sorted(shipped_instruments(), key=lambda other: other != "violin"):  # the violin, where it is another
+        if other != name:
+            model = load_instrument(other)
+            if model.spec.codec == codec:
+                return model
+    return None

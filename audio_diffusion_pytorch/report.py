@@ -1,0 +1,191 @@
+"""Before a run: what there is to train on and what training would need. After it: what came of it."""
+
+import shlex
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from tqdm import tqdm
+
+from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.dataset import InstrumentDataset
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.recompute import BLOCKS, recompute_blocks
+from audio_diffusion_pytorch.unet import UNet1d
+
+_PROBES = 200  # crops that are listened to
+# Bytes for each parameter in float32: weights, gradients, AdamW's two averages, EMA; in a checkpoint all but gradients.
+_TRAINED, _SAVED, _EXPORTED = 20, 16, 2
+
+
+def data_report(datamodule: pl.LightningDataModule) -> list[str]:
+    """Lines on the recordings: files, hours, rates, unreadable and silent ones, the split."""
+    train, valid = datamodule.train_set, datamodule.valid_set
+    if not isinstance(train, InstrumentDataset):
+        return [f"data:       {type(train).__name__}, {len(train)} items to train on, {len(valid)} to validate on"]
+    whole = getattr(valid, "dataset", valid)
+    headers = train.headers
+    suffixes = Counter(Path(file).suffix.lower()[1:] for file in headers)
+    rates = Counter(header.sample_rate for header in headers.values())
+    seconds = [header.seconds for header in headers.values()]
+    short = sum(value < train.length / train.sample_rate for value in seconds)
+    silent, probed, broken = _listen(train)
+    if whole.span != (0.0, 1.0):
+        split = f"one recording: the first {train.span[1]:.0%} to train on, the rest to validate on"
+    else:
+        parts = ((part.wavs, sum(headers[file].seconds for file in part.wavs)) for part in (train, whole))
+        (files, time), (valid_files, valid_time) = ((len(wavs), _time(total)) for wavs, total in parts)
+        split = f"{files} files ({time}) to train on, {valid_files} ({valid_time}) to validate on"
+    return [
+        f"files:      {len(headers)} ({_counts(suffixes)}), {_time(sum(seconds))} in all, "
+        f"{_time(min(seconds))} to {_time(max(seconds))} long",
+        f"rates:      {_counts(rates, ' Hz')}; trained at {train.sample_rate} Hz",
+        f"unreadable: {len(train.unreadable)} by their headers, {broken} of {probed} crops that were read",
+        f"silent:     {silent / max(probed - broken, 1):.0%} of {probed} crops of "
+        f"{train.length / train.sample_rate:.1f} s (peak below {train.silence_db} dB); these are drawn again",
+        *([f"short:      {short} files are shorter than a crop, and padded with silence"] if short else []),
+        f"split:      {split}",
+    ]
+
+
+def _listen(dataset: InstrumentDataset) -> tuple[int, int, int]:
+    """(silent, read, unreadable) of some crops, spread over the recordings."""
+    rng, files = np.random.default_rng(dataset.seed), list(dataset.headers)
+    chosen = np.linspace(0, len(files) - 1, min(_PROBES, max(20, 4 * len(files)))).astype(int)
+    silent = broken = 0
+    for index in tqdm(chosen, desc="listening to some crops", unit="crop", delay=2):
+        header = dataset.headers[files[index]]
+        frames = min(round(dataset.length * header.sample_rate / dataset.sample_rate), header.frames)
+        try:
+            wav, _ = audio.read(files[index], int(rng.integers(header.frames - frames + 1)), frames)
+        except InputError:
+            broken += 1
+            continue
+        silent += bool(dataset.silence_db is not None and wav.abs().max() <= 10 ** (dataset.silence_db / 20))
+    return silent, len(chosen), broken
+
+
+def needs_report(module: nn.Module, datamodule: pl.LightningDataModule, trainer: pl.Trainer, folder: Path) -> list[str]:
+    """Lines on what training would need: steps, memory, disk."""
+    world, accumulated = trainer.world_size, trainer.accumulate_grad_batches
+    batches = len(datamodule.train_set) // (datamodule.batch_size * world)
+    steps = -(-batches // accumulated)
+    batch = f"{datamodule.batch_size}" + (f" x {world} processes" if world > 1 else "")
+    batch += f" x {accumulated} accumulated" if accumulated > 1 else ""
+    total = trainer.max_steps if trainer.max_steps > 0 else steps * max(trainer.max_epochs or 0, 0)
+    lines = [f"steps:      {steps} per epoch, batch {batch}; {total or 'no limit'} in all ({_epochs(total, steps)})"]
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    lines.append(f"model:      {trained / 1e6:.1f} M parameters, codec {module.codec.name}")
+    if hasattr(module, "denoiser"):
+        recompute = module.hparams.checkpoint_activations
+        frames = module.codec.num_frames(module.hparams.length)
+        frames += -frames % module.denoiser.net.downsample_factor
+        kept = activation_bytes(module.denoiser.net.config, datamodule.batch_size, frames, recompute)
+        advice = "" if recompute else "; less with model.checkpoint_activations=true"
+        lines.append(
+            f"memory:     about {_size(trained * _TRAINED + kept)} on each device in float32: weights, gradients, "
+            f"optimiser and average {_size(trained * _TRAINED)}, activations {_size(kept)}{advice}"
+        )
+    parent = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    lines.append(
+        f"disk:       {_size(trained * (3 * _SAVED + _EXPORTED))} for best.ckpt, last.ckpt, one that is being written "
+        f"and the export; {_size(shutil.disk_usage(parent).free)} free in {parent}"
+    )
+    shift = getattr(datamodule.train_set, "pitch_shift", None)
+    if shift is not None:
+        seconds = sum(datamodule.train_set.headers[file].seconds for file in datamodule.train_set.wavs)
+        size = seconds * datamodule.train_set.sample_rate * 2 * shift.variants
+        lines.append(f"            at most {_size(size)} for pitch-shifted recordings in {shift.cache}")
+    return lines
+
+
+def activation_bytes(config: dict, batch: int, frames: int, recompute: bool = False) -> int:
+    """Bytes that `UNet1d(**config)` keeps for the backward pass of a batch [batch, in_channels, frames], in float32.
+
+    Nothing is computed: the pass runs on the meta device. With `recompute`, as after `recompute_blocks`: the inputs of
+    the blocks, and the inside of the largest one.
+    """
+    with torch.device("meta"):
+        net = UNet1d(**config)
+        x, c_noise = torch.empty(batch, net.in_channels, frames), torch.empty(batch)
+    weights = {p.untyped_storage()._cdata for p in net.parameters()}
+    kept: dict[int, Tensor] = {}  # by storage: views share one
+    inside: list[int] = []
+
+    def size() -> int:
+        return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage()._cdata not in weights:
+            kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    def keep_inputs(block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        for tensor in inputs:
+            keep(tensor)
+
+    blocks = [block for block in net.modules() if isinstance(block, BLOCKS)]
+    for block in blocks:
+        block.register_forward_pre_hook(lambda *_: inside.append(-size()))
+        block.register_forward_hook(lambda *_: inside.append(inside.pop() + size()))
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = net(x, c_noise)
+    if not recompute:
+        return size()
+    kept.clear()
+    recompute_blocks(net)
+    for block in blocks:
+        block.register_forward_pre_hook(keep_inputs)
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = net(x, c_noise)  # noqa: F841  (its graph holds what is kept)
+    return size() + max(inside)
+
+
+def summary(trainer: pl.Trainer, module: nn.Module, run_dir: Path, model: Path) -> str:
+    """What came of a run, where it is, and the command that uses it."""
+    lines = [f"trained:    {trainer.global_step} steps"]
+    for callback in trainer.checkpoint_callbacks:
+        if callback.monitor and callback.best_model_path:
+            score = float(callback.best_model_score)
+            lines.append(f"best:       {callback.monitor} {score:.4g}, {callback.best_model_path}")
+    lines += [f"run folder: {run_dir}", f"model:      {model}"]
+    if (run_dir / "tensorboard").is_dir():
+        lines.append(f"curves:     tensorboard --logdir {shlex.quote(str(run_dir))}")
+    lines += [f"transfer:   {command}" for command in _transfer_commands(module, run_dir)]
+    return "\n".join(lines)
+
+
+def _transfer_commands(module: nn.Module, run_dir: Path) -> Iterator[str]:
+    from audio_diffusion_pytorch.preview import other_shipped
+
+    if not hasattr(module, "spec"):
+        return
+    spec = module.spec
+    other = other_shipped(spec.name, spec.codec)
+    target = other.spec.name if other else "OTHER_RUN_FOLDER"
+    source = f"{run_dir}:{spec.labels[0]}" if spec.labels else str(run_dir)
+    yield f"python transfer.py {shlex.quote(f'source={source}')} target={target} input=FILE output=FILE.wav"
+
+
+def _epochs(total: int, steps: int) -> str:
+    return f"{total / steps:.3g} epochs" if steps and total else "set trainer.max_steps or trainer.max_epochs"
+
+
+def _counts(counter: Counter, unit: str = "") -> str:
+    return ", ".join(f"{count} x {value}{unit}" for value, count in counter.most_common())
+
+
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
