@@ -45,7 +45,7 @@ class BridgePreview(pl.Callback):
         sigma, num_steps: see `Bridge`.
 
     Raises:
-        InputError: when training starts, where `other` or `clip` cannot be used.
+        InputError: `other` or `clip` cannot be read, or, when training starts, does not fit.
     """
 
     def __init__(
@@ -57,9 +57,12 @@ class BridgePreview(pl.Callback):
         sigma: float | None = None,
         num_steps: int = 32,
     ):
-        self.other, self.clip, self.seconds, self.every_n_validations = other, clip, seconds, every_n_validations
+        self.clip, self.seconds, self.every_n_validations = clip, seconds, every_n_validations
         self.sigma, self.num_steps, self.validations = sigma, num_steps, 0
-        self.model: InstrumentModel | None = None
+        self.other: InstrumentModel | None = None if other is None else load_instrument(other)
+        self.model: InstrumentModel | None = None  # the one that is used: `other`, one that ships, or none
+        if clip is not None:
+            audio.info(clip)
 
     def state_dict(self) -> dict[str, Any]:
         return {"validations": self.validations}
@@ -71,7 +74,7 @@ class BridgePreview(pl.Callback):
         if module.labels or not trainer.is_global_zero or not any(map(shows_sound, trainer.loggers)):
             return  # (a model of several instruments would have to be told which it is)
         name, codec = module.spec.name, module.spec.codec
-        self.model = other_shipped(name, codec) if self.other is None else load_instrument(self.other)
+        self.model = self.other or other_shipped(name, codec)
         clip = self.clip or next(iter(sorted((ASSETS / "clips").glob(f"*_{name}.flac"))), None)
         if clip is None:
             valid = trainer.datamodule.valid_set

@@ -57,7 +57,8 @@ def data_report(datamodule: pl.LightningDataModule) -> list[str]:
 def _listen(dataset: InstrumentDataset) -> tuple[int, int, int]:
     """(silent, read, unreadable) of some crops, spread over the recordings."""
     rng, files = np.random.default_rng(dataset.seed), list(dataset.headers)
-    chosen = np.linspace(0, len(files) - 1, min(_PROBES, max(20, 4 * len(files)))).astype(int)
+    count = min(_PROBES, max(20, 4 * len(files)))
+    chosen = np.arange(count) * len(files) // count
     silent = broken = 0
     for index in tqdm(chosen, desc="listening to some crops", unit="crop", delay=2):
         header = dataset.headers[files[index]]

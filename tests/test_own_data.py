@@ -23,7 +23,7 @@ def own(tmp_path_factory):
     soundfile.write(folder / "more" / "flute-3.ogg", melody(2, 22050, seed=2), 22050)
     soundfile.write(folder / "more" / "flute 4.mp3", melody(2, 44100, seed=3), 44100)
     soundfile.write(folder / "flute_silent.wav", np.zeros(48000), 24000)
-    (folder / "flute_broken.mp3").write_bytes(b"no sound")
+    (folder / "flute_broken.flac").write_bytes(b"no sound")
     soundfile.write(folder / "violin.wav", melody(2, 24000), 24000)
     return folder
 
