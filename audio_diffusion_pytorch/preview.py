@@ -1,5 +1,6 @@
 """Sound in a run's logs, and now and then a recording that the model in training sends to another instrument."""
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.codec import ASSETS
+from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, shipped_instruments
 from audio_diffusion_pytorch.plots import mel_spectrogram_db
 
@@ -73,6 +75,15 @@ class BridgePreview(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if module.labels or not trainer.is_global_zero or not any(map(shows_sound, trainer.loggers)):
             return  # (a model of several instruments would have to be told which it is)
+        try:
+            self._prepare(trainer, module)
+        except InputError as error:
+            if self.other is not None or self.clip is not None:
+                raise
+            warnings.warn(f"no bridge preview in this run: {error}", stacklevel=2)
+            self.model = None
+
+    def _prepare(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         name, codec = module.spec.name, module.spec.codec
         self.model = self.other or other_shipped(name, codec)
         clip = self.clip or next(iter(sorted((ASSETS / "clips").glob(f"*_{name}.flac"))), None)
