@@ -4,6 +4,8 @@ python train.py exp=flute_latent dataset_path=FOLDER
 """
 
 import os
+import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -144,6 +146,16 @@ def check_sweep(processes: int) -> None:
         )
 
 
+def name_swept_experiment(argv: list[str]) -> None:
+    """Hydra composes what is common to a sweep without what is swept; a setting of an experiment is then unknown.
+
+    The first experiment of `-m exp=A,B` stands in for all, by an environment variable that configs/config.yaml reads.
+    """
+    for argument in argv if {"-m", "--multirun"} & set(argv) else ():
+        if found := re.fullmatch(r"exp=([\w-]+)(,[\w-]+)+", argument):
+            os.environ["SWEPT_EXP"] = found[1]
+
+
 @hydra.main(config_path=str(ROOT / "configs"), config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     metrics = {}
@@ -155,4 +167,5 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    name_swept_experiment(sys.argv[1:])
     start(main, PATH_KEYS, USAGE_ERRORS)

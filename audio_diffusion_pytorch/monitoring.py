@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import Profiler
 from torch import Tensor
+from torch.utils.tensorboard.summary import hparams
 
 from audio_diffusion_pytorch.errors import InputError
 
@@ -106,15 +107,25 @@ class TrainingMonitor(pl.Callback):
 
 
 def log_config(loggers: Iterable[Logger], config: Mapping[str, Any], text: str) -> None:
-    """Log the resolved configuration: as a text on TensorBoard, as hyper-parameters elsewhere.
+    """Log the resolved configuration as hyper-parameters, on TensorBoard also as a text.
 
-    On TensorBoard Lightning logs the hyper-parameters itself, those of the module.
+    Lightning's own way to TensorBoard writes none without a metric's first value, which would stand in its curve.
     """
     for logger in loggers:
-        if hasattr(logger.experiment, "add_text"):
-            logger.experiment.add_text("config", f"```yaml\n{text}\n```")
-        else:
+        if not hasattr(logger.experiment, "add_text"):
             logger.log_hyperparams(config)
+            continue
+        logger.experiment.add_text("config", f"```yaml\n{text}\n```")
+        for part in hparams(dict(_flat(config)), {"valid_loss": 0.0}):
+            logger.experiment._get_file_writer().add_summary(part)
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str | bool]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
 class ProgressBar(TQDMProgressBar):

@@ -1,14 +1,17 @@
 """Every experiment composes, names things that exist, and builds what it names."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, TINY_CODEC
 from hydra import compose, initialize_config_dir
+from hydra.errors import MissingConfigException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from audio_diffusion_pytorch.cli import one_line
 from audio_diffusion_pytorch.dataset import INSTRUMENTS
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "exp").glob("*.yaml"))
@@ -137,6 +140,31 @@ def test_pitch_shifted_flute():
     assert composed("pitch_flute_small").sign == -1
     first = OmegaConf.to_yaml(composed("flute_small"))
     assert OmegaConf.to_yaml(composed("pitch_flute_small", "sign=null", "exp_name=flute_small")) == first
+
+
+@pytest.mark.parametrize("choice", ["csv", "wandb", "many", "[tensorboard,csv]"])
+def test_loggers_can_be_chosen(choice):
+    found = targets(OmegaConf.to_container(composed("flute_small", f"loggers={choice}").loggers))
+    assert all(callable(get_object(target)) for target in found)
+    names = {"csv": "CSV", "wandb": "Wandb", "many": "TensorBoard CSV Wandb"}.get(choice, "TensorBoard CSV").split()
+    assert found == [f"pytorch_lightning.loggers.{name}Logger" for name in names]
+
+
+@pytest.mark.parametrize("choice", ["joblib", "slurm", "submitit_local"])
+def test_launchers_can_be_chosen(choice):
+    """They come with an extra; without it the error says which."""
+    launcher = "joblib" if choice == "joblib" else "submitit"
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        if importlib.util.find_spec("hydra_plugins") and importlib.util.find_spec(
+            f"hydra_plugins.hydra_{launcher}_launcher"
+        ):
+            config = compose("config", ["exp=flute_small", f"launcher={choice}"], return_hydra_config=True)
+            expected = {"joblib": "JoblibLauncher", "slurm": "SlurmLauncher", "submitit_local": "LocalLauncher"}[choice]
+            assert config.hydra.launcher._target_.endswith(f".{expected}")
+        else:
+            with pytest.raises(MissingConfigException) as error:
+                compose("config", ["exp=flute_small", f"launcher={choice}"])
+            assert one_line(error.value).endswith('pip install -e ".[cluster]"')
 
 
 def test_transfer_composes():

@@ -42,19 +42,26 @@ def test_two_processes_are_one_with_twice_the_batch(command, recordings, tmp_pat
     assert differing <= {"train_ddp_process_1.log"} and [path.name for path in logs.iterdir() if path.is_dir()]
 
 
-def test_a_sweep_has_a_folder_for_each_run(command, recordings, tmp_path):
+@pytest.fixture
+def sweep(command, monkeypatch):
+    """train.py leaves a variable in the environment, which would outlive the test."""
+    monkeypatch.setenv("SWEPT_EXP", "none")
+    return lambda *arguments: command("train.py", "-m", "exp=flute_small,violin_small", *arguments)
+
+
+def test_a_sweep_has_a_folder_for_each_run(sweep, recordings, tmp_path):
     settings = (*TINY_SMALL, f"dataset_path={recordings}", "datamodule.batch_size=4", "trainer.max_steps=1")
-    result = command("train.py", "-m", "exp=flute_small,violin_small", *settings, "exp_tag=s", "loggers=csv")
+    result = sweep(*settings, "exp_tag=s", "loggers=csv")
     assert result.code == 0, result.err
     for run, name in (("s-0", "flute_small"), ("s-1", "violin_small")):
         assert (tmp_path / "logs" / run / f"{name}.safetensors").is_file()
         assert "train_loss" in (tmp_path / "logs" / run / "csv/metrics.csv").read_text()
 
 
-def test_a_sweep_of_several_processes_is_refused(command, recordings):
+def test_a_sweep_of_several_processes_is_refused(sweep, recordings):
     tiny = [argument for argument in TINY_SMALL if argument != "trainer.gpus=0"]
-    settings = ("-m", "exp=flute_small,violin_small", *tiny, f"dataset_path={recordings}", "trainer=ddp_cpu")
-    assert "a sweep (-m) cannot train in 2 processes: add launcher=slurm" in command("train.py", *settings).error()
+    error = sweep(*tiny, f"dataset_path={recordings}", "trainer=ddp_cpu").error()
+    assert "a sweep (-m) cannot train in 2 processes: add launcher=slurm" in error
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
