@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import remove_weight_norm
 
 from audio_diffusion_pytorch.errors import InputError, replacing
 
@@ -207,6 +208,13 @@ class EncodecCodec(Codec):
             load_into({"encoder": self.encoder, "decoder": self.decoder}, state)
         self.hop_length = int(self.encoder.hop_length)
         self.latent_channels = self.encoder.dimension
+
+    def freeze(self) -> "Codec":
+        """Weight norm is folded: direction times gain is computed once, not in every call."""
+        for module in self.modules():
+            if hasattr(module, "weight_g"):
+                remove_weight_norm(module)
+        return super().freeze()
 
     def encode(self, wav: Tensor) -> Tensor:
         return self.encoder(self._pad(wav))

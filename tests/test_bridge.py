@@ -123,6 +123,36 @@ def test_quality_chooses_and_arguments_override(make_instrument, codec):
     assert float(Bridge(*models, sigma=0.1, codec=codec, quality="draft").sigmas[-1]) == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), [("16", 5e-3), ("bf16", 4e-2)])
+def test_half_precision_follows_single(precision, tolerance, make_instrument, codec):
+    models = make_instrument("flute", 0), make_instrument("violin", 1)
+    plain = Bridge(*models, codec=codec, quality="draft", precision=32)
+    half = Bridge(*models, codec=codec, quality="draft", precision=precision)
+    latents = torch.randn(2, 128, 64, generator=torch.Generator().manual_seed(0)) * 2 - 6
+    expected, actual = (bridge.from_noise(bridge.to_noise(latents)) for bridge in (plain, half))
+    error = (actual - expected).norm() / (expected + 6).norm()
+    assert actual.dtype == torch.float32 and 0 < error < tolerance
+    assert torch.equal(half.at(half.sigma).to_noise(latents), half.to_noise(latents))
+    types = {p.dtype for model in models for p in model.denoiser.parameters()}
+    assert types == {torch.float32}  # the caller's models stay as they are
+
+
+def test_automatic_precision_is_single_on_a_processor(make_instrument, codec):
+    models = make_instrument("flute", 0), make_instrument("violin", 1)
+    latents = torch.randn(1, 128, 64, generator=torch.Generator().manual_seed(0)) * 2 - 6
+    outs = [Bridge(*models, codec=codec, num_steps=3, precision=p).to_noise(latents) for p in ("auto", "32")]
+    assert torch.equal(*outs)
+
+
+def test_compiled_networks_are_called(make_instrument, codec, monkeypatch):
+    """The compiler itself is not run here: it takes minutes."""
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda net, mode: compiled.append((net, mode)) or net)
+    models = make_instrument("flute", 0), make_instrument("violin", 1)
+    Bridge(*models, codec=codec, compile=True)
+    assert compiled == [(model.denoiser.net, None) for model in models]
+
+
 def test_to_noise_and_back(identity, codec):
     latents = torch.randn(2, 128, 64) * 2 - 6
     noise = identity.to_noise(latents)
@@ -137,6 +167,7 @@ def test_wrong_arguments(make_instrument, codec):
         ({"sigma": 0.005}, "sigma=0.005"),
         ({"num_steps": 1}, "num_steps=1"),
         ({"solver": "magic"}, "no solver 'magic'; there are .*heun"),
+        ({"precision": "8"}, "no precision '8'; there are auto, 32, bf16, 16"),
         ({"quality": "best"}, "no quality 'best'; there are draft, normal, high"),
     ]:
         with pytest.raises(InputError, match=says):

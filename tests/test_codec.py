@@ -42,6 +42,22 @@ def test_frozen_codecs_have_no_gradients(codec, encodec):
         assert not frozen.training and not any(p.requires_grad for p in frozen.parameters())
 
 
+def test_encodec_with_its_weight_norm_folded_gives_the_same():
+    torch.manual_seed(0)
+    codec = EncodecCodec(weights="random", config=TINY_ENCODEC).eval()
+    for name, value in codec.named_parameters():
+        if name.endswith("weight_g"):
+            value.data.mul_(1.5)  # so that gain and direction are not what initialisation made them
+    wav = 0.1 * torch.randn(2, 1, 3200)
+    with torch.no_grad():
+        latents = codec.encode(wav)
+        sound = codec.decode(latents)
+        codec.freeze()
+        assert not [key for key in codec.state_dict() if key.endswith(("weight_g", "weight_v"))]
+        assert torch.allclose(codec.encode(wav), latents, atol=1e-6)
+        assert torch.allclose(codec.decode(latents), sound, atol=1e-6)
+
+
 def test_mel_latents_lie_between_silence_and_full_scale(codec):
     silence = codec.encode(torch.zeros(1, 1, 6400))
     assert torch.allclose(silence, torch.tensor(1e-4).log(), atol=1e-5)
