@@ -121,7 +121,7 @@ class Bridge:
         self.window = -(-min(s.frames for s in specs) // factor) * factor
         self.hop = self.window * 3 // 4
         dtype = choose_dtype(precision, torch.device(device))
-        self._denoisers = [prepare(model.denoiser, dtype, compile) for model in (self.source, self.target)]
+        self.denoisers = [prepare(model.denoiser, dtype, compile) for model in (self.source, self.target)]
 
     @property
     def device(self) -> torch.device:
@@ -136,7 +136,7 @@ class Bridge:
 
     def to(self, device: str | torch.device) -> "Bridge":
         """Move models and codec, in place as a module does; also those of other bridges that share them."""
-        for module in (self.source, self.target, self.codec, *self._denoisers):
+        for module in (self.source, self.target, self.codec, *self.denoisers):
             module.to(device)
         return self
 
@@ -155,18 +155,18 @@ class Bridge:
             device=self.device,
             precision="32",
         )
-        other._denoisers = self._denoisers
+        other.denoisers = self.denoisers
         return other
 
     @torch.inference_mode()
     def to_noise(self, latents: Tensor) -> Tensor:
         """Codec latents [B, D, L] of the source -> noise [B, D, L] at the hand-off sigma."""
-        return self.solve(self._denoisers[0], self.source.normalise(latents), self.sigmas.flip(0))
+        return self.solve(self.denoisers[0], self.source.normalise(latents), self.sigmas.flip(0))
 
     @torch.inference_mode()
     def from_noise(self, noise: Tensor) -> Tensor:
         """Noise [B, D, L] at the hand-off sigma -> codec latents [B, D, L] of the target."""
-        return self.target.denormalise(self.solve(self._denoisers[1], noise, self.sigmas))
+        return self.target.denormalise(self.solve(self.denoisers[1], noise, self.sigmas))
 
     @torch.inference_mode()
     def __call__(self, wav: Tensor, sample_rate: int, progress: Callable[[int, int], None] | None = None) -> Tensor:

@@ -1,0 +1,129 @@
+"""How far a bridge's settings are from the converged solution, on recordings; imported by transfer.py."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.bridge import Bridge
+from audio_diffusion_pytorch.codec import ASSETS
+from audio_diffusion_pytorch.sampling import QUALITY, unipc
+
+CONVERGED = 300  # points each way
+PLAIN = dict(num_steps=100, solver="heun", precision="32")  # and the models' own sigma_min and rho
+FINE = 16  # steps of the reference in one of the preset's
+
+
+def plain_options(bridge: Bridge) -> dict:
+    """The original's settings for a bridge of the same models."""
+    specs = bridge.source.spec, bridge.target.spec
+    return PLAIN | {"sigma_min": max(s.sigma_min for s in specs), "rho": specs[1].rho}
+
+
+def find_clips(data: Path | None, instrument: str, count: int) -> list[Path]:
+    """Files spread over data/INSTRUMENT, or the clips that ship."""
+    files = sorted(
+        (ASSETS / "clips").glob(f"*_{instrument}.flac") if data is None else (data / instrument).glob("*.flac")
+    )
+    if not files:
+        raise SystemExit(f"error: no clips of {instrument} in {data or 'what ships'}: --data takes a split of clips")
+    return [files[i] for i in torch.linspace(0, len(files) - 1, min(count, len(files))).long().unique()]
+
+
+def window_latents(bridge: Bridge, files: list[Path]) -> Tensor:
+    """The middle window of every file, as the bridge would encode it: [N, D, L]."""
+    size, wavs = bridge.window * bridge.codec.hop_length, []
+    for file in files:
+        wav, rate = audio.read(file)
+        wav = audio.resample(audio.to_mono(wav), rate, bridge.codec.sample_rate)
+        wav = wav * 10 ** (bridge.source.spec.level_db / 20) / audio.active_rms(wav, bridge.codec.sample_rate)
+        wav = wav[:, max(0, wav.shape[1] - size) // 2 :][:, :size]
+        wavs.append(torch.nn.functional.pad(wav, (0, size - wav.shape[1])))
+    return bridge.codec.encode(torch.stack(wavs).to(bridge.device))
+
+
+@torch.inference_mode()
+def measure(source: str, target: str, data: Path | None, count: int, device: str) -> list[tuple[str, int, str, str]]:
+    """Rows (settings, evaluations, error of the noise, error of the result), each error median / 90th percentile.
+
+    The result is the target's normalised latents of one window a clip; errors are relative to the converged solution
+    from the models' own sigma_min, `CONVERGED` points each way in float32.
+    """
+    reference = Bridge(source, target, precision="32", device=device)
+    plain = plain_options(reference)
+    settings = {name: {"quality": name, "precision": "32"} for name in QUALITY}
+    settings |= {f"normal, precision {p}": {"precision": p} for p in ("16", "bf16")}
+    settings |= {"plain": plain, "unipc, 13 points, the plain spacing": plain | {"num_steps": 13, "solver": "unipc"}}
+    settings |= {f"{name}, 26 points": plain | {"num_steps": 26, "solver": name} for name in ("dpmpp_2m", "dpmpp_3m")}
+    files = find_clips(data, source, count)
+    exact = Bridge(source, target, device=device, **plain | {"num_steps": CONVERGED, "solver": "unipc"})
+    latents, rows, found = window_latents(exact, files), [], {}
+    for name, options in tqdm({"converged": None, **settings}.items(), desc=f"{source} -> {target}", unit="setting"):
+        bridge = exact if options is None else Bridge(source, target, device=device, **options)
+        calls = count_calls(bridge)
+        noise = bridge.to_noise(latents)
+        result = bridge.target.normalise(bridge.from_noise(noise))
+        if options is None:
+            found = {"noise": noise, "result": result}
+        else:
+            rows.append((name, calls(), spread(noise, found["noise"]), spread(result, found["result"])))
+    return rows
+
+
+@torch.inference_mode()
+def where(
+    source: str, target: str, data: Path | None, count: int, device: str
+) -> list[tuple[str, float, float, float]]:
+    """Rows (direction, from sigma, to sigma, error added): the median over the clips of what one step of `normal` adds.
+
+    Both runs start from the same state; the error at a noise level is relative to the reference's norm there.
+    """
+    bridge = Bridge(source, target, precision="32", device=device)
+    latents, rows = bridge.source.normalise(window_latents(bridge, find_clips(data, source, count))), []
+    state = latents
+    for name, denoiser, sigmas in (
+        ("to noise", bridge.denoisers[0], bridge.sigmas.flip(0)),
+        ("to data", bridge.denoisers[1], bridge.sigmas),
+    ):
+        fine = torch.cat([torch.logspace(a, b, FINE + 1).double()[:-1] for a, b in pairs(sigmas.log10())])
+        coarse_states, fine_states = [], []
+        bridge.solve(recording(denoiser, coarse_states), state, sigmas)
+        end = unipc(recording(denoiser, fine_states), state, torch.cat([fine, sigmas[-1:]]))
+        errors = [float(relative(a, b).median()) for a, b in zip(coarse_states, fine_states[::FINE], strict=True)]
+        levels = sigmas.tolist()
+        rows += [(name, levels[i], levels[i + 1], errors[i + 1] - errors[i]) for i in range(len(errors) - 1)]
+        state = end
+    return rows
+
+
+def recording(denoiser: Callable, states: list[Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        states.append(x)
+        return denoiser(x, sigma)
+
+    return denoise
+
+
+def pairs(values: Tensor) -> list[tuple[float, float]]:
+    return list(zip(values[:-1].tolist(), values[1:].tolist(), strict=True))
+
+
+def count_calls(bridge: Bridge) -> Callable[[], int]:
+    """Starts counting the networks' evaluations; the result tells how many there were."""
+    calls = []
+    for denoiser in bridge.denoisers:
+        denoiser.register_forward_hook(lambda *_: calls.append(1))
+    return lambda: len(calls)
+
+
+def relative(actual: Tensor, expected: Tensor) -> Tensor:
+    """[N, ...] -> [N]."""
+    return (actual - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
+
+
+def spread(actual: Tensor, expected: Tensor) -> str:
+    errors = relative(actual, expected).double()
+    return f"{errors.median():.4f} / {errors.quantile(0.9):.4f}"

@@ -1,0 +1,311 @@
+"""How fast and how exact the bridge is: the tables of the README.
+
+python benchmarks/transfer.py --data data/chorales_paired/test     # everything, about 20 minutes on two quiet cores
+python benchmarks/transfer.py --only speed                         # one part; several names may follow --only
+
+speed       the plain path (Heun, 100 points, float32, one clip at a time) against draft, normal and high: the shipped
+            models and the full size with random weights; a clip of 17.07 s and a folder of 16; a new process for each
+evaluation  one evaluation of either network, by precision and batch; codec; shares of the plain path
+error       relative error against the converged solution, shipped models, on clips of --data (else the shipped clips)
+where       which noise levels the error of normal comes from
+start       python transfer.py from start to file, 10 s clip; --help
+hour        an hour of audio against ten minutes: time, peak memory
+gpu         full size, folder of 64 clips, share of the time in which the GPU computes (only where there is one)
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from solver_error import count_calls, find_clips, measure, plain_options, where
+from torch import Tensor
+
+from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.bridge import Bridge
+from audio_diffusion_pytorch.codec import Codec, EncodecCodec, load_codec
+from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec, load_instrument
+from audio_diffusion_pytorch.precision import DTYPES, prepare
+from audio_diffusion_pytorch.streaming import Track
+
+ROOT = Path(__file__).resolve().parent.parent
+RATE, SAMPLES = 24000, 409600  # 17.07 s
+SIZES = ("small", "full")
+SETTINGS = ("plain", "draft", "normal", "high")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of clips, one folder an instrument (default: what ships)")
+    parser.add_argument("--clips", type=int, default=20, help="clips of the error part (default 20)")
+    parser.add_argument("--pairs", nargs="+", default=["flute-violin", "violin-flute"], help="of the error part")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="of speed and evaluation")
+    parser.add_argument("--folder", type=int, default=16, help="clips in the folder (default 16)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.row is not None:
+        print(json.dumps(run_row(**json.loads(args.row))))
+        return
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, device {args.device}")
+    for name in args.only:
+        print(f"\n## {name}\n", flush=True)
+        PARTS[name](args)
+
+
+# Speed
+
+
+def speed(args: argparse.Namespace) -> None:
+    """A folder on the plain path is a loop over its clips: not run, its clip's figures times their number ("~")."""
+    table = Table("size", "setting", "clips", "evaluations", "seconds", "real-time factor", "times faster", "peak MB")
+    for size in args.sizes:
+        plain = None
+        for setting in SETTINGS:
+            for clips in (1, args.folder):
+                if setting == "high" and clips > 1:
+                    continue
+                if setting == "plain" and clips > 1:
+                    row, about = {**plain, "seconds": plain["seconds"] * clips}, "~"
+                else:
+                    row, about = in_new_process(size=size, setting=setting, clips=clips, device=args.device), ""
+                plain = plain or row
+                faster = plain["seconds"] * clips / row["seconds"]
+                factor = row["seconds"] / (clips * SAMPLES / RATE)
+                figures = (f"{about}{row['seconds']:.2f}", f"{factor:.3f}", f"{faster:.1f}", f"{row['peak_mb']:.0f}")
+                table.row(size, setting, clips, row["evaluations"], *figures)
+
+
+def in_new_process(**row) -> dict:
+    command = [sys.executable, __file__, "--row", json.dumps(row)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def run_row(size: str, setting: str, clips: int, device: str) -> dict:
+    """Loading is not timed. Quick rows are the median of three, after a first run."""
+    models, codec = load(size, device)
+    options = {"quality": setting}
+    if setting == "plain":
+        options = plain_options(Bridge(*models, codec=codec, precision="32", device=device)) | {"batch_size": 1}
+    bridge = Bridge(*models, codec=codec, device=device, **options)
+    wavs = [clip() for _ in range(clips)]
+    calls = count_calls(bridge)
+    seconds = [timed(lambda: transfer_folder(bridge, wavs))]
+    evaluations = calls()
+    if seconds[0] < 10 and clips == 1:
+        seconds = [timed(lambda: transfer_folder(bridge, wavs)) for _ in range(3)]
+    batches = -(-bridge.num_windows(SAMPLES, RATE) * clips // bridge.batch_size)
+    return {
+        "evaluations": evaluations // batches,  # that each window goes through
+        "seconds": statistics.median(seconds),
+        "peak_mb": peak_mb(resource.getrusage(resource.RUSAGE_SELF)),
+    }
+
+
+def load(size: str, device: str) -> tuple[list[InstrumentModel], Codec]:
+    """Two models and their codec; those of the full size are untrained."""
+    if size == "small":
+        return [load_instrument(name, device) for name in ("flute", "violin")], load_codec("small")
+    torch.manual_seed(0)
+    spec = InstrumentSpec("untrained", {}, "encodec", level_db=-18.0)
+    models = [InstrumentModel(spec, torch.zeros(128), torch.ones(128)).eval() for _ in range(2)]
+    return [model.requires_grad_(False).to(device) for model in models], EncodecCodec("random").freeze()
+
+
+def clip() -> Tensor:
+    """17.07 s of a shipped recording, repeated."""
+    wav, rate = audio.read(find_clips(None, "flute", 1)[0])
+    wav = audio.resample(audio.to_mono(wav), rate, RATE)
+    return wav.repeat(1, -(-SAMPLES // wav.shape[1]))[:, :SAMPLES]
+
+
+def transfer_folder(bridge: Bridge, wavs: list[Tensor]) -> list[Tensor]:
+    """Recordings [C, T] -> the same through the bridge; windows of all of them share the batches."""
+    tracks = [Track(bridge, RATE, len(wav), audio.active_rms(wav, RATE)) for wav in wavs]
+    windows = ((i, window) for i, wav in enumerate(wavs) for window in tracks[i].cut([wav]))
+    parts: list[list[Tensor]] = [[] for _ in wavs]
+    for i, window, latents in bridge.bridge_windows(windows):
+        parts[i].append(tracks[i].take(window, latents))
+    return [torch.cat(part, -1) for part in parts]
+
+
+# One evaluation
+
+
+@torch.inference_mode()
+def evaluation(args: argparse.Namespace) -> None:
+    """Precisions in turns, so that what else the machine does meets all alike; the best of the turns."""
+    notes = []
+    table = Table("size", "batch", *(f"{name}: ms, share of 32" for name in DTYPES))
+    for size in args.sizes:
+        models, codec = load(size, args.device)
+        model = models[0]
+        nets = {name: prepare(model.denoiser, dtype) for name, dtype in DTYPES.items()}
+        for batch in (1, 4):
+            x = torch.randn(batch, 128, model.spec.frames, device=args.device)
+            sigma = torch.ones(batch, device=args.device)
+            times = in_turns({name: lambda net=net, x=x, s=sigma: net(x, s) for name, net in nets.items()})
+            cells = (f"{1000 * t:.1f}, {t / times['32']:.2f}" for t in times.values())
+            table.row(size, batch, *cells)
+            if batch == 1:
+                single = times["32"]
+        wav = clip()[None].to(args.device)
+        latents = codec.to(args.device).encode(wav)
+        codes = in_turns(
+            {"encode": lambda c=codec, w=wav: c.encode(w), "decode": lambda c=codec, z=latents: c.decode(z)}
+        )
+        windows = Bridge(*models, codec=codec, device=args.device, precision="32").num_windows(SAMPLES, RATE)
+        whole = 396 * windows * single
+        note = f"{size}: codec {codes['encode']:.2f} s + {codes['decode']:.2f} s a clip; plain path "
+        note += f"396 x {windows} x {1000 * single:.0f} ms = {whole:.1f} s of evaluations"
+        notes.append(note)
+    print("\n" + "\n".join(notes))
+
+
+def in_turns(functions: dict[str, Callable], turns: int = 5) -> dict[str, float]:
+    best = dict.fromkeys(functions, float("inf"))
+    for _ in range(turns):
+        for name, function in functions.items():
+            best[name] = min(best[name], timed(function))
+    return best
+
+
+# Error
+
+
+def error(args: argparse.Namespace) -> None:
+    for pair in args.pairs:
+        rows = measure(*pair.split("-"), args.data, args.clips, args.device)
+        print(f"\n{pair}, error against the converged solution, median / 90th percentile:\n")
+        table = Table("setting", "evaluations", "noise", "result")
+        for row in rows:
+            table.row(*row)
+
+
+def where_from(args: argparse.Namespace) -> None:
+    for pair in args.pairs:
+        print(f"\n{pair}:\n")
+        table = Table("direction", "from sigma", "to sigma", "error added")
+        for direction, start, end, added in where(*pair.split("-"), args.data, args.clips, args.device):
+            table.row(direction, f"{start:.3f}", f"{end:.3f}", f"{added:+.5f}")
+
+
+# The command
+
+
+def start(args: argparse.Namespace) -> None:
+    table = Table("command", "seconds", "peak MB")
+    with tempfile.TemporaryDirectory() as folder:
+        write_clip(Path(folder) / "in.wav", 10)
+        for name, arguments in (("--help", ["--help"]), ("10 s clip", transfer_arguments(folder, "in.wav"))):
+            runs = [command(arguments, folder) for _ in range(3)]
+            table.row(name, f"{statistics.median(r[0] for r in runs):.2f}", f"{max(r[1] for r in runs):.0f}")
+
+
+def hour(args: argparse.Namespace) -> None:
+    table = Table("minutes", "seconds", "real-time factor", "peak MB")
+    with tempfile.TemporaryDirectory() as folder:
+        for minutes in (10, 60):
+            write_clip(Path(folder) / "in.wav", 60 * minutes)
+            seconds, peak = command(transfer_arguments(folder, "in.wav"), folder)
+            table.row(minutes, f"{seconds:.1f}", f"{seconds / 60 / minutes:.3f}", f"{peak:.0f}")
+
+
+def transfer_arguments(folder: str, name: str) -> list[str]:
+    return ["source=flute", "target=violin", f"input={folder}/{name}", f"output={folder}/out_{time.time_ns()}.wav"]
+
+
+def write_clip(path: Path, seconds: int) -> None:
+    """A long recording: shipped clips one after another."""
+    parts = [audio.read(file)[0] for file in find_clips(None, "flute", 4)]
+    rate = audio.info(find_clips(None, "flute", 1)[0]).sample_rate
+    wav = torch.cat(parts, -1)
+    audio.write(path, wav.repeat(1, -(-seconds * rate // wav.shape[1]))[:, : seconds * rate], rate)
+
+
+def command(arguments: Iterable[str], folder: str) -> tuple[float, float]:
+    """Run transfer.py: seconds from start to end, and its peak memory in MB."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "transfer.py"), *arguments],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"error: python transfer.py {' '.join(arguments)} failed")
+    return time.perf_counter() - started, peak_mb(usage)
+
+
+# GPU
+
+
+def gpu(args: argparse.Namespace) -> None:
+    if not torch.cuda.is_available():
+        print("no GPU here")
+        return
+    from torch.profiler import ProfilerActivity, profile
+
+    models, codec = load("full", "cuda")
+    wavs = [clip() for _ in range(64)]
+    table = Table("compiled", "seconds", "times real time, a clip", "share of time in kernels", "peak MB of the GPU")
+    for compiled in (False, True):
+        bridge = Bridge(*models, codec=codec, device="cuda", batch_size=16, compile=compiled)
+        transfer_folder(bridge, wavs[:32])
+        torch.cuda.reset_peak_memory_stats()
+        with profile(activities=[ProfilerActivity.CUDA]) as trace:
+            seconds = timed(lambda bridge=bridge: transfer_folder(bridge, wavs))
+        busy = sum(event.self_device_time_total for event in trace.key_averages()) / 1e6
+        peak = torch.cuda.max_memory_allocated() / 1e6
+        table.row(
+            compiled, f"{seconds:.1f}", f"{64 * SAMPLES / RATE / seconds:.0f}", f"{busy / seconds:.0%}", f"{peak:.0f}"
+        )
+
+
+# Small things
+
+
+class Table:
+    """A Markdown table that is printed row by row."""
+
+    def __init__(self, *columns: str):
+        print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns), flush=True)
+
+    def row(self, *cells) -> None:
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def timed(function: Callable) -> float:
+    started = time.perf_counter()
+    function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def peak_mb(usage: resource.struct_rusage) -> float:
+    return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+PARTS = {
+    "speed": speed,
+    "evaluation": evaluation,
+    "error": error,
+    "where": where_from,
+    "start": start,
+    "hour": hour,
+    "gpu": gpu,
+}
+
+if __name__ == "__main__":
+    main()
