@@ -17,7 +17,7 @@ def choose_dtype(precision: str | int, device: torch.device) -> torch.dtype:
 
     float16 keeps 11 bits where bfloat16 keeps 8: its rounding hardly adds to the solver's error, that of bfloat16 is
     several times larger. A CPU without matrix instructions is no faster in either
-    (`benchmarks/transfer.py --only precision`).
+    (`benchmarks/transfer.py --only evaluation`).
 
     Raises:
         InputError: no such precision.

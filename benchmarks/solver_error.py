@@ -63,13 +63,12 @@ def measure(source: str, target: str, data: Path | None, count: int, device: str
     latents, rows, found = window_latents(exact, files), [], {}
     for name, options in tqdm({"converged": None, **settings}.items(), desc=f"{source} -> {target}", unit="setting"):
         bridge = exact if options is None else Bridge(source, target, device=device, **options)
-        calls = count_calls(bridge)
         noise = bridge.to_noise(latents)
         result = bridge.target.normalise(bridge.from_noise(noise))
         if options is None:
             found = {"noise": noise, "result": result}
         else:
-            rows.append((name, calls(), spread(noise, found["noise"]), spread(result, found["result"])))
+            rows.append((name, bridge.evaluations, spread(noise, found["noise"]), spread(result, found["result"])))
     return rows
 
 
@@ -109,14 +108,6 @@ def recording(denoiser: Callable, states: list[Tensor]) -> Callable[[Tensor, Ten
 
 def pairs(values: Tensor) -> list[tuple[float, float]]:
     return list(zip(values[:-1].tolist(), values[1:].tolist(), strict=True))
-
-
-def count_calls(bridge: Bridge) -> Callable[[], int]:
-    """Starts counting the networks' evaluations; the result tells how many there were."""
-    calls = []
-    for denoiser in bridge.denoisers:
-        denoiser.register_forward_hook(lambda *_: calls.append(1))
-    return lambda: len(calls)
 
 
 def relative(actual: Tensor, expected: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from solver_error import count_calls, find_clips, measure, plain_options, where
+from solver_error import find_clips, measure, plain_options, where
 from torch import Tensor
 
 from audio_diffusion_pytorch import audio
@@ -34,7 +34,7 @@ from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.codec import Codec, EncodecCodec, load_codec
 from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec, load_instrument
 from audio_diffusion_pytorch.precision import DTYPES, prepare
-from audio_diffusion_pytorch.streaming import Track
+from audio_diffusion_pytorch.streaming import Survey, Track
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE, SAMPLES = 24000, 409600  # 17.07 s
@@ -98,14 +98,11 @@ def run_row(size: str, setting: str, clips: int, device: str) -> dict:
         options = plain_options(Bridge(*models, codec=codec, precision="32", device=device)) | {"batch_size": 1}
     bridge = Bridge(*models, codec=codec, device=device, **options)
     wavs = [clip() for _ in range(clips)]
-    calls = count_calls(bridge)
     seconds = [timed(lambda: transfer_folder(bridge, wavs))]
-    evaluations = calls()
     if seconds[0] < 10 and clips == 1:
         seconds = [timed(lambda: transfer_folder(bridge, wavs)) for _ in range(3)]
-    batches = -(-bridge.num_windows(SAMPLES, RATE) * clips // bridge.batch_size)
     return {
-        "evaluations": evaluations // batches,  # that each window goes through
+        "evaluations": bridge.evaluations,
         "seconds": statistics.median(seconds),
         "peak_mb": peak_mb(resource.getrusage(resource.RUSAGE_SELF)),
     }
@@ -130,11 +127,12 @@ def clip() -> Tensor:
 
 def transfer_folder(bridge: Bridge, wavs: list[Tensor]) -> list[Tensor]:
     """Recordings [C, T] -> the same through the bridge; windows of all of them share the batches."""
-    tracks = [Track(bridge, RATE, len(wav), audio.active_rms(wav, RATE)) for wav in wavs]
+    tracks = [Track(bridge, RATE, len(wav), Survey(audio.active_rms(wav, RATE))) for wav in wavs]
     windows = ((i, window) for i, wav in enumerate(wavs) for window in tracks[i].cut([wav]))
     parts: list[list[Tensor]] = [[] for _ in wavs]
-    for i, window, latents in bridge.bridge_windows(windows):
-        parts[i].append(tracks[i].take(window, latents))
+    for batch in bridge.bridge_windows(windows):
+        for i, window, latents in batch:
+            parts[i].append(tracks[i].take(window, latents))
     return [torch.cat(part, -1) for part in parts]
 
 
