@@ -130,9 +130,8 @@ def transfer_folder(bridge: Bridge, wavs: list[Tensor]) -> list[Tensor]:
     tracks = [Track(bridge, RATE, len(wav), Survey(audio.active_rms(wav, RATE))) for wav in wavs]
     windows = ((i, window) for i, wav in enumerate(wavs) for window in tracks[i].cut([wav]))
     parts: list[list[Tensor]] = [[] for _ in wavs]
-    for batch in bridge.bridge_windows(windows):
-        for i, window, latents in batch:
-            parts[i].append(tracks[i].take(window, latents))
+    for i, window, latents in bridge.bridge_windows(windows):
+        parts[i].append(tracks[i].take(window, latents))
     return [torch.cat(part, -1) for part in parts]
 
 
