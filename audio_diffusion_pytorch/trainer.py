@@ -1,5 +1,8 @@
 """`trainer.gpus`, which Lightning 2 no longer knows, training in several processes, atomic writing of checkpoints."""
 
+import os
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,13 +61,29 @@ def make_trainer(gpus: int = -1, timeout_minutes: float = 120, **kwargs) -> pl.T
 
 @contextmanager
 def ending_together(trainer: pl.Trainer) -> Iterator[None]:
-    """End the processes that Lightning started where this one fails: they would wait for it until their time limit."""
+    """End the processes that Lightning started where this one fails, and one of those where this one is killed.
+
+    They would wait for it until their time limit.
+    """
+    if trainer.local_rank > 0 and not trainer.strategy.cluster_environment.creates_processes_externally:
+        follow(os.getppid())
     try:
         yield
     except BaseException:
         for process in getattr(trainer.strategy.launcher, "procs", ()):
             process.kill()
         raise
+
+
+def follow(parent: int, seconds: float = 5.0) -> None:
+    """End this process when its parent process has ended, looked at every so many seconds."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(seconds)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent-observer").start()
 
 
 class AtomicCheckpointIO(CheckpointIO):

@@ -1,5 +1,10 @@
 """Several processes do what one does with a larger batch; what cannot work is refused."""
 
+import os
+import select
+import signal
+import time
+
 import pytest
 import torch
 from conftest import TINY_SMALL, run_process
@@ -8,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from audio_diffusion_pytorch.checkpoint import load_checkpoint
 from audio_diffusion_pytorch.datamodule import EpochSampler
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.trainer import make_trainer
+from audio_diffusion_pytorch.trainer import follow, make_trainer
 
 
 def scalars(run, *names: str) -> dict[str, list[float]]:
@@ -62,6 +67,24 @@ def test_a_sweep_of_several_processes_is_refused(sweep, recordings):
     tiny = [argument for argument in TINY_SMALL if argument != "trainer.gpus=0"]
     error = sweep(*tiny, f"dataset_path={recordings}", "trainer=ddp_cpu").error()
     assert "a sweep (-m) cannot train in 2 processes: add launcher=slurm" in error
+
+
+def test_a_process_ends_with_the_one_that_started_it():
+    """The pipe ends when the last process that holds it has gone: here one that would sleep for minutes."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        me = os.getpid()
+        if os.fork() == 0:
+            follow(me, 0.02)
+            time.sleep(600)
+        time.sleep(0.2)
+        os.kill(me, signal.SIGKILL)
+    os.close(writer)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert select.select([reader], [], [], 60)[0] and os.read(reader, 1) == b""
+    os.close(reader)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
