@@ -34,6 +34,7 @@ PATH_KEYS = (
     "exp_tag",
     "codec.repository",
     "codec.weights",
+    "datamodule.cache_dir",
     "datamodule.dataset.pitch_shift.cache",
     "hydra.run.dir",
     "hydra.sweep.dir",
@@ -97,6 +98,11 @@ def train(cfg: DictConfig) -> dict[str, float]:
         if saved is None and cfg.train:
             check_unused(Path(cfg.ckpt_dir))
         prepare_run_folder(run_dir, Path(cfg.ckpt_dir), OmegaConf.to_yaml(cfg, resolve=True))
+    if hasattr(module, "use_cache"):
+        module.use_cache(datamodule, trainer.strategy.root_device)
+    elif cfg.datamodule.get("cache") is True:
+        raise InputError("datamodule.cache=true goes with an instrument's experiment, whose codec is not trained")
+    if trainer.is_global_zero:
         module.prepare(datamodule, run_dir, cfg.ckpt)
     if not cfg.train:
         print("train=false: everything is built, nothing is trained")

@@ -3,6 +3,7 @@
 Frame rate and hop come from the codec; nothing else configures them.
 """
 
+import hashlib
 import math
 import warnings
 from collections.abc import Mapping
@@ -19,8 +20,13 @@ ASSETS = Path(__file__).parent / "assets"
 
 
 class Codec(nn.Module):
-    """What every codec offers. Lengths come back exactly as they went in."""
+    """What every codec offers. Lengths come back exactly as they went in.
 
+    Attributes:
+        cheap: encoding takes no longer than reading latents from a disk does.
+    """
+
+    cheap = False
     name: str
     sample_rate: int
     hop_length: int
@@ -37,6 +43,10 @@ class Codec(nn.Module):
     def num_frames(self, length: int) -> int:
         """Latent frames of `length` samples."""
         return math.ceil(length / self.hop_length)
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell this codec's latents from those of another, or of other weights."""
+        return _fingerprint(type(self).__name__, self.hop_length, self.state_dict())
 
     def freeze(self) -> "Codec":
         return self.eval().requires_grad_(False)
@@ -59,6 +69,7 @@ class MelCodec(Codec):
         f_min: lower edge of the lowest band in Hz.
     """
 
+    cheap = True
     # The head clips magnitudes at 100, a full-scale sine has synthesis_n_fft / 4: keep it well under the clip.
     _HEAD_GAIN = 8.0
 
@@ -92,6 +103,10 @@ class MelCodec(Codec):
 
     def encode(self, wav: Tensor) -> Tensor:
         return self.mel(self._pad(wav).squeeze(1))
+
+    def fingerprint(self) -> str:
+        names = ("sample_rate", "hop_length", "n_mels", "n_fft", "f_min", "floor")
+        return _fingerprint("MelCodec", *(self.config[name] for name in names))
 
     def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
         # Centred, so that the first convolution sees values of order one.
@@ -219,8 +234,23 @@ class EncodecCodec(Codec):
     def encode(self, wav: Tensor) -> Tensor:
         return self.encoder(self._pad(wav))
 
+    def fingerprint(self) -> str:
+        return _fingerprint("EncodecCodec", self.hop_length, self.encoder.state_dict())
+
     def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
         return self.decoder(latents)[..., :length]
+
+
+def _fingerprint(*parts: object) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        if isinstance(part, Mapping):
+            for key, value in part.items():
+                digest.update(key.encode())
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        else:
+            digest.update(f"{part};".encode())
+    return digest.hexdigest()
 
 
 def load_codec(name: str | Path = "small", **kwargs) -> Codec:

@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
 
 import pytorch_lightning as pl
 import torch
@@ -10,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset, random_split
 from tqdm import tqdm
 
 from audio_diffusion_pytorch.audio import active_rms
+from audio_diffusion_pytorch.cache import LatentCache, build, statistics
 from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.dataset import InstrumentDataset, start_worker
 from audio_diffusion_pytorch.errors import InputError
@@ -75,6 +78,12 @@ class Datamodule(pl.LightningDataModule):
         dataset: an `InstrumentDataset`, which is split by file, or any other data set, which is split by index.
         valid_split: share of validation.
         max_valid_items: upper limit of validation items (None: all).
+        cache: read crops from a latent cache; "auto": where that is faster than encoding them.
+        cache_dir: folder of the latent cache.
+        cache_variants: variations of each recording in it, where recordings are varied.
+
+    Attributes:
+        latents: items are latents [D, L] from the cache.
     """
 
     def __init__(
@@ -86,6 +95,9 @@ class Datamodule(pl.LightningDataModule):
         max_valid_items: int | None = None,
         pin_memory: bool = False,
         seed: int = 0,
+        cache: bool | Literal["auto"] = "auto",
+        cache_dir: str | Path | None = None,
+        cache_variants: int = 4,
     ):
         super().__init__()
         if not 0 < valid_split < 1:
@@ -95,6 +107,11 @@ class Datamodule(pl.LightningDataModule):
                 f"datamodule.batch_size={batch_size} and datamodule.num_workers={num_workers}: batch_size must be a "
                 "whole number above 0, num_workers one from 0"
             )
+        if cache not in (True, False, "auto"):
+            raise InputError(f"datamodule.cache={cache}: use auto, true or false")
+        if not (isinstance(cache_variants, int) and cache_variants > 0):
+            raise InputError(f"datamodule.cache_variants must be a whole number above 0, not {cache_variants}")
+        self.cache, self.cache_dir, self.cache_variants, self.latents = cache, cache_dir, cache_variants, False
         if len(dataset) < 2 and not isinstance(dataset, InstrumentDataset):
             raise InputError("the data set has fewer than two items: nothing to split into training and validation")
         self.batch_size, self.num_workers, self.pin_memory, self.seed = batch_size, num_workers, pin_memory, seed
@@ -112,6 +129,7 @@ class Datamodule(pl.LightningDataModule):
                 f"in an epoch, {_LEAST_BATCHES} batches (set datamodule.dataset.crops_per_file for more)",
                 stacklevel=2,
             )
+        self._parts = self.train_set, self.valid_set
         if max_valid_items is not None and len(self.valid_set) > max_valid_items:
             # Spread over the files, not the first few.
             chosen = torch.linspace(0, len(self.valid_set) - 1, max_valid_items).long().unique().tolist()
@@ -125,6 +143,35 @@ class Datamodule(pl.LightningDataModule):
     def _sampler(self, dataset: Dataset, shuffle: bool) -> EpochSampler:
         rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         return EpochSampler(dataset, self.seed, shuffle, self.batch_size, rank, world)
+
+    def use_cache(self, codec: Codec, device: torch.device | str = "cpu") -> bool:
+        """Read latents from the cache from now on, where the settings say so; encodes on `device` what is missing.
+
+        Returns:
+            Whether items are latents [D, L].
+
+        Raises:
+            InputError: `cache` is true and the data set gives nothing that can be cached; or the disk is too small.
+        """
+        problem = self._uncacheable()
+        if self.cache is True and problem:
+            raise InputError(f"datamodule.cache=true: {problem}; use datamodule.cache=false")
+        if self.cache is True or (self.cache == "auto" and not problem and not codec.cheap):
+            store = LatentCache(self.cache_dir, codec, self.train_set.sample_rate, self.cache_variants)
+            for part in self._parts:
+                part.cache = store
+            build(store, self._parts, codec, device)
+            self.latents = True
+        return self.latents
+
+    def _uncacheable(self) -> str | None:
+        if not isinstance(self.train_set, InstrumentDataset):
+            return "a data set of your own gives crops, which differ every time"
+        if self.train_set.transforms is not None:
+            return "transforms work on audio, not on latents"
+        if self.train_set.channels != 1:
+            return "only single-channel audio is cached"
+        return None if self.cache_dir is not None else "no datamodule.cache_dir is given"
 
     def _loader(self, dataset: Dataset, sampler: EpochSampler, shuffle: bool) -> DataLoader:
         return DataLoader(
@@ -172,8 +219,10 @@ class Datamodule(pl.LightningDataModule):
 def latent_statistics(codec: Codec, datamodule: Datamodule, max_items: int = 1024) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and standard deviation [D] per latent channel, and the RMS of the sounding parts (median, scalar).
 
-    Over crops of the training files, as training sees them.
+    Over crops of the training files, as training sees them; or over all of what is in the latent cache.
     """
+    if datamodule.latents:
+        return _regular(*statistics(datamodule.train_set))
     loader = datamodule.train_dataloader()
     total = min(len(loader), max(1, max_items // datamodule.batch_size))
     count, sums, squares, levels = 0, 0.0, 0.0, []
@@ -187,5 +236,10 @@ def latent_statistics(codec: Codec, datamodule: Datamodule, max_items: int = 102
         squares = squares + latents.square().sum((0, 2))
         levels += [active_rms(item, codec.sample_rate) for item in wav]
     mean = sums / count
-    std = (squares / count - mean.square()).clamp_min(0).sqrt()
-    return mean.float(), std.clamp_min(1e-3 * std.max()).float(), torch.tensor(levels).median()
+    return _regular(mean, (squares / count - mean.square()).clamp_min(0), torch.tensor(levels).median())
+
+
+def _regular(mean: Tensor, variance: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, deviation and level in single precision; channels without variation are not divided by zero."""
+    std = variance.sqrt()
+    return mean.float(), std.clamp_min(1e-3 * std.max()).float(), level

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.augment import RecordingAugment
+from audio_diffusion_pytorch.cache import LatentCache, Take
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.pitch_shift import PitchShift
 
@@ -89,7 +90,8 @@ class InstrumentDataset(WAVDataset):
         fixed: the same crops in every epoch (validation).
         labels: instruments in the order of their labels; None: no labels.
 
-    Items are tensors [C, length], with `labels` pairs of one and its label (int). Unreadable files are named once and
+    Items are tensors [C, length], with `labels` pairs of one and its label (int). With a `cache` they are latents
+    [D, frames] instead, and recordings are varied in as many ways as it keeps. Unreadable files are named once and
     skipped.
 
     Raises:
@@ -117,6 +119,7 @@ class InstrumentDataset(WAVDataset):
         self.length, self.channels, self.augment, self.crops_per_file = length, channels, augment, crops_per_file
         self.silence_db, self.fixed, self.seed, self.epoch = silence_db, fixed, seed, 0
         self.pitch_shift, self.prepared = pitch_shift, False
+        self.cache: LatentCache | None = None
         self.labels = None if labels is None else [_plain(name) for name in labels]
         self.span = (0.0, 1.0)  # part of every recording that crops come from
         self.paths = path
@@ -171,7 +174,7 @@ class InstrumentDataset(WAVDataset):
 
     def prepare(self, num_workers: int = 0) -> None:
         """Make the pitch-shifted recordings that are not in the cache yet."""
-        if self.pitch_shift is None or self.prepared:
+        if self.pitch_shift is None or self.prepared or self.cache is not None:
             return
         own = torch.Generator()  # the loader draws a number, which must not come from the global generator
         loader = DataLoader(_Variants(self), None, num_workers=num_workers, generator=own, worker_init_fn=start_worker)
@@ -191,13 +194,14 @@ class InstrumentDataset(WAVDataset):
             files = list(self.headers) if borrow else self.wavs
             file = files[index // self.crops_per_file if draw < _SILENT_DRAWS else int(rng.integers(len(files)))]
             try:
-                wav = self._crop(file, rng, (0.0, 1.0) if borrow else self.span)
+                span = (0.0, 1.0) if borrow else self.span
+                item, peak = (self._crop if self.cache is None else self._cached_crop)(file, rng, span)
             except InputError as error:  # what a header does not tell: damage, NaN; or the file went away since
                 problem = str(error)
-                self._name_once(file, problem)
+                self.name_once(file, problem)
                 continue
-            if self.silence_db is None or wav.abs().max() > 10 ** (self.silence_db / 20):
-                return wav if self.labels is None else (wav, self._label(file))
+            if self.audible(peak):
+                return item if self.labels is None else (item, self._label(file))
         raise InputError(
             f"no audible crop in {draw + 1} draws from {self.paths} ({problem}): the recordings look silent"
         )
@@ -213,13 +217,18 @@ class InstrumentDataset(WAVDataset):
             raise InputError(f"{file} is of {name}, which is none of the labels {', '.join(self.labels)}")
         return self.labels.index(name)
 
-    def _name_once(self, file: str, problem: str) -> None:
+    def audible(self, peak: float) -> bool:
+        """Whether a crop with this peak is kept."""
+        return self.silence_db is None or peak > 10 ** (self.silence_db / 20)
+
+    def name_once(self, file: str, problem: str) -> None:
+        """Warn that a file is skipped, unless it was said before."""
         index = list(self.headers).index(file)
         if not self.named[index]:
             self.named[index] = 1
             warnings.warn(f"skipped: {problem}", stacklevel=3)
 
-    def _crop(self, file: str, rng: np.random.Generator, span: tuple[float, float]) -> Tensor:
+    def _crop(self, file: str, rng: np.random.Generator, span: tuple[float, float]) -> tuple[Tensor, float]:
         file, header = self._in_pitch(file, rng)
         length = self.length + (self.augment.margin(self.length) if self.augment else 0)
         first, end = (round(edge * header.frames) for edge in span)
@@ -231,15 +240,56 @@ class InstrumentDataset(WAVDataset):
         wav = torch.nn.functional.pad(wav, (0, length - wav.shape[-1]))
         if self.augment:
             wav = torch.from_numpy(self.augment(wav.numpy(), self.length, self.sample_rate, rng))
-        return self.transforms(wav) if self.transforms else wav
+        wav = self.transforms(wav) if self.transforms else wav
+        return wav, float(wav.abs().max())
+
+    def _cached_crop(self, file: str, rng: np.random.Generator, span: tuple[float, float]) -> tuple[Tensor, float]:
+        semitones = self.pitch_shift.draw(file, rng) if self.pitch_shift else None
+        variant = int(rng.integers(self.cache.variants)) if self.augment else None
+        take = Take(semitones, variant, self._variation)
+        latents, peak, start = self.cache.crop(file, take, self.length, span, rng)
+        self.last_read = f"{file} at {start * self.cache.hop / self.sample_rate:.1f} s"
+        return latents, peak
+
+    def takes(self, file: str) -> list[tuple[Take, float]]:
+        """The ways in which a cached recording is heard, each with its share of the crops.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        shifts = {None: 1.0}
+        if self.pitch_shift:
+            self.pitch_shift.keys.setdefault(file, self.cache.digests[file])
+            shifts[None] -= self.pitch_shift.probability
+            for semitones in self.pitch_shift.intervals(file):
+                shifts[semitones] = (
+                    shifts.get(semitones, 0.0) + self.pitch_shift.probability / self.pitch_shift.variants
+                )
+        variants = range(self.cache.variants) if self.augment else [None]
+        return [
+            (Take(semitones, variant, self._variation), share / len(variants))
+            for semitones, share in shifts.items()
+            for variant in variants
+        ]
+
+    @property
+    def _variation(self) -> str:
+        if self.augment is None:
+            return ""
+        what = f"{type(self.augment).__qualname__} {sorted(vars(self.augment).items())} {self.seed}"
+        return hashlib.blake2b(what.encode(), digest_size=4).hexdigest()
 
     def _in_pitch(self, file: str, rng: np.random.Generator) -> tuple[str, audio.AudioInfo]:
         """The file to read a crop from: `file` itself, or where the draw says so a pitch-shifted one."""
         semitones = self.pitch_shift.draw(file, rng) if self.pitch_shift else None
         if semitones is None:
             return file, self.headers[file]
-        shifted = self.pitch_shift.shifted(file, semitones, self.sample_rate, self.channels == 1)
+        shifted = self.shifted(file, semitones)
         return str(shifted), audio.info(shifted)
+
+    def shifted(self, file: str, semitones: int) -> Path:
+        """A recording moved by `semitones`; made where it is not there yet."""
+        return self.pitch_shift.shifted(file, semitones, self.sample_rate, self.channels == 1)
 
 
 class _Variants(Dataset):

@@ -25,7 +25,7 @@ from audio_diffusion_pytorch.recompute import recompute_blocks
 from audio_diffusion_pytorch.unet import UNet1d
 from audio_diffusion_pytorch.validation import ValidationLoss, generator_for
 
-Batch = Tensor | tuple[Tensor, Tensor]  # wav [B, 1, T], or with labels [B]
+Batch = Tensor | tuple[Tensor, Tensor]  # wav [B, 1, T] or latents [B, D, L], or with labels [B]
 
 
 class InstrumentModule(pl.LightningModule):
@@ -100,12 +100,17 @@ class InstrumentModule(pl.LightningModule):
         self.register_buffer("mean", torch.zeros(codec.latent_channels))
         self.register_buffer("std", torch.ones(codec.latent_channels))
         self.register_buffer("level", torch.tensor(float("nan")))  # RMS of the sounding parts; nan: unknown
+        self.takes_latents = False  # batches are latents [B, D, L] of a cache
         self._run_dir: Path | None = None
         self._codec = [codec.freeze()]  # in a list, so that it is no submodule and stays out of the checkpoints
 
     @property
     def codec(self) -> Codec:
         return self._codec[0]
+
+    def use_cache(self, datamodule: pl.LightningDataModule, device: torch.device) -> None:
+        """Take latents from the datamodule, where it has a cache of them and its settings say so."""
+        self.takes_latents = datamodule.use_cache(self.codec, device)
 
     def prepare(self, datamodule: pl.LightningDataModule, run_dir: Path, ckpt: str | None) -> None:
         """Find the latent statistics: in the checkpoint, in the given files, or from the training files."""
@@ -125,10 +130,11 @@ class InstrumentModule(pl.LightningModule):
                 raise InputError(f"{name} has {value.numel()} values, the codec {self.codec.name} needs {own.numel()}")
             own.copy_(value.reshape(own.shape))
 
-    def normalised_latents(self, wav: Tensor) -> Tensor:
-        """wav [B, 1, T] -> [B, D, L], zero-padded to a length that the network takes."""
+    def normalised_latents(self, batch: Tensor) -> Tensor:
+        """wav [B, 1, T], or latents -> [B, D, L], normalised and zero-padded to a length that the network takes."""
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):  # the data stay exact
-            z = (self.codec.encode(wav) - self.mean[:, None]) / self.std[:, None]
+            z = batch if self.takes_latents else self.codec.encode(batch)
+            z = (z - self.mean[:, None]) / self.std[:, None]
         return torch.nn.functional.pad(z, (0, -z.shape[-1] % self.denoiser.net.downsample_factor))
 
     def draw(self, z: Tensor, step: int, first: int = 0, label: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,5 @@
 """Pitch-shift augmentation: whole recordings moved by semitones at their own tempo, made once and kept on disk."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from scipy import fft
 
 from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.digest import content_digest
 from audio_diffusion_pytorch.errors import InputError
 
 _WINDOW = 0.085  # s: a Hann window that separates partials 50 Hz apart
@@ -107,14 +107,7 @@ class PitchShift:
 
     def _key(self, file: str) -> str:
         if file not in self.keys:
-            digest = hashlib.blake2b(digest_size=16)
-            try:
-                with open(file, "rb") as content:
-                    while part := content.read(1 << 20):
-                        digest.update(part)
-            except OSError as error:
-                raise InputError(f"cannot read {file}: {error.strerror}") from error
-            self.keys[file] = digest.hexdigest()
+            self.keys[file] = content_digest(file)
         return self.keys[file]
 
 

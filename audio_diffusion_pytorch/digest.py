@@ -1,0 +1,59 @@
+"""Digests of files' contents, by which caches know them whatever they are called."""
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from audio_diffusion_pytorch.errors import InputError, replacing
+
+
+def content_digest(path: str | Path) -> str:
+    """BLAKE2 of a file's bytes, 32 hexadecimal digits.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with open(path, "rb") as content:
+            while part := content.read(1 << 20):
+                digest.update(part)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+class DigestMemory:
+    """`content_digest`, remembered in a JSON file for as long as a file's size and time of change stay the same.
+
+    Several processes may use one; what one of them learns may get lost to another, and is then computed again.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.new = path, {}
+        self.known = self._load()
+
+    def __call__(self, file: str) -> str:
+        try:
+            status = Path(file).stat()
+        except OSError as error:
+            raise InputError(f"cannot read {file}: {error.strerror}") from error
+        key, state = str(Path(file).resolve()), [status.st_size, status.st_mtime_ns]
+        entry = self.known.get(key)
+        if not (isinstance(entry, list) and entry[:2] == state):
+            entry = self.known[key] = self.new[key] = [*state, content_digest(file)]
+        return entry[2]
+
+    def save(self) -> None:
+        """Write what is new; where that fails it is only computed again the next time."""
+        if self.new:
+            with suppress(InputError), replacing(self.path) as temporary:
+                temporary.write_text(json.dumps({**self._load(), **self.new}), encoding="utf-8")
+            self.new = {}
+
+    def _load(self) -> dict[str, list]:
+        with suppress(OSError, ValueError):
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+            return known if isinstance(known, dict) else {}
+        return {}
