@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-THREADS = os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
+os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
 
 import numpy as np
 import soundfile
@@ -40,6 +40,7 @@ RATE, LENGTH, BATCH, LARGE_BATCH = 24000, 409600, 4, 32
 ROWS = ("plain", "float32", "bf16")
 # Seconds that the original takes on two cores, for encoding and for the network's whole step.
 ORIGINAL_ENCODING, ORIGINAL_STEP, TOLERANCE = 4.9, (1.6, 2.1), 0.15
+THREADS = os.environ["OMP_NUM_THREADS"]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Figures = dict[str, float | str]
 
@@ -204,8 +205,9 @@ def peak_memory(checkpointing: bool) -> Figures:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_DATA, (free, free))
     try:
-        net = UNet1d(activation_checkpointing=checkpointing)
-        module = InstrumentModule(net, frozen_codec(), KDistribution(0.001, 100.0, 9.0)).to(DEVICE)
+        distribution = KDistribution(0.001, 100.0, 9.0)
+        module = InstrumentModule(UNet1d(), frozen_codec(), distribution, checkpoint_activations=checkpointing)
+        module.to(DEVICE)
         optimizer = module.configure_optimizers()["optimizer"]
         z = torch.randn(LARGE_BATCH, 128, LENGTH // 320, device=DEVICE)
         noise, sigma = module.draw(z, 0)

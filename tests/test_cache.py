@@ -172,8 +172,10 @@ def test_silent_crops_are_redrawn(folder, encodec):
     data = cached(folder, encodec, crops_per_file=20)
     part = data.train_set if str(folder / "flute_0.wav") in data.train_set.wavs else data.valid_set
     first = part.wavs.index(str(folder / "flute_0.wav")) * 20
-    silence = encodec.encode(torch.zeros(1, 1, 48000))[0, :, -1:]
-    assert all((part[i] - silence).abs().max() > 0.05 for i in range(first, first + 20))
+    for index in range(first, first + 20):
+        part[index]
+        file, second = part.last_read.removesuffix(" s").split(" at ")
+        assert file != str(folder / "flute_0.wav") or float(second) > 7.9
 
 
 def test_statistics_are_those_of_all_frames(folder, codec):
@@ -288,7 +290,7 @@ def test_two_processes_build_one_cache_and_a_killed_one_is_continued(folder, enc
         soundfile.write(folder / f"flute_{index}.wav", melody(8.0, seed=index), RATE)
     killed = builder(folder)
     try:
-        for _ in range(600):
+        for _ in range(3000):
             if entries(folder) or killed.poll() is not None:
                 break
             with contextlib.suppress(subprocess.TimeoutExpired):

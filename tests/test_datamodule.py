@@ -31,7 +31,7 @@ class Numbers(Dataset):
 def test_a_users_own_data_set_goes_in_by_its_name():
     config = OmegaConf.load(ROOT / "exp/datamodule/default.yaml")
     config.dataset = {"_target_": f"{__name__}.Numbers", "length": 3}
-    data = instantiate(config, batch_size=4, num_workers=0, seed=0)
+    data = instantiate(config, batch_size=4, num_workers=0, seed=0, cache_dir=None)
     train, valid = (
         torch.cat([b[:, 0, 0] for b in loader]).tolist() for loader in (data.train_dataloader(), data.val_dataloader())
     )
