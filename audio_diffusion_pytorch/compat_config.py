@@ -174,7 +174,8 @@ def _one_value() -> dict[str, Any]:
 def _datamodule(node: Node, path: str, idle: set[str]) -> Node:
     _drop(node, path, idle, "latent", "cond", "sampling_rate", "length", "channels", "persistent_workers")
     _rename(node, "val_split", "valid_split")
-    return {"seed": "${seed}", **node, "_target_": f"{_PACKAGE}.datamodule.Datamodule"}
+    own = {"seed": "${seed}", "cache_dir": "${logs_dir}/cache/latents"}
+    return {**own, **node, "_target_": f"{_PACKAGE}.datamodule.Datamodule"}
 
 
 def _dataset(node: Node, path: str, idle: set[str]) -> Node:

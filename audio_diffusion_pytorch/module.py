@@ -15,7 +15,7 @@ from audio_diffusion_pytorch.audio import to_db
 from audio_diffusion_pytorch.checkpoint import load_tensor
 from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.coupling import ChunkCoupling
-from audio_diffusion_pytorch.datamodule import latent_statistics
+from audio_diffusion_pytorch.datamodule import Datamodule, latent_statistics
 from audio_diffusion_pytorch.denoiser import Denoiser, SigmaDistribution
 from audio_diffusion_pytorch.ema import EMA
 from audio_diffusion_pytorch.errors import InputError, replacing
@@ -110,7 +110,7 @@ class InstrumentModule(pl.LightningModule):
 
     def use_cache(self, datamodule: pl.LightningDataModule, device: torch.device) -> None:
         """Take latents from the datamodule, where it has a cache of them and its settings say so."""
-        self.takes_latents = datamodule.use_cache(self.codec, device)
+        self.takes_latents = isinstance(datamodule, Datamodule) and datamodule.use_cache(self.codec, device)
 
     def prepare(self, datamodule: pl.LightningDataModule, run_dir: Path, ckpt: str | None) -> None:
         """Find the latent statistics: in the checkpoint, in the given files, or from the training files."""
