@@ -15,14 +15,12 @@ gpu         full size, folder of 64 clips, share of the time in which the GPU co
 
 import argparse
 import json
-import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -86,8 +84,8 @@ def speed(args: argparse.Namespace) -> None:
 
 
 def in_new_process(**row) -> dict:
-    command = [sys.executable, __file__, "--row", json.dumps(row)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    out, _, peak = run_process([sys.executable, __file__, "--row", json.dumps(row)])
+    return json.loads(out) | {"peak_mb": peak}
 
 
 def run_row(size: str, setting: str, clips: int, device: str) -> dict:
@@ -101,11 +99,7 @@ def run_row(size: str, setting: str, clips: int, device: str) -> dict:
     seconds = [timed(lambda: transfer_folder(bridge, wavs))]
     if seconds[0] < 10 and clips == 1:
         seconds = [timed(lambda: transfer_folder(bridge, wavs)) for _ in range(3)]
-    return {
-        "evaluations": bridge.evaluations,
-        "seconds": statistics.median(seconds),
-        "peak_mb": peak_mb(resource.getrusage(resource.RUSAGE_SELF)),
-    }
+    return {"evaluations": bridge.evaluations, "seconds": statistics.median(seconds)}
 
 
 def load(size: str, device: str) -> tuple[list[InstrumentModel], Codec]:
@@ -204,7 +198,7 @@ def start(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_clip(Path(folder) / "in.wav", 10)
         for name, arguments in (("--help", ["--help"]), ("10 s clip", transfer_arguments(folder, "in.wav"))):
-            runs = [command(arguments, folder) for _ in range(3)]
+            runs = [command(arguments) for _ in range(3)]
             table.row(name, f"{statistics.median(r[0] for r in runs):.2f}", f"{max(r[1] for r in runs):.0f}")
 
 
@@ -213,7 +207,7 @@ def hour(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for minutes in (10, 60):
             write_clip(Path(folder) / "in.wav", 60 * minutes)
-            seconds, peak = command(transfer_arguments(folder, "in.wav"), folder)
+            seconds, peak = command(transfer_arguments(folder, "in.wav"))
             table.row(minutes, f"{seconds:.1f}", f"{seconds / 60 / minutes:.3f}", f"{peak:.0f}")
 
 
@@ -229,19 +223,9 @@ def write_clip(path: Path, seconds: int) -> None:
     audio.write(path, wav.repeat(1, -(-seconds * rate // wav.shape[1]))[:, : seconds * rate], rate)
 
 
-def command(arguments: Iterable[str], folder: str) -> tuple[float, float]:
+def command(arguments: list[str]) -> tuple[float, float]:
     """Run transfer.py: seconds from start to end, and its peak memory in MB."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "transfer.py"), *arguments],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"error: python transfer.py {' '.join(arguments)} failed")
-    return time.perf_counter() - started, peak_mb(usage)
+    return run_process([sys.executable, str(ROOT / "transfer.py"), *arguments])[1:]
 
 
 # GPU
@@ -290,8 +274,24 @@ def timed(function: Callable) -> float:
     return time.perf_counter() - started
 
 
-def peak_mb(usage: resource.struct_rusage) -> float:
-    return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+# A process's peak starts at its parent's memory, so a small one stands in between.
+LAUNCHER = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
+
+
+def run_process(arguments: list[str]) -> tuple[str, float, float]:
+    """Its last line, seconds from start to end, peak memory in MB."""
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", LAUNCHER, *arguments], capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(f"error: {' '.join(arguments)} failed: {done.stderr.strip().splitlines()[-1:]}")
+    *lines, peak = done.stdout.splitlines()
+    return lines[-1], seconds, int(peak) / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 PARTS = {
