@@ -17,7 +17,7 @@ from audio_diffusion_pytorch.errors import InputError
 
 ROOT = Path(__file__).resolve().parent
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
-PATH_KEYS = ("data", "output", "outputs", "models", "embedder", "codec.repository", "codec.weights")
+PATH_KEYS = ("data", "output", "outputs", "models", "classifier", "embedder", "codec.repository", "codec.weights")
 REFERENCES = ("identity", "codec", "warm", "truth")
 
 
@@ -33,6 +33,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     from audio_diffusion_pytorch import results, summary
     from audio_diffusion_pytorch.codec import load_codec
     from audio_diffusion_pytorch.evaluation import embed_rows
+    from audio_diffusion_pytorch.evaluation_report import write_report
     from audio_diffusion_pytorch.frechet import codec_embedder
     from audio_diffusion_pytorch.plan import Plan
 
@@ -45,18 +46,26 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     found = evaluation.found(items)
     print(f"{found} of {len(items)} scores found in {cfg.output}")
     with tqdm(desc="scoring", unit="clip", total=len(items), initial=found) as bar:
-        rows = list(evaluation.run(items, bar.update))
+        try:
+            rows = list(evaluation.run(items, bar.update))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("what is scored is kept; run the same command again to go on") from None
     if not rows:
         raise InputError("nothing could be scored: " + "; ".join(plan.problems.lines[-4:]))
-    with tqdm(desc="Frechet distance", unit="clip", total=len(rows)) as bar:
+    targets = sorted({row.item.pair[1] for row in rows})
+    with tqdm(desc="embedding", unit="step", total=len(rows) + len(targets)) as bar:
         moments = embed_rows(evaluation, rows, embedder, bar.update)
-        real = plan.real_moments(sorted({row.item.pair[1] for row in rows}), embedder)
+        real = plan.real_moments(targets, embedder, bar.update)
     groups = summary.group_rows(rows, moments)
-    summary.summarise(groups, real)
+    with tqdm(desc="bootstrap", unit="group", total=len(groups)) as bar:
+        summary.summarise(groups, real, bar.update)
     content = results.collect(groups, real, embedder.name, plan.problems, OmegaConf.to_container(cfg))
     results.write(content, settings.output)
+    pairs = len({group.pair for group in groups})
+    with tqdm(desc="report", unit="pair", total=pairs) as bar:
+        write_report(evaluation, groups, content, settings.output / "report.html", cfg.report_clips, bar.update)
     print(results.as_text(groups, content))
-    for name in ("results.json", "results.csv"):
+    for name in ("report.html", "results.json", "results.csv"):
         print(f"wrote {settings.output / name}")
     return content
 
@@ -66,14 +75,15 @@ def _settings(cfg: DictConfig):
 
     values = OmegaConf.to_container(cfg, resolve=True)
     sigma, name = values["sigma"], values["system"]
-    bridges = {} if values["outputs"] else {name or "bridge": values["models"], **values["compare"]}
-    kept = ("pairs", "references", "quality", "num_steps", "solver", "transpose", "clips", "cycle_clips", "batch_size")
+    bridges = {} if values["outputs"] else {name or "bridge": values["models"], **(values["compare"] or {})}
+    kept = ("pairs", "references", "quality", "num_steps", "solver", "transpose", "cycle_clips", "batch_size")
     return Settings(
         data=Path(values["data"] or shipped_clips()),
         output=Path(values["output"]),
         outputs=None if values["outputs"] is None else Path(values["outputs"]),
         system=name or "outputs",
         bridges=bridges,
+        clips=values["clips"] or (2 if values["data"] is None else 40),
         sigmas=[] if sigma is None else [float(s) for s in (sigma if isinstance(sigma, list) else [sigma])],
         seconds=float(values["seconds"]),
         seed=values["seed"],
@@ -84,18 +94,19 @@ def _settings(cfg: DictConfig):
 
 
 def _classifier(cfg: DictConfig):
-    try:
-        from audio_diffusion_pytorch.classifier import load_classifier
+    """The one given, the one that ships, or None."""
+    from audio_diffusion_pytorch.classifier import load_classifier
+    from audio_diffusion_pytorch.codec import ASSETS
 
-        return load_classifier(device=choose_device(cfg.device))
-    except (ImportError, InputError):
+    if cfg.classifier is None and not (ASSETS / "classifier.safetensors").is_file():
         return None
+    return load_classifier(cfg.classifier, choose_device(cfg.device))
 
 
 def _check_arguments(cfg: DictConfig) -> None:
     """What can be told before anything heavy is imported or computed."""
     for key, whole in (("num_steps", True), ("clips", True), ("batch_size", True), ("seconds", False)):
-        if cfg[key] is not None or key != "num_steps":
+        if cfg[key] is not None or key not in ("num_steps", "clips"):
             _check_number(key, cfg[key], whole)
     sigmas = [] if cfg.sigma is None else cfg.sigma if OmegaConf.is_list(cfg.sigma) else [cfg.sigma]
     for sigma in sigmas:

@@ -1,6 +1,6 @@
 """What an evaluation consists of: pairs, models, excerpts, systems. What cannot be used is named, the rest goes on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,8 @@ class Plan:
         self._models: dict[tuple[str, str], InstrumentModel | InputError] = {}
         self._codecs: dict[str, Codec] = {}
         self.pairs = pairs_of(settings.pairs, self._instruments() if settings.pairs == "all" else ())
+        if settings.outputs is not None and settings.pairs == "all":
+            self.pairs = [p for p in self.pairs if (settings.outputs / pair_name(p)).is_dir()] or self.pairs
         rate = self._sample_rate()
         self.evaluation = Evaluation(settings.output, rate, classifier, settings.batch_size, self.problems)
         self.items: list[Item] = []
@@ -163,7 +165,7 @@ class Plan:
             for sigma in self.settings.sigmas or [None]:
                 level = first.target.spec.handoff_from(first.source.spec.name) if sigma is None else sigma
                 options = self._options(level, first.codec)
-                found.append(WarmStart(first.target, self.settings.seed, swept=sigma is not None, **options))
+                found.append(WarmStart(first.target, self.settings.seed, len(self.settings.sigmas) > 1, **options))
         if "truth" in wanted and any(excerpt.truth is not None for excerpt in excerpts):
             found.append(Truth(self.evaluation.sample_rate))
         return found
@@ -174,13 +176,14 @@ class Plan:
             InputError: a model is missing.
         """
         systems: list[System] = []
+        swept = len(self.settings.sigmas) > 1
         for name in self.settings.bridges:
             source, target = (self._model(name, instrument) for instrument in pair)
             codec = self._codec(source, target)
             for sigma in self.settings.sigmas or [None]:
                 options = self._options(sigma, codec)
                 try:
-                    systems.append(BridgeSystem(name, source, target, self.settings.cycle_clips, **options))
+                    systems.append(BridgeSystem(name, source, target, self.settings.cycle_clips, swept, **options))
                 except InputError as error:
                     self.problems.add(f"{pair_name(pair)}: {error}")
         return systems
@@ -215,8 +218,13 @@ class Plan:
             self._codecs[name] = load_codec(name, **self.settings.codec).to(self.settings.device)
         return self._codecs[name]
 
-    def real_moments(self, targets: Sequence[str], embedder: Embedder) -> dict[str, list[Moments]]:
-        """Moments of real clips of each target, twice as many as are scored: each half is as large as a pair's."""
+    def real_moments(
+        self, targets: Sequence[str], embedder: Embedder, progress: Callable[[], None] = lambda: None
+    ) -> dict[str, list[Moments]]:
+        """Moments of real clips of each target, twice as many as are scored: each half is as large as a pair's.
+
+        `progress` is called after each target.
+        """
         real, settings = {}, self.settings
         for target in targets:
             excerpts = real_excerpts(self.recordings, target, 2 * settings.clips, settings.seconds)
@@ -224,6 +232,7 @@ class Plan:
             for excerpt in excerpts:
                 wav = read_excerpt(excerpt.recording.path, excerpt, self.evaluation.sample_rate)[0]
                 real[target].append(embed(wav, self.evaluation.sample_rate, embedder))
+            progress()
         return real
 
 

@@ -148,19 +148,26 @@ class BridgeSystem(System):
 
     Args:
         cycle_clips: clips of a pair that also go back to the source, which takes as long again.
+        swept: the hand-off level is one of several.
         options: of `Bridge`.
     """
 
     reference = False
 
-    def __init__(self, name: str, source: InstrumentModel, target: InstrumentModel, cycle_clips: int, **options: Any):
+    def __init__(
+        self,
+        name: str,
+        source: InstrumentModel,
+        target: InstrumentModel,
+        cycle_clips: int,
+        swept: bool = False,
+        **options: Any,
+    ):
         self.name, self.cycle_clips, self.sample_rate = name, cycle_clips, options["codec"].sample_rate
         self.bridge = _Observed(source, target, **options)
-        self.swept = options["sigma"] is not None
         self.back = Bridge(target, source, **{**options, "sigma": self.bridge.sigma})
-        self.sigma, schedule = self.bridge.sigma, self.bridge.sigmas.tolist()
-        self.evaluations = 2 * count_evaluations(self.bridge)
-        self.about = {"num_steps": len(schedule), "solver": self.bridge.solver, "evaluations": self.evaluations}
+        self.sigma, self.swept, schedule = self.bridge.sigma, swept, self.bridge.sigmas.tolist()
+        self.about = {"num_steps": len(schedule), "solver": self.bridge.solver, "evaluations": self.bridge.evaluations}
         self.settings = {
             "bridge": [digest_of_model(source), digest_of_model(target), digest_of(self.bridge.codec)],
             **{"sigmas": schedule, "solver": self.bridge.solver},
@@ -212,12 +219,15 @@ class WarmStart(System):
 
     name = WARM
 
-    def __init__(self, target: InstrumentModel, seed: int, swept: bool, **options: Any):
+    def __init__(self, target: InstrumentModel, seed: int, swept: bool = False, **options: Any):
         self.bridge = _Warm(target, target, **options)
         self.seed, self.sample_rate = seed, self.bridge.codec.sample_rate
         self.sigma, self.swept, schedule = self.bridge.sigma, swept, self.bridge.sigmas.tolist()
-        evaluations = count_evaluations(self.bridge)
-        self.about = {"num_steps": len(schedule), "solver": self.bridge.solver, "evaluations": evaluations}
+        self.about = {
+            "num_steps": len(schedule),
+            "solver": self.bridge.solver,
+            "evaluations": self.bridge.evaluations // 2,
+        }
         self.settings = {
             "warm": [digest_of_model(target), digest_of(self.bridge.codec)],
             **{"sigmas": schedule, "solver": self.bridge.solver, "seed": seed},
@@ -238,18 +248,6 @@ class _Warm(Bridge):
     def to_noise(self, latents: Tensor) -> Tensor:
         noise = torch.randn(latents.shape, generator=self.generator).to(latents.device)
         return self.target.normalise(latents) + self.sigma * noise
-
-
-def count_evaluations(bridge: Bridge) -> int:
-    """Calls of the network for one window, one way."""
-    calls = []
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        calls.append(sigma)
-        return torch.zeros_like(x)
-
-    bridge.solve(denoise, torch.zeros(1, 1, 1), bridge.sigmas)
-    return len(calls)
 
 
 def read_excerpt(path: Path, excerpt: Excerpt, sample_rate: int) -> Tensor:

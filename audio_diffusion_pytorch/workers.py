@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from audio_diffusion_pytorch.bridge import Bridge
+from audio_diffusion_pytorch.cli import choose_device
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, shared_codec
 from audio_diffusion_pytorch.jobs import Job
@@ -121,15 +122,9 @@ def _work(run: Run, index: int, workers: int, jobs: Sequence[Job], taken, events
 
 
 def _device(name: str, worker: int) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and torch.cuda.device_count() > 1:
+    if name in ("auto", "cuda") and torch.cuda.device_count() > 1:
         name = f"cuda:{worker % torch.cuda.device_count()}"
-    try:
-        return torch.empty(0, device=str(name)).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device={name} cannot be used ({reason}): use cpu, cuda, cuda:1 ... or auto") from error
+    return choose_device(name)
 
 
 def _digest(module: torch.nn.Module) -> str:

@@ -23,18 +23,26 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that render_dataset.py --paired made")
     parser.add_argument("--training-data", type=Path, required=True, help="what the models were trained on")
     parser.add_argument("--output", type=Path, default=CLIPS, help="default: the package's assets/clips")
-    parser.add_argument("--instruments", nargs="+", default=["flute", "violin"])
+    parser.add_argument("--instruments", nargs="+", default=["flute", "violin", "trumpet", "bassoon", "cello"])
+    ogg = "those of them that are written as .ogg, a quarter of .flac's size (default: trumpet bassoon cello)"
+    parser.add_argument("--ogg", nargs="*", default=["trumpet", "bassoon", "cello"], help=ogg)
     parser.add_argument("--count", type=int, default=4, help="performances (default 4)")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of a clip (default 12)")
     args = parser.parse_args()
     try:
-        make_clips(args.data, args.training_data, args.output, args.instruments, args.count, args.seconds)
+        make_clips(args.data, args.training_data, args.output, args.instruments, args.ogg, args.count, args.seconds)
     except InputError as error:
         parser.exit(2, f"make_clips: error: {error}\n")
 
 
 def make_clips(
-    data: Path, training_data: Path, output: Path, instruments: list[str], count: int, seconds: float
+    data: Path,
+    training_data: Path,
+    output: Path,
+    instruments: list[str],
+    lossy: list[str],
+    count: int,
+    seconds: float,
 ) -> None:
     """Write `count` clips for each instrument, spread over the test pieces, and `manifest.json`.
 
@@ -59,7 +67,8 @@ def make_clips(
     for stem in chosen:
         for name, folder in zip(instruments, folders, strict=True):
             clip = f"{stem}_{name}"
-            files[f"{clip}.flac"] = cut(folder / clip, output / clip, seconds)
+            written = f"{clip}.{'ogg' if name in lossy else 'flac'}"
+            files[written] = cut(folder / f"{clip}.flac", output / written, seconds)
     kept = {key: manifest[key] for key in ("seed", "soundfonts", "programs", "versions")}
     kept["pieces"] = {**manifest["pieces"], **training["pieces"]}  # piece -> split
     with replacing(output / "manifest.json") as temporary:
@@ -75,22 +84,20 @@ def read_manifest(folder: Path) -> dict:
 
 def cut(source: Path, target: Path, seconds: float) -> dict[str, str]:
     """Cut the first `seconds` of a clip and its notes; returns the piece and both files' hashes."""
-    performance = json.loads(source.with_name(f"{source.name}.json").read_text())
-    flac = source.with_name(f"{source.name}.flac")
-    wav, rate = audio.read(flac, 0, round(seconds * performance["sample_rate"]))
+    performance = json.loads(source.with_suffix(".json").read_text())
+    wav, rate = audio.read(source, 0, round(seconds * performance["sample_rate"]))
     fade = rate // 20
     wav[:, -fade:] *= 1 - (1 + torch.arange(fade)) / fade  # no click where the music is cut
-    audio.write(target.with_name(f"{target.name}.flac"), wav, rate)
+    audio.write(target, wav, rate)
     notes = [[on, min(off, seconds), pitch] for on, off, pitch in performance["notes"] if on < seconds]
     entry = {**performance, "duration": seconds, "notes": notes}
     del entry["sha256"]
-    with replacing(target.with_name(f"{target.name}.json")) as temporary:
+    with replacing(target.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(entry) + "\n")
-    written = target.with_name(f"{target.name}.flac").read_bytes()
     return {
         "piece": performance["piece"],
         "cut_from_sha256": performance["sha256"],
-        "sha256": hashlib.sha256(written).hexdigest(),
+        "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
     }
 
 

@@ -141,9 +141,8 @@ class Result:
             for line in self.err.splitlines()
             if line.strip() and not line.startswith(("error: ", "warning: ", "  "))
         ]
-        assert not [line for line in rest if "it/s" not in line and "batch" not in line and "window" not in line], (
-            self.err
-        )
+        bars = ("it/s", "clip/s", "batch", "window")
+        assert not [line for line in rest if not any(word in line for word in bars)], self.err
         return lines[0]
 
 

@@ -19,7 +19,7 @@ SHIPPED = ("flute", "violin")
 
 
 def test_clips_are_those_of_the_manifest():
-    assert {path.name for path in CLIPS.glob("*.flac")} == set(MANIFEST["files"])
+    assert {path.name for path in CLIPS.iterdir() if path.suffix != ".json"} == set(MANIFEST["files"])
     for name, entry in MANIFEST["files"].items():
         assert hashlib.sha256((CLIPS / name).read_bytes()).hexdigest() == entry["sha256"], name
 
@@ -32,9 +32,9 @@ def test_clips_come_from_test_pieces_only():
         assert entry["piece"] not in training, name
 
 
-@pytest.mark.parametrize("instrument", SHIPPED)
+@pytest.mark.parametrize("instrument", ["flute", "violin", "trumpet", "bassoon", "cello"])
 def test_clips_of_each_instrument_with_their_notes(instrument):
-    clips = [path for path in sorted(CLIPS.glob("*.flac")) if instrument_of(path) == instrument]
+    clips = [CLIPS / name for name in sorted(MANIFEST["files"]) if instrument_of(name) == instrument]
     assert len(clips) >= 3
     for path in clips:
         header = audio.info(path)

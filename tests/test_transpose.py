@@ -1,0 +1,54 @@
+"""Octaves into an instrument's range, and melodies moved by them."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import RATE, melody
+
+from audio_diffusion_pytorch.dataset import INSTRUMENTS
+from audio_diffusion_pytorch.pitch import posteriors
+from audio_diffusion_pytorch.transpose import PITCH_RANGES, nearest_octaves, octaves_for, pitch_range, shift_octaves
+
+
+def test_every_instrument_has_a_range():
+    assert set(PITCH_RANGES) == set(INSTRUMENTS)
+    assert all(low + 24 <= high for low, high in PITCH_RANGES.values())  # any melody of an octave finds a place
+
+
+@pytest.mark.parametrize(
+    ("pitches", "octaves"),
+    [
+        ([60, 72, 93], 0),  # fits, however high
+        ([48, 50, 55], 2),  # of the octaves that fit, the one nearest the middle
+        ([96, 100, 103], -2),
+        ([95] + [75] * 60, 0),  # one stray note of many
+        ([], 0),
+    ],
+)
+def test_a_melody_moves_only_where_it_must(pitches, octaves):
+    assert octaves_for(pitches, 60, 93) == octaves
+
+
+def test_what_cannot_fit_comes_as_near_as_it_can():
+    octaves, outside = nearest_octaves([47, 95], 60, 64)
+    assert outside == 1.0 and octaves == -1
+
+
+def test_a_models_own_range_comes_first(make_instrument):
+    assert pitch_range(make_instrument("flute").spec) == PITCH_RANGES["flute"]
+    assert pitch_range(make_instrument("double_bass").spec) == PITCH_RANGES["double bass"]
+    assert pitch_range(make_instrument("flute", pitch_range=(70, 80)).spec) == (70, 80)
+    assert pitch_range(make_instrument("kazoo").spec) is None
+
+
+@pytest.mark.parametrize("octaves", [-2, -1, 1])
+def test_a_shifted_melody_keeps_its_tempo(octaves):
+    wav = torch.from_numpy(melody(1.5))[None]
+    moved = shift_octaves(wav, octaves, RATE)
+    assert moved.shape == wav.shape and moved.abs().max() <= 1
+    before, after = (posteriors(x, RATE)["note"][0].max(-1) for x in (wav, moved))
+    both = ((before.values > 0.5) & (after.values > 0.5)).numpy()
+    assert both.mean() > 0.4
+    apart = (after.indices - before.indices).numpy()[both]
+    assert np.mean(apart == 12 * octaves) > 0.85
+    assert shift_octaves(wav, 0, RATE) is wav
