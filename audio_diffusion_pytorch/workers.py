@@ -58,10 +58,11 @@ class Run:
 
     def settings(self, bridge: Bridge) -> dict[str, Any]:
         """What an output depends on besides its input; as it can be written as JSON."""
+        precision = self.bridge.get("precision")  # as given: machines that share a folder may choose differently
         models = {"source": bridge.source, "target": bridge.target}
         digests = {key: f"{model.spec.name} {_digest(model)}" for key, model in models.items()}
         digests["codec"] = f"{bridge.codec.name} {_digest(bridge.codec)}"
-        return {**digests, **bridge.settings, "mid": self.mid, "transpose": self.transpose}
+        return {**digests, **bridge.settings, "mid": self.mid, "transpose": self.transpose, "precision": precision}
 
     def do(self, bridge: Bridge, jobs: Iterable[Job], tell: Tell) -> None:
         """Make the jobs in this process."""
