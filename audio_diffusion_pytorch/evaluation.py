@@ -139,7 +139,7 @@ class Evaluation:
 
     def _item(self, pair: tuple[str, str], system: System, excerpt: Excerpt, octaves: int, index: int) -> Item:
         truth = None if excerpt.truth is None else [self.files(excerpt.truth.path), excerpt.truth_octaves]
-        key = self._input_key(excerpt, octaves)
+        key = self._input_key(excerpt, octaves if system.moved else 0)
         if isinstance(system, Truth):
             key = self._file_key(excerpt.truth.path, excerpt)
         elif isinstance(system, Finished):
@@ -206,11 +206,11 @@ class Evaluation:
         return scored
 
     def given(self, item: Item) -> tuple[Tensor, Tensor]:
-        """The input [T], and what of it a system is given: moved by octaves, [T]."""
+        """The input [T], and what of it a system is given: moved by octaves where it asks for that, [T]."""
         wav = read_excerpt(item.excerpt.recording.path, item.excerpt, self.sample_rate)
         if wav.abs().max() < _SILENCE:
             raise InputError(f"{item.excerpt.recording.path}: silence from {item.excerpt.start:g} s: left out")
-        return wav[0], shift_octaves(wav, item.octaves, self.sample_rate)[0]
+        return wav[0], shift_octaves(wav, item.octaves, self.sample_rate)[0] if item.system.moved else wav[0]
 
     def _sounds(self, item: Item) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor | None], dict[str, Any]]:
         """Input, what is given, output, true performance (None: none in the output's register), all [T]; facts."""
@@ -261,11 +261,11 @@ class Evaluation:
 
 
 def item_notes(item: Item) -> np.ndarray | None:
-    """The notes that the output should play, in its register; None where none are known."""
+    """The notes that the output should play, in its register (identity: its own); None where none are known."""
     if isinstance(item.system, Truth):
         return item.excerpt.truth_notes
     notes = item.excerpt.notes
-    return None if notes is None else notes + np.array([0, 0, 12 * item.octaves])
+    return None if notes is None else notes + np.array([0, 0, 12 * item.octaves if item.system.moved else 0])
 
 
 def pair_name(pair: tuple[str, str]) -> str:

@@ -27,6 +27,7 @@ from audio_diffusion_pytorch.systems import (
     CodecOnly,
     Finished,
     Identity,
+    Moved,
     System,
     Truth,
     WarmStart,
@@ -150,15 +151,19 @@ class Plan:
                 f"{pair_name(pair)}: the true performance of {elsewhere} of {len(excerpts)} clips lies in another "
                 "register than the output: no log-mel distance to it"
             )
-        return self.evaluation.plan(pair, [*self._references(pair, systems, excerpts), *systems], excerpts, moved)
+        return self.evaluation.plan(
+            pair, [*self._references(pair, systems, excerpts, moved), *systems], excerpts, moved
+        )
 
     def _references(
-        self, pair: tuple[str, str], systems: Sequence[System], excerpts: Sequence[Excerpt]
+        self, pair: tuple[str, str], systems: Sequence[System], excerpts: Sequence[Excerpt], octaves: Sequence[int]
     ) -> list[System]:
         wanted, found = self.settings.references, []
         first = systems[0].bridge if isinstance(systems[0], BridgeSystem) else None
         if "identity" in wanted:
             found.append(Identity())
+            if any(octaves):
+                found.append(Moved())
         if "codec" in wanted:
             found.append(CodecOnly(self._codec_named("small") if first is None else first.codec))
         if "warm" in wanted and first is not None:

@@ -21,7 +21,7 @@ from audio_diffusion_pytorch.scores import noise_scores
 
 VERSION = 1  # raise it when a system gives another sound at the same settings
 
-IDENTITY, CODEC, WARM, TRUTH = "identity", "codec only", "warm start", "true performance"
+IDENTITY, MOVED, CODEC, WARM, TRUTH = "identity", "moved input", "codec only", "warm start", "true performance"
 
 
 def digest(*parts: Any) -> str:
@@ -50,6 +50,7 @@ class System:
     name: for tables; its `label` adds the hand-off noise level `sigma` where several are `swept`.
     reference: what others are measured against.
     stored: making takes time, so that outputs are kept.
+    moved: it is given the input in the target's register.
     about: facts for every row (steps, solver ...).
     settings: what the sound depends on.
     """
@@ -59,6 +60,7 @@ class System:
     swept = False
     reference = True
     stored = True
+    moved = True
     about: Mapping[str, Any] = {}
     settings: Mapping[str, Any] = {}
 
@@ -80,12 +82,18 @@ class System:
 
 
 class Identity(System):
-    """The input itself."""
+    """The input itself, in its own register."""
 
-    name, stored = IDENTITY, False
+    name, stored, moved = IDENTITY, False, False
 
     def make(self, wav: Tensor, excerpt: Excerpt, index: int) -> tuple[Tensor, dict[str, Any]]:
         return wav, {}
+
+
+class Moved(Identity):
+    """The input, moved by octaves into the target's range."""
+
+    name, moved = MOVED, True
 
 
 class CodecOnly(System):
