@@ -193,7 +193,8 @@ class Evaluation:
         before = self.listener(inputs, [self._input_key(item.excerpt) for item in items])
         references = [item_notes(item) for item in items]
         if any(reference is None for reference in references):
-            moved = self.listener(givens, [self._input_key(item.excerpt, item.octaves) for item in items])
+            keys = [self._input_key(item.excerpt, item.octaves if item.system.moved else 0) for item in items]
+            moved = self.listener(givens, keys)
             references = [m if r is None else r for r, m in zip(references, moved, strict=True)]
         melody = melody_scores(before, heard, references)
         timbre = timbre_scores(self.classifier, wavs, self.sample_rate, [item.pair[1] for item in items])
