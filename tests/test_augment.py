@@ -48,6 +48,18 @@ def test_tone_keeps_within_its_range():
     assert np.abs(gains).max() < 6.5 and np.ptp(gains) > 2
 
 
+def test_tilt_is_one_straight_line_over_log_frequency():
+    noise = np.random.default_rng(0).standard_normal((1, 2 * RATE)).astype(np.float32) * 0.02
+    tilts = []
+    before = np.abs(np.fft.rfft(change(wav=noise)))
+    for seed in range(10):
+        ratio = np.abs(np.fft.rfft(change(seed, wav=noise, tilt_db=12.0))) / before
+        low, middle, high = (20 * np.log10(ratio[0, round(hertz)]) for hertz in (60, 60 * 200**0.5, 11999))
+        assert abs(middle - (low + high) / 2) < 0.5
+        tilts.append(high - low)
+    assert min(tilts) < -3 and max(tilts) > 3 and all(abs(tilt) < 12.5 for tilt in tilts)
+
+
 def test_room_rings_on_after_the_sound():
     click = np.zeros((1, 2 * RATE), np.float32)
     click[0, 1000] = 1.0
