@@ -184,6 +184,11 @@ class Datamodule(pl.LightningDataModule):
             worker_init_fn=start_worker,
         )
 
+    def prepare_data(self) -> None:
+        """Called on one of several processes; the others wait."""
+        if isinstance(self.train_set, InstrumentDataset):
+            self.train_set.prepare(self.num_workers)
+
     def train_dataloader(self) -> DataLoader:
         if isinstance(self.train_set, InstrumentDataset):
             self.train_set.prepare(self.num_workers)

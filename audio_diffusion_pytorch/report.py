@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from tqdm import tqdm
 
 from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.cache import LatentCache
 from audio_diffusion_pytorch.dataset import InstrumentDataset
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.recompute import BLOCKS, recompute_blocks
@@ -98,11 +99,18 @@ def needs_report(module: nn.Module, datamodule: pl.LightningDataModule, trainer:
         f"disk:       {_size(trained * (3 * _SAVED + _EXPORTED))} for best.ckpt, last.ckpt, one that is being written "
         f"and the export; {_size(shutil.disk_usage(parent).free)} free in {parent}"
     )
-    shift = getattr(datamodule.train_set, "pitch_shift", None)
-    if shift is not None:
-        seconds = sum(datamodule.train_set.headers[file].seconds for file in datamodule.train_set.wavs)
-        size = seconds * datamodule.train_set.sample_rate * 2 * shift.variants
-        lines.append(f"            at most {_size(size)} for pitch-shifted recordings in {shift.cache}")
+    train, valid = datamodule.train_set, getattr(datamodule.valid_set, "dataset", datamodule.valid_set)
+    if not isinstance(train, InstrumentDataset):
+        return lines
+    seconds, rest = (sum(part.headers[file].seconds for file in part.wavs) for part in (train, valid))
+    shifted = 0 if train.pitch_shift is None else train.pitch_shift.variants
+    if datamodule.cache is True or (datamodule.cache == "auto" and datamodule.cache_dir and not module.codec.cheap):
+        takes = (1 + shifted) * (datamodule.cache_variants if train.augment else 1)
+        cache = LatentCache(datamodule.cache_dir, module.codec, train.sample_rate, datamodule.cache_variants)
+        lines.append(f"            {_size(cache.bytes_for(seconds * takes + rest))} for latents in {cache.root}")
+    elif shifted:
+        size = seconds * train.sample_rate * 2 * shifted
+        lines.append(f"            at most {_size(size)} for pitch-shifted recordings in {train.pitch_shift.cache}")
     return lines
 
 

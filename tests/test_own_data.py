@@ -1,6 +1,7 @@
 """From a folder of someone's own recordings to a transfer, as the README says; and what a dry run tells before."""
 
 import importlib.util
+import re
 import shlex
 
 import numpy as np
@@ -30,9 +31,17 @@ def own(tmp_path_factory):
 
 def test_a_dry_run_tells_what_there_is_and_leaves_nothing(command, own, tmp_path):
     settings = ("exp=flute_small", *TINY_SMALL, f"dataset_path={own}", "datamodule.batch_size=4", "dry_run=true")
-    result = command("train.py", *settings, "trainer.accumulate_grad_batches=2", "total_steps=100", "exp_tag=dry")
+    result = command(
+        "train.py",
+        *settings,
+        "trainer.accumulate_grad_batches=2",
+        "total_steps=100",
+        "exp_tag=dry",
+        "sign=1",
+        "datamodule.cache=true",
+    )
     assert result.code == 0, result.err
-    lines = dict(line.split(":", 1) for line in result.out.splitlines())
+    lines = dict(line.split(":", 1) for line in result.out.splitlines() if line[0] != " ")
     lines = {key: value.strip() for key, value in lines.items()}
     assert lines["files"].startswith("5 (2 x wav, 1 x ") and "11.0 s in all, 2.0 s to 3.0 s long" in lines["files"]
     assert "2 x 44100 Hz" in lines["rates"] and "1 x 22050 Hz" in lines["rates"]
@@ -41,6 +50,8 @@ def test_a_dry_run_tells_what_there_is_and_leaves_nothing(command, own, tmp_path
     assert lines["split"].startswith("4 files (") and ", 1 (" in lines["split"]
     assert lines["steps"].startswith("4 per epoch, batch 4 x 2 accumulated; 100 in all (25 epochs)")
     assert "0.1 M parameters" in lines["model"] and "activations" in lines["memory"] and "free in" in lines["disk"]
+    megabytes = float(re.search(r"([\d.]+) MB for latents in", result.out)[1])
+    assert megabytes == pytest.approx((9 * 4 * 6 + 2) * 75 * 130 * 2 / 1e6, rel=0.15)  # 4 variations of 6 pitches
     assert not {"config.yaml", "checkpoints", "tensorboard", "mean.pt"} & {p.name for p in tmp_path.glob("logs/dry/*")}
 
 
