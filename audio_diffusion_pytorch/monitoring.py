@@ -133,6 +133,7 @@ class ProgressBar(TQDMProgressBar):
 
     def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
         items = super().get_metrics(trainer, module)
+        items.pop("v_num", None)  # a piece of a logger's name
         for callback in trainer.callbacks:
             if isinstance(callback, TrainingMonitor):
                 items |= callback.shown
