@@ -21,6 +21,8 @@ EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3")
 OUTPUT_EXTENSIONS = (".wav", ".flac", ".ogg")
 # What libsndfile's log says of a file shorter than its header; 0xFFFFFFFF is what a stream of unknown length writes.
 _TRUNCATED = re.compile(r"^data : (?!4294967295)\d+ \(should be|lacks an end-of-stream bit", re.MULTILINE)
+_LARGEST_WAV = 4_000_000_000  # bytes of sound: a WAV header counts no more
+_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "DOUBLE": 8}  # a sample; 4 in others
 _BLOCK = 1 << 18  # frames a block: libsndfile's Vorbis encoder overflows its stack on long writes
 
 
@@ -38,6 +40,13 @@ class AudioInfo:
         return self.frames / self.sample_rate
 
 
+class _Sequential(soundfile.SoundFile):
+    """Reads on without seeking. `soundfile` seeks after each read, and MP3 decodes wrongly after a seek."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 class AudioReader:
     """A recording, read in blocks from its start as often as needed; a context manager.
 
@@ -53,7 +62,7 @@ class AudioReader:
         self.path = Path(path)
         self._state = _state(self.path)
         try:
-            self._file = soundfile.SoundFile(str(path))
+            self._file, self._position = _Sequential(str(path)), 0
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise InputError(f"cannot read {path} as audio: {_reason(error, path)}") from error
         file = self._file
@@ -91,13 +100,14 @@ class AudioReader:
             raise InputError(f"cannot use {self.path}: it changed while it was being read; wait until it is complete")
 
     def _seek(self, start: int) -> None:
-        if self._file.tell() != start:
-            self._file.seek(start)
+        if self._position != start:
+            self._position = self._file.seek(start)
 
     def _next(self, expected: int) -> Tensor:
-        start = self._file.tell()
+        start = self._position
         try:
             data = self._file.read(expected, dtype="float32", always_2d=True)
+            self._position += len(data)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise InputError(f"cannot read {self.path} as audio: {_reason(error, self.path)}") from error
         if len(data) != expected:
@@ -259,6 +269,7 @@ def writing(
     channels: int,
     subtype: str | None = None,
     tags: Mapping[str, str] | None = None,
+    frames: int = 0,
     complete: Callable[[Path], None] | None = None,
 ) -> Iterator[Callable[[Tensor], None]]:
     """Write a .wav, .flac or .ogg file in blocks; it appears under its name when the block ends, complete.
@@ -266,6 +277,7 @@ def writing(
     Args:
         subtype: libsndfile's name of the input's sample format (`PCM_24` ...), kept as far as the ending allows.
         tags: title, artist ..., as `AudioReader.tags` gives them.
+        frames: how many will come, where known: above 4 GB a .wav file is written as RF64.
         complete: called with the complete file before it takes its name.
 
     Yields:
@@ -294,6 +306,8 @@ def writing(
 
         try:
             subtype = _subtype(file_format, subtype)
+            if file_format == "WAV" and frames * channels * _BYTES.get(subtype, 4) > _LARGEST_WAV:
+                file_format = "RF64"
             with soundfile.SoundFile(
                 str(temporary), "w", sample_rate, channels, subtype=subtype, format=file_format
             ) as file:

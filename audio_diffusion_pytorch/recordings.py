@@ -85,6 +85,7 @@ class Recording:
             self.channels,
             self.info.subtype,
             self.reader.tags,
+            self.info.frames,
             lambda written: self.job.remember(settings, written),
         ) as write_block:
             while data := self.spool.read(_BLOCK * self.channels * 4):

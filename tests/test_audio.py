@@ -149,3 +149,42 @@ def test_replacing_leaves_what_was_there_when_something_fails(tmp_path):
         temporary.write_text("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after" and os.listdir(tmp_path) == [ODD_NAME]
+
+
+def test_large_wav_files_are_rf64(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "_LARGEST_WAV", 1000)
+    for frames, kind in ((500, "WAV"), (501, "RF64")):
+        with audio.writing(tmp_path / "a.wav", RATE, 1, frames=frames) as write_block:
+            write_block(torch.zeros(1, frames))
+        assert soundfile.info(tmp_path / "a.wav").format == kind
+        assert audio.info(tmp_path / "a.wav").frames == frames
+
+
+@pytest.mark.parametrize(("rate", "new_rate"), [(44100, 24000), (24000, 192000), (8000, 24000), (23450.7, 24000)])
+def test_a_stream_resamples_as_the_whole(rate, new_rate):
+    wav = torch.rand(2, 30000) - 0.5
+    outs = []
+    for size in (30000, 777):
+        resampler = audio.Resampler(rate, new_rate, 2)
+        outs.append(torch.cat([*map(resampler, wav.split(size, 1)), resampler(wav[:, :0], last=True)], 1))
+    assert outs[0].shape == (2, -(-30000 * new_rate // rate)) and torch.equal(*outs)
+
+
+def test_a_meter_does_not_depend_on_blocks():
+    wav = torch.rand(2, 30000) - 0.5
+    meter = audio.LevelMeter(8000)
+    for block in wav.split(777, 1):
+        meter.update(block)
+    assert meter.rms == pytest.approx(audio.active_rms(wav, 8000)) and meter.peak == wav.abs().max()
+
+
+def test_blocks_of_a_file_are_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "_BLOCK", 1000)
+    for name in ("a.wav", "a.flac", "a.ogg", "a.mp3"):
+        soundfile.write(tmp_path / name, np.stack([melody(1.0), melody(1.0, seed=1)], 1), RATE)
+        with audio.AudioReader(tmp_path / name) as file:
+            whole = file.read()
+            for _ in range(2):  # and once more from the start
+                blocks = list(file.blocks())
+                assert max(block.shape[1] for block in blocks) == 500  # of two channels
+                assert torch.allclose(torch.cat(blocks, 1), whole, atol=1e-6)

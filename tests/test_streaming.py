@@ -126,6 +126,18 @@ def test_a_seam_would_be_seen(make_bridge, monkeypatch):
         test_moving_notes_have_no_seam(make_bridge)
 
 
+def test_memory_does_not_grow(make_bridge):
+    """After ten minutes a recording holds no more than after one."""
+    bridge = make_bridge(batch_size=16)
+    bridge.to_noise = bridge.from_noise = lambda latents: latents
+    track, held = Track(bridge, RATE, 1, Survey(0.1)), []
+    blocks = (moving_notes(10.0) for _ in range(60))
+    for _, window, latents in bridge.bridge_windows((None, window) for window in track.cut(blocks)):
+        track.take(window, latents)
+        held.append(sum(tensor.numel() for tensor in (track._sum, track._weights, track._latents)))
+    assert len(held) > 900 and max(held[90:]) <= max(held[:90])
+
+
 def test_pauses_stay_silent(make_bridge):
     """Whatever a model makes of silence, and of noise 66 dB below the music, it is not heard."""
     wav = moving_notes(9.0)
