@@ -1,11 +1,13 @@
 """Instrument models: what is saved is what is loaded, from every place a model can lie."""
 
 import json
+import runpy
+import sys
 from dataclasses import asdict
 
 import pytest
 import torch
-from conftest import ODD_NAME, TINY_UNET
+from conftest import ODD_NAME, ROOT, TINY_UNET
 from safetensors.torch import save_file
 
 from audio_diffusion_pytorch.errors import InputError
@@ -126,3 +128,30 @@ def test_one_of_the_instruments_of_a_model(make_instrument, tmp_path):
     make_instrument("flute").save(path)
     with pytest.raises(InputError, match="of one instrument only"):
         load_instrument(f"{path}:flute")
+
+
+def test_hand_off_by_source_and_pitch_range_come_back(tmp_path, make_instrument, codec):
+    from audio_diffusion_pytorch.bridge import Bridge
+
+    spec = {"handoff_sigma": 3.0, "handoff_sigmas": {"flute": 2.0}, "pitch_range": (55, 93)}
+    make_instrument("violin", **spec).save(tmp_path / "violin.safetensors")
+    violin = load_instrument(tmp_path / "violin.safetensors")
+    assert violin.spec.handoff_from("flute") == 2 and violin.spec.handoff_from("oboe") == 3
+    assert tuple(violin.spec.pitch_range) == (55, 93)
+    assert Bridge(make_instrument("flute"), violin, codec=codec).sigma == 2
+    assert Bridge(make_instrument("oboe"), violin, codec=codec).sigma == 3
+    assert Bridge(make_instrument("flute"), violin, 4.0, codec=codec).sigma == 4
+
+
+def test_export_sets_what_a_bridge_takes_by_default(tmp_path, make_instrument, monkeypatch, capsys):
+    make_instrument("violin").save(tmp_path / "in.safetensors")
+    script = str(ROOT / "scripts" / "export_model.py")
+    arguments = [str(tmp_path / "in.safetensors"), str(tmp_path / "out.safetensors"), "--handoff-sigma", "3"]
+    monkeypatch.setattr(sys, "argv", [script, *arguments, "--handoff-from", "flute=2.5", "--pitch-range", "55", "93"])
+    runpy.run_path(script, run_name="__main__")
+    spec = load_instrument(tmp_path / "out.safetensors").spec
+    assert (spec.handoff_sigma, spec.handoff_sigmas, tuple(spec.pitch_range)) == (3, {"flute": 2.5}, (55, 93))
+    monkeypatch.setattr(sys, "argv", [script, *arguments, "--handoff-from", "flute"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(script, run_name="__main__")
+    assert "give SOURCE=SIGMA" in capsys.readouterr().err
