@@ -1,10 +1,11 @@
 # make demo   sets up and runs the main job: train a little, interrupt, resume; play a flute clip on a violin
 # make test   sets up and runs lint and tests
+# make test-faults   kills training runs at 20 random moments and compares what they left; minutes
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-faults lint format clean
 
 demo: $(VENV)/.run
 	$(BIN)/python scripts/demo.py
@@ -13,6 +14,9 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+test-faults: $(VENV)/.dev
+	$(BIN)/python -m pytest -m faults
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -5,8 +5,10 @@ python train.py exp=flute_latent dataset_path=FOLDER
 
 import os
 import re
+import signal
 import sys
 import warnings
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import hydra
@@ -18,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from audio_diffusion_pytorch.cli import run_command, start
 from audio_diffusion_pytorch.compat_config import adapt, arithmetic, save_attribute
-from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.errors import InputError, Interrupted
 
 ROOT = Path(__file__).resolve().parent
 os.environ.setdefault("PROJECT_ROOT", str(ROOT))
@@ -59,6 +61,11 @@ def train(cfg: DictConfig) -> dict[str, float]:
     cfg = adapt(cfg)
     if cfg.print_config:
         print(OmegaConf.to_yaml(cfg, resolve=True))
+    run_dir, ckpt_dir = Path(cfg.run_dir), Path(cfg.ckpt_dir)
+    if cfg.ckpt is not None:
+        from audio_diffusion_pytorch.run import find_checkpoint
+
+        cfg.ckpt = find_checkpoint(cfg.ckpt, ckpt_dir)
     if cfg.save is not None:
         if cfg.ckpt is None:
             raise InputError(f"save={cfg.save} needs ckpt=FILE, the checkpoint to take it from")
@@ -66,16 +73,32 @@ def train(cfg: DictConfig) -> dict[str, float]:
         return {}
     if OmegaConf.is_missing(cfg, "dataset_path"):
         raise InputError("no data given: add dataset_path=FOLDER, a folder of recordings")
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from audio_diffusion_pytorch.run import check_unused, locked
+
+    with ExitStack() as stack:
+        if rank_zero_only.rank == 0:
+            for folder in [run_dir] if run_dir in ckpt_dir.parents else [run_dir, ckpt_dir]:
+                stack.enter_context(locked(folder))
+            if cfg.ckpt is None and cfg.train and not cfg.dry_run:
+                check_unused(ckpt_dir)
+        return fit(cfg)
+
+
+def fit(cfg: DictConfig) -> dict[str, float]:
+    """`train`, in a folder that is this run's alone."""
     import pytorch_lightning as pl
     import torch
 
+    from audio_diffusion_pytorch import run
+    from audio_diffusion_pytorch.checkpointing import requeue
     from audio_diffusion_pytorch.monitoring import log_config
     from audio_diffusion_pytorch.report import data_report, needs_report, summary
-    from audio_diffusion_pytorch.run import check_fits, check_resumable, check_unused, prepare_run_folder, start_from
     from audio_diffusion_pytorch.trainer import ending_together
 
-    run_dir = Path(cfg.run_dir)
-    saved = check_resumable(cfg.ckpt) if cfg.ckpt is not None else None
+    run_dir, ckpt_dir = Path(cfg.run_dir), Path(cfg.ckpt_dir)
+    saved = run.check_resumable(cfg.ckpt) if cfg.ckpt is not None else None
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
     torch.set_flush_denormal(True)  # the optimiser's moments of weights at rest shrink to where a CPU is slow
@@ -88,22 +111,19 @@ def train(cfg: DictConfig) -> dict[str, float]:
     codec = instantiate(cfg.codec)
     module = instantiate(cfg.model, codec=codec)
     if saved is not None:
-        check_fits(saved, module, cfg.ckpt)
+        run.check_fits(saved, module, datamodule, cfg.ckpt)
     elif cfg.init_from is not None:
-        start_from(module, cfg.init_from)
+        run.start_from(module, cfg.init_from)
     if cfg.dry_run:
         print("\n".join(data_report(datamodule) + needs_report(module, datamodule, trainer, run_dir)))
         return {}
-    if trainer.is_global_zero:  # what is written is written once; other processes get the statistics from this one
-        if saved is None and cfg.train:
-            check_unused(Path(cfg.ckpt_dir))
-        prepare_run_folder(run_dir, Path(cfg.ckpt_dir), OmegaConf.to_yaml(cfg, resolve=True))
     if hasattr(module, "use_cache"):
         module.use_cache(datamodule, trainer.strategy.root_device)
     elif cfg.datamodule.get("cache") is True:
         raise InputError("datamodule.cache=true goes with an instrument's experiment, whose codec is not trained")
-    if trainer.is_global_zero:
+    if trainer.is_global_zero:  # what is written is written once; other processes get the statistics from this one
         module.prepare(datamodule, run_dir, cfg.ckpt)
+        run.prepare_run_folder(run_dir, ckpt_dir, OmegaConf.to_yaml(cfg, resolve=True))
     if not cfg.train:
         print("train=false: everything is built, nothing is trained")
         return {}
@@ -112,12 +132,24 @@ def train(cfg: DictConfig) -> dict[str, float]:
     try:
         with ending_together(trainer):
             trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
-    except SystemExit:  # how Lightning ends after Ctrl-C
-        last = Path(cfg.ckpt_dir) / "last.ckpt"
+    except Interrupted as interrupt:
+        if interrupt.signal == signal.SIGUSR1 and trainer.is_global_zero:
+            print(requeue())
+        raise
+    except SystemExit:  # how Lightning ends after a Ctrl-C that did not wait
+        last = ckpt_dir / "last.ckpt"
         hint = f"resume with ckpt={last}" if last.is_file() else "nothing was saved yet"
         raise KeyboardInterrupt(f"stopped at step {trainer.global_step}; {hint}") from None
     except torch.OutOfMemoryError as error:
         raise InputError(f"the GPU's memory does not suffice: lower datamodule.batch_size ({error})") from error
+    except RuntimeError as error:
+        raise run.explained(error) from error
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise InputError(
+            f"cannot write to {run_dir}: {error.strerror}; free space and resume with ckpt=last"
+        ) from error
 
     if trainer.is_global_zero:
         path = run_dir / f"{cfg.exp_name}.safetensors"
@@ -168,7 +200,11 @@ def main(cfg: DictConfig) -> float | None:
     # The tag's default holds the time, which would move on until it is looked at again.
     cfg.run_dir = HydraConfig.get().runtime.output_dir
     cfg.exp_tag = Path(cfg.run_dir).name
-    run_command(lambda: metrics.update(train(cfg)), USAGE_ERRORS)
+    try:
+        run_command(lambda: metrics.update(train(cfg)), USAGE_ERRORS)
+    finally:
+        with suppress(OSError):  # Hydra makes the folder; where nothing came of the run it is empty
+            Path(cfg.run_dir).rmdir()
     return metrics.get("valid_loss")
 
 

@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,46 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu", mmap: bool = Fa
     """Read a checkpoint without running any code in it; with `mmap` a tensor is read from the file when it is used.
 
     Raises:
-        InputError: it is missing, damaged, or holds anything but tensors and plain containers.
+        InputError: it is missing, damaged (the message names the newest good one beside it), or holds anything but
+            tensors and plain containers.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no such checkpoint: {path}")
     try:
+        return _read(path, map_location, mmap)
+    except _DamagedError as error:
+        good = newest_good(path)
+        hint = f"the newest good one beside it is {good}" if good else "use another one, none beside it is good"
+        raise InputError(f"checkpoint {path} is damaged or no checkpoint ({error}): {hint}") from error
+
+
+def newest_good(damaged: Path) -> Path | None:
+    """The checkpoint in the folder of `damaged` that was written last and can be read."""
+    others = [other for other in damaged.parent.glob("[!.]*.ckpt") if other != damaged and other.is_file()]
+    for other in sorted(others, key=lambda other: other.stat().st_mtime, reverse=True):
+        with suppress(InputError, _DamagedError):
+            _read(other, "cpu", True)
+            return other
+    return None
+
+
+class _DamagedError(Exception):
+    pass
+
+
+def _read(path: Path, map_location: Any, mmap: bool) -> dict[str, Any]:
+    try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # the archive's own checksums
-        if damaged is not None:
-            raise InputError(f"checkpoint {path} is damaged ({damaged}); use another one")
-        content = torch.load(path, map_location=map_location, mmap=mmap, weights_only=True)
-    except InputError:
-        raise
+        if damaged is None:
+            content = torch.load(path, map_location=map_location, mmap=mmap, weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(f"checkpoint {path} holds Python objects, which are not loaded for safety") from error
     except Exception as error:  # torch's reader raises nearly anything at crafted or damaged files
-        raise InputError(f"checkpoint {path} is damaged or no checkpoint: {_reason(error)}") from error
+        raise _DamagedError(_reason(error)) from error
+    if damaged is not None:
+        raise _DamagedError(damaged)
     if not isinstance(content, dict):
         raise InputError(f"checkpoint {path} holds a {type(content).__name__}, not a checkpoint's dictionary")
     return content

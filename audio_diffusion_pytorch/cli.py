@@ -2,11 +2,13 @@
 
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 
-from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.errors import InputError, Interrupted
 
 _TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it
 # What libraries say that a user can do nothing about.
@@ -69,22 +71,31 @@ def start(main: Callable[[], None], path_keys: Sequence[str], usage_errors: tupl
     """
     sys.argv[1:] = quote_paths(sys.argv[1:], path_keys)
     plain_warnings()
+    threading.excepthook = _thread_error
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of several lines of its own
     run_command(main, usage_errors)
 
 
 def run_command(function: Callable[[], None], usage_errors: tuple[type[Exception], ...] = ()) -> None:
-    """Call `function`; an `InputError` becomes one line on stderr and exit status 1, Ctrl-C exit status 130."""
+    """Call `function`; an `InputError` becomes one line on stderr and exit status 1, Ctrl-C exit status 130.
+
+    Other signals that a run saves its state at end with 128 + their number.
+    """
     try:
         function()
     except (InputError, *usage_errors) as error:
         if _TRACEBACKS:
             raise
         sys.exit(f"error: {one_line(error)}")
-    except KeyboardInterrupt as interrupt:
+    except (KeyboardInterrupt, Interrupted) as interrupt:
         if str(interrupt):
             print(f"\ninterrupted: {interrupt}", file=sys.stderr)  # below the progress bar
-        sys.exit(130)
+        sys.exit(128 + getattr(interrupt, "signal", signal.SIGINT))
+
+
+def _thread_error(arguments: threading.ExceptHookArgs) -> None:
+    if not issubclass(arguments.exc_type, OSError):  # TensorBoard's writer hands those on to the main thread
+        threading.__excepthook__(arguments)
 
 
 def choose_device(name: str):

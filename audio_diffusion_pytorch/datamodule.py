@@ -18,6 +18,7 @@ from audio_diffusion_pytorch.dataset import InstrumentDataset, start_worker
 from audio_diffusion_pytorch.errors import InputError
 
 _LEAST_BATCHES = 16  # of an epoch of few recordings: starting an epoch takes time, too
+_PATIENCE = 600  # seconds for a batch of the loader's processes; then whatever they wait for is an error
 
 
 class EpochSampler(Sampler):
@@ -140,6 +141,13 @@ class Datamodule(pl.LightningDataModule):
                 "datamodule.batch_size or raise datamodule.dataset.crops_per_file"
             )
 
+    def state_dict(self) -> dict:
+        """What the order and content of the batches depend on; kept in checkpoints."""
+        state = {"batch_size": self.batch_size, "seed": self.seed, "training_items": len(self.train_set)}
+        if isinstance(self.train_set, InstrumentDataset):
+            state["recordings"] = self.train_set.fingerprint()
+        return state
+
     def _sampler(self, dataset: Dataset, shuffle: bool) -> EpochSampler:
         rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         return EpochSampler(dataset, self.seed, shuffle, self.batch_size, rank, world)
@@ -182,6 +190,7 @@ class Datamodule(pl.LightningDataModule):
             pin_memory=self.pin_memory,
             drop_last=shuffle,
             worker_init_fn=start_worker,
+            timeout=_PATIENCE if self.num_workers else 0,
         )
 
     def prepare_data(self) -> None:

@@ -10,11 +10,19 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message says what, where and what to do."""
 
 
+class Interrupted(BaseException):
+    """A signal ended the run after its state was saved; the command's exit status is 128 + `signal`."""
+
+    def __init__(self, signal: int, message: str):
+        super().__init__(message)
+        self.signal = int(signal)
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, and rename it to `path` (flushed to disk) when the block succeeds.
 
-    Whatever happens inside, `path` is either what it was before or complete.
+    Whatever happens inside, also a kill or a loss of power, `path` is either what it was before or complete.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
@@ -30,10 +38,32 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # safetensors makes its files readable by their owner only
         os.replace(temporary, path)
-    except OSError as error:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too
+        finally:
+            os.close(folder)
+    except InputError:
+        raise
+    except Exception as error:
+        reason = error if isinstance(error, OSError) else _refusal(temporary)
+        if reason is None:
+            raise
         raise InputError(
-            f"cannot write {path}: {error.strerror or error}; choose another output or free space"
+            f"cannot write {path}: {reason.strerror or reason}; choose another output or free space"
         ) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _refusal(path: Path) -> OSError | None:
+    """Why no more can be written to a file: the libraries that write tensors do not say."""
+    try:
+        with open(path, "ab") as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error
+    return None

@@ -56,7 +56,16 @@ class TrainingMonitor(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._edges = torch.tensor(BANDS[1:-1], device=module.device)
+        resumed = self._bands
         self._start_again(trainer)
+        if resumed is not None:
+            self._bands += resumed.to(module.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"bands": self._bands, "logged": self._logged}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._bands, self._logged = state_dict["bands"], state_dict["logged"]
 
     def on_validation_start(self, trainer: pl.Trainer, *args: Any) -> None:
         self._paused = time.perf_counter()
@@ -152,6 +161,12 @@ class StopOnDivergence(pl.Callback):
 
     def __init__(self, factor: float = 100.0):
         self.factor, self.average, self.steps = factor, 0.0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self.average, "steps": self.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.average, self.steps = state_dict["average"], state_dict["steps"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Mapping[str, Tensor], batch: Any, index: int

@@ -160,7 +160,7 @@ def summary(trainer: pl.Trainer, module: nn.Module, run_dir: Path, model: Path) 
     """What came of a run, where it is, and the command that uses it."""
     lines = [f"trained:    {trainer.global_step} steps"]
     for callback in trainer.checkpoint_callbacks:
-        if callback.monitor and callback.best_model_path:
+        if getattr(callback, "best_model_score", None) is not None:  # none after a resume in another folder
             score = float(callback.best_model_score)
             lines.append(f"best:       {callback.monitor} {score:.4g}, {callback.best_model_path}")
     lines += [f"run folder: {run_dir}", f"model:      {model}"]

@@ -1,10 +1,17 @@
-"""The run's folder."""
+"""The run's folder, what it can be resumed from, and what goes wrong in it."""
 
+import fcntl
+import os
+import socket
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Size, nn
+from torch import nn
 
 from audio_diffusion_pytorch.checkpoint import load_checkpoint
 from audio_diffusion_pytorch.errors import InputError, replacing
@@ -12,16 +19,77 @@ from audio_diffusion_pytorch.instrument import load_instrument
 from audio_diffusion_pytorch.original import has_ema, is_original, load_unet_state, read_checkpoint
 
 
-def check_resumable(ckpt: str) -> tuple[dict[str, Size], str | None]:
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of `folder`, which is made; the system frees it when this process ends, however it ends.
+
+    In the end it is removed where nothing has been written into it.
+
+    Raises:
+        InputError: another run is in there; the message names it.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder}: {error.strerror}; choose another logs_dir or free space"
+        ) from error
+    os.register_at_fork(after_in_child=file.close)  # a loader's process that outlives this one holds no lock
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"another run ({file.read().strip() or 'just started'}) is at work in {folder}: wait until it has "
+                "ended, or choose another exp_tag"
+            ) from None
+        except OSError as error:
+            warnings.warn(f"{folder} cannot be locked ({error.strerror}): start no second run in it", stacklevel=3)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if list(folder.iterdir()) == [path]:
+                    path.unlink()
+                    folder.rmdir()
+
+
+def find_checkpoint(ckpt: str | None, ckpt_dir: Path) -> str | None:
+    """The file to resume from: `ckpt` itself, or what last, best or auto mean in the run's folder.
+
+    auto is last.ckpt, best.ckpt where an early kill left only that, and None (a new run) where there is neither.
+
+    Raises:
+        InputError: last or best is not there.
+    """
+    if ckpt == "auto":
+        found = [ckpt_dir / name for name in ("last.ckpt", "best.ckpt") if (ckpt_dir / name).is_file()]
+        return str(found[0]) if found else None
+    if ckpt not in ("last", "best"):
+        return ckpt
+    path = ckpt_dir / f"{ckpt}.ckpt"
+    if not path.is_file():
+        raise InputError(f"ckpt={ckpt}: there is no {path}; name the run to resume with exp_tag=NAME, or give a file")
+    return str(path)
+
+
+def check_resumable(ckpt: str) -> dict[str, Any]:
     """Fail early where `ckpt` is no checkpoint that training can resume from.
 
     Returns:
-        Shapes of its tensors, and the name of the codec it was trained on (None: not said).
+        For `check_fits`: the `shapes` of its tensors, and what it says of its model and its data, `instrument` and
+        `data` (empty: nothing).
 
     Raises:
         InputError: it is missing, damaged, of the original system, or has no optimiser state.
     """
-    content = load_checkpoint(ckpt)
+    content = load_checkpoint(ckpt, mmap=True)
     if is_original(content):
         raise InputError(
             f"{ckpt} is a checkpoint of the original system, whose optimiser state does not fit here: start from its "
@@ -30,28 +98,44 @@ def check_resumable(ckpt: str) -> tuple[dict[str, Size], str | None]:
     state = content.get("state_dict")
     if not isinstance(state, dict) or not {"optimizer_states", "loops"} <= content.keys():
         raise InputError(f"{ckpt} has no optimiser state: it cannot be resumed from, only used for transfer")
-    return {key: value.shape for key, value in state.items()}, (content.get("instrument") or {}).get("codec")
+    shapes = {key: value.shape for key, value in state.items()}
+    return {"shapes": shapes, "instrument": content.get("instrument") or {}, "data": content.get("Datamodule") or {}}
 
 
-def check_fits(saved: tuple[dict[str, Size], str | None], module: nn.Module, ckpt: str) -> None:
-    """Fail where what `check_resumable` found does not fit `module`.
+def check_fits(saved: dict[str, Any], module: nn.Module, datamodule: Any, ckpt: str) -> None:
+    """Fail where what `check_resumable` found does not fit the run, and warn where the run will be another one.
 
     Raises:
-        InputError: another architecture or another codec; the message gives an example.
+        InputError: another architecture, codec or instrument; the message gives an example.
     """
-    shapes, codec = saved
+    shapes, there = saved["shapes"], saved["instrument"]
     own = {key: value.shape for key, value in module.state_dict().items()}
     differing = sorted(key for key in own.keys() | shapes.keys() if own.get(key) != shapes.get(key))
     if differing:
         key = differing[0]
-        there, here = (list(s[key]) if key in s else "absent" for s in (shapes, own))
+        had, has = (list(s[key]) if key in s else "absent" for s in (shapes, own))
         raise InputError(
-            f"{ckpt} comes from another model: {len(differing)} tensors differ, for example {key}, {there} there, "
-            f"{here} here. Resume with the experiment and the model.* values of that run (its config.yaml)"
+            f"{ckpt} comes from another model: {len(differing)} tensors differ, for example {key}, {had} there, {has} "
+            "here. Resume with the experiment and the model.* values of that run (its config.yaml)"
         )
-    if codec is not None and codec != module.codec.name:
+    here = asdict(module.spec) if hasattr(module, "spec") else {}
+    if there.get("codec", here.get("codec")) != here.get("codec"):
         raise InputError(
-            f"{ckpt} was trained on the codec {codec}, not on {module.codec.name}: set codec= as in that run"
+            f"{ckpt} was trained on the codec {there['codec']}, not on {here['codec']}: set codec= as in that run"
+        )
+    if there.get("name", here.get("name")) != here.get("name"):
+        raise InputError(
+            f"{ckpt} is a model of {there['name']}, this run trains {here['name']}: to start from its weights give "
+            "init_from=FILE instead of ckpt=FILE"
+        )
+    there, here = there | saved["data"], here | datamodule.state_dict()
+    trained = here.keys() - {"level_db", "handoff_sigma"}  # those describe the exported model
+    changed = sorted(key for key in there.keys() & trained if there[key] != here[key])
+    if changed:
+        listing = ", ".join(f"{key} {there[key]} there, {here[key]} here" for key in changed)
+        warnings.warn(
+            f"{ckpt} comes from a run with other settings ({listing}): training goes on, but not as there",
+            stacklevel=2,
         )
 
 
@@ -101,16 +185,37 @@ def check_unused(ckpt_dir: Path) -> None:
     Raises:
         InputError: there are some.
     """
-    last = ckpt_dir / "last.ckpt"
-    if last.exists():
+    found = find_checkpoint("auto", ckpt_dir)
+    if found is not None:
         raise InputError(
-            f"another run's checkpoints are in {ckpt_dir}: resume it with ckpt={last}, or choose another exp_tag"
+            f"another run's checkpoints are in {ckpt_dir}: resume it with ckpt={found}, or choose another exp_tag"
         )
 
 
 def prepare_run_folder(run_dir: Path, ckpt_dir: Path, config: str) -> None:
-    """Create the folder, write the resolved configuration into it, and remove what a killed run left half-written."""
+    """Write the resolved configuration into the folder, and remove what a killed run left half-written."""
     with replacing(run_dir / "config.yaml") as temporary:
         temporary.write_text(config, encoding="utf-8")
-    for temporary in ckpt_dir.glob(".*.tmp.ckpt"):
-        temporary.unlink()
+    for folder in (run_dir, ckpt_dir):
+        for temporary in folder.glob(".*.tmp.*"):
+            temporary.unlink()
+
+
+def explained(error: RuntimeError) -> Exception:
+    """What to tell the user of an error of the loader's processes; any other comes back as it is."""
+    text = " ".join(f"{error} {error.__cause__ or ''}".split())
+    if "Bus error" in text or "shared memory" in text or ("torch_" in text and "No space left" in text):
+        return InputError(
+            "no space in /dev/shm, through which the loader's processes hand over their batches: enlarge it "
+            "(docker run --shm-size=8g), or load in this process with datamodule.num_workers=0"
+        )
+    if "DataLoader timed out" in text:
+        return InputError(
+            f"the recordings cannot be read in time ({text}): is the disk or network they lie on at work?"
+        )
+    if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
+        return InputError(
+            f"a process of the loader died ({text}); where memory ran out, lower "
+            "datamodule.num_workers. Resume with ckpt=last"
+        )
+    return error

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 
@@ -40,10 +41,13 @@ def make_trainer(gpus: int = -1, timeout_minutes: float = 120, **kwargs) -> pl.T
     on_gpu = available > 0 and gpus != 0
     if not on_gpu and str(kwargs.get("precision")).startswith("16"):
         raise InputError(f"trainer.precision={kwargs['precision']} needs a GPU; the CPU knows 32 and bf16-mixed")
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if SLURMEnvironment.detect():  # `LastCheckpoint` saves between two steps; Lightning would in the middle of one
+        plugins.append(SLURMEnvironment(auto_requeue=False))
     settings = {
         "accelerator": "gpu" if on_gpu else "cpu",
         "devices": gpus if on_gpu else 1,
-        "plugins": [AtomicCheckpointIO()],
+        "plugins": plugins,
         "profiler": WaitClock(),
         "use_distributed_sampler": False,  # the datamodule's own gives no item twice
         **kwargs,
@@ -91,10 +95,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         with replacing(path) as temporary:
-            try:
-                torch.save(checkpoint, temporary)
-            except RuntimeError as error:  # torch's writer says so when the disk is full
-                raise OSError(str(error).splitlines()[0]) from error
+            torch.save(checkpoint, temporary)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict:
         return load_checkpoint(path, map_location or "cpu")

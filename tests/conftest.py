@@ -2,11 +2,13 @@
 
 import logging
 import os
+import resource
 import runpy
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +122,22 @@ def instruments(tmp_path_factory, make_instrument) -> tuple[Path, Path]:
     for seed, path in enumerate(paths):
         make_instrument(path.stem, seed).save(path)
     return paths
+
+
+@pytest.fixture
+def file_size_limit():
+    """`with file_size_limit(bytes)`: the system refuses larger files, as it does where a disk or a quota is used up."""
+
+    @contextmanager
+    def limited(size: int):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 @dataclass

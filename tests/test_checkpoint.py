@@ -72,6 +72,21 @@ def test_any_cut_is_noticed(path):
             load_checkpoint(path)
 
 
+def test_the_newest_good_one_is_named(path):
+    for age, name in enumerate(["newest", "old", "oldest"]):
+        torch.save(CONTENT, path.with_name(f"{name}.ckpt"))
+        os.utime(path.with_name(f"{name}.ckpt"), (1e9 - age, 1e9 - age))
+    path.with_name("newest.ckpt").write_bytes(b"damaged, too")
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"is damaged.*: the newest good one beside it is .*old\.ckpt") as caught:
+        load_checkpoint(path)
+    assert "oldest" not in str(caught.value)
+    for name in ("old", "oldest"):
+        path.with_name(f"{name}.ckpt").unlink()
+    with pytest.raises(InputError, match=r"is damaged.*use another one, none beside it is good"):
+        load_checkpoint(path)
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.floats(0, 1, exclude_max=True), value=st.binary(min_size=1, max_size=8))
 def test_damage_is_noticed_or_harmless(position, value, path):
@@ -95,7 +110,7 @@ def test_a_checksum_that_does_not_match(path):
     data = bytearray(path.read_bytes())
     data[entry.header_offset + 1000] ^= 1
     path.write_bytes(data)
-    with pytest.raises(InputError, match=r"is damaged \(.*data/0\)"):
+    with pytest.raises(InputError, match=r"is damaged .*\(.*data/0\)"):
         load_checkpoint(path)
 
 

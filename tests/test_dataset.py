@@ -120,20 +120,24 @@ def test_nothing_but_silence_is_an_error(tmp_path):
 def test_bad_files_are_named_once_and_skipped(tmp_path):
     folder = tmp_path / ODD_NAME
     folder.mkdir()
-    for index in range(2):
+    for index in range(4):
         soundfile.write(folder / f"flute_{index}.wav", melody(seed=index), RATE)
     (folder / "flute_empty.wav").touch()
     soundfile.write(folder / "flute_nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
-    with pytest.warns(UserWarning, match="1 of 4 files cannot be read") as caught:
+    with pytest.warns(UserWarning, match="1 of 6 files cannot be read") as caught:
         data = InstrumentDataset(str(folder), length=4800, crops_per_file=2)
     assert str(folder / "flute_empty.wav") in str(caught[0].message)
-    Path(data.wavs[0]).unlink()  # one goes away while training runs
+    gone, cut, changed = map(Path, data.wavs[:3])  # while training runs
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:5000])
+    changed.write_text("no sound any more")
     with pytest.warns(UserWarning) as caught:
         crops = [data[i] for i in range(len(data))] + [data[i] for i in range(len(data))]
-    assert len(crops) == 12 and all(crop.abs().max() > 0.01 for crop in crops)
+    assert len(crops) == 20 and all(crop.abs().max() > 0.01 for crop in crops)
     messages = sorted(str(w.message) for w in caught)
-    assert len(messages) == 2
-    assert "flute_nan.wav: it holds NaN" in messages[0] and "no such audio file" in messages[1]
+    assert len(messages) == 4 and all(message.startswith("skipped: ") for message in messages)
+    for file, says in ((gone, "no such audio file"), (cut, ""), (changed, ""), (folder / "flute_nan.wav", "holds NaN")):
+        assert [says in message for message in messages if str(file) in message] == [True]
 
 
 def test_a_validation_part_without_a_good_file_borrows_one(tmp_path):

@@ -5,7 +5,7 @@ import pytorch_lightning as pl
 import torch
 from conftest import TINY_SMALL, TINY_UNET
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_callbacks import Noise
+from test_checkpointing import Noise
 
 from audio_diffusion_pytorch.datamodule import Datamodule
 from audio_diffusion_pytorch.denoiser import Denoiser, KDistribution

@@ -1,18 +1,44 @@
 """The run's folder, and checkpoints that do not fit the run."""
 
+import errno
+import fcntl
+import multiprocessing
+import os
+import re
+import signal
+import time
+from dataclasses import asdict
+
 import pytest
 import torch
 from conftest import ODD_NAME
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.run import check_fits, check_resumable, prepare_run_folder
+from audio_diffusion_pytorch.instrument import InstrumentSpec
+from audio_diffusion_pytorch.run import (
+    check_fits,
+    check_resumable,
+    explained,
+    find_checkpoint,
+    locked,
+    prepare_run_folder,
+)
 
 
 class Module(nn.Linear):
-    def __init__(self, codec: str = "small", width: int = 2):
+    def __init__(self, name: str = "flute", codec: str = "small", sigma_max: float = 10.0, width: int = 2):
         super().__init__(width, 1)
-        self.codec = type("Codec", (), {"name": codec})
+        self.spec = InstrumentSpec(name, {"channels": width, "factors": [2]}, codec, sigma_max=sigma_max)
+
+
+class Data:
+    def __init__(self, **state):
+        self.state = {"batch_size": 4, "recordings": "12 files, 1f0c2a", **state}
+
+    def state_dict(self) -> dict:
+        return self.state
 
 
 def save(path, **content):
@@ -33,22 +59,119 @@ def test_the_configuration_is_written_and_leftovers_go(tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write"):
-        prepare_run_folder(tmp_path / "file" / "run", tmp_path / "checkpoints", "")
+    with pytest.raises(InputError, match=r"cannot write to .*run: Not a directory"), locked(tmp_path / "file" / "run"):
+        pass
 
 
-def test_what_can_be_resumed_from(tmp_path):
-    path = save(tmp_path / "a.ckpt", instrument={"codec": "small"})
-    shapes, codec = saved = check_resumable(str(path))
-    assert codec == "small" and shapes == {"weight": (1, 2), "bias": (1,)}
-    check_fits(saved, Module(), str(path))
-    check_fits(check_resumable(str(save(tmp_path / "b.ckpt"))), Module("encodec"), "b.ckpt")
+@pytest.fixture
+def forked():
+    """Runs `function(started)` in another process, until the test ends; returns it once `started` is set."""
+    context, processes = multiprocessing.get_context("fork"), []
+
+    def run(function):
+        started = context.Event()
+        processes.append(context.Process(target=function, args=(started,), daemon=True))
+        processes[-1].start()
+        assert started.wait(60)
+        return processes[-1]
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.join(60)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path, forked):
+    def other(started):
+        with locked(run):
+            started.set()
+            time.sleep(600)
+
+    run = tmp_path / ODD_NAME
+    process = forked(other)
+    with pytest.raises(InputError, match=f"another run .process {process.pid} on .* is at work in"), locked(run):
+        pass
+    process.kill()
+    process.join(60)
+    with locked(run):  # the system has freed it
+        pass
+
+
+def test_a_process_that_outlives_the_run_holds_no_lock(tmp_path, forked):
+    """A loader's process notices only after seconds that it is alone."""
+
+    def worker(started):
+        started.set()
+        time.sleep(600)
+
+    with locked(tmp_path / "run"):
+        process = forked(worker)
+    with locked(tmp_path / "run"):
+        assert process.is_alive()
+
+
+def test_a_refused_start_leaves_no_folder(tmp_path):
+    for name, left in (("empty", []), ("used", ["last.ckpt"])):
+        run = tmp_path / name
+        with pytest.raises(ZeroDivisionError), locked(run):
+            for file in left:
+                (run / file).touch()
+            1 / 0  # noqa: B018
+        assert [p.name for p in run.glob("[!.]*")] == left and run.exists() == bool(left)
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with (
+        pytest.warns(UserWarning, match="cannot be locked .Operation not supported.: start no"),
+        locked(tmp_path / "a"),
+    ):
+        pass
+
+
+def test_names_of_checkpoints(tmp_path):
+    assert find_checkpoint(None, tmp_path) is None and find_checkpoint("a.ckpt", tmp_path) == "a.ckpt"
+    assert find_checkpoint("auto", tmp_path) is None
+    for name in ("best", "last"):
+        with pytest.raises(InputError, match=f"ckpt={name}: there is no .*{name}.ckpt; name the run"):
+            find_checkpoint(name, tmp_path)
+        (tmp_path / f"{name}.ckpt").touch()
+        assert find_checkpoint(name, tmp_path) == find_checkpoint("auto", tmp_path) == str(tmp_path / f"{name}.ckpt")
+
+
+def test_what_can_be_resumed_from(tmp_path, recwarn):
+    path = str(save(tmp_path / "a.ckpt", instrument=asdict(Module().spec), Datamodule=Data().state_dict()))
+    saved = check_resumable(path)
+    assert saved["shapes"] == {"weight": (1, 2), "bias": (1,)}
+    check_fits(saved, Module(), Data(), path)
+    check_fits(check_resumable(str(save(tmp_path / "b.ckpt"))), Module(codec="encodec"), Data(), "b.ckpt")
+    assert not recwarn.list
     with pytest.raises(InputError, match="trained on the codec small, not on encodec"):
-        check_fits(saved, Module("encodec"), str(path))
+        check_fits(saved, Module(codec="encodec"), Data(), path)
+    with pytest.raises(InputError, match=r"a model of flute, this run trains violin.*init_from=FILE"):
+        check_fits(saved, Module("violin"), Data(), path)
     with pytest.raises(InputError, match=r"1 tensors differ, for example weight, \[1, 2\] there, \[1, 3\] here"):
-        check_fits(saved, Module(width=3), str(path))
+        check_fits(saved, Module(width=3), Data(), path)
+    saved["shapes"]["extra"] = torch.Size([1])
     with pytest.raises(InputError, match=r"for example extra, \[1\] there, absent here"):
-        check_fits(({**shapes, "extra": torch.Size([1])}, None), Module(), str(path))
+        check_fits(saved, Module(), Data(), path)
+
+
+@pytest.mark.parametrize(
+    ("module", "data", "says"),
+    [
+        ({}, {"batch_size": 8}, "batch_size 4 there, 8 here"),
+        ({}, {"recordings": "11 files, aaaaaa"}, "recordings 12 files, 1f0c2a there, 11 files, aaaaaa here"),
+        ({"sigma_max": 80.0}, {}, "sigma_max 10.0 there, 80.0 here"),
+    ],
+)
+def test_what_makes_it_another_run(module, data, says, tmp_path):
+    path = str(save(tmp_path / "a.ckpt", instrument=asdict(Module().spec), Datamodule=Data().state_dict()))
+    with pytest.warns(UserWarning, match=f"other settings .{says}.: training goes on"):
+        check_fits(check_resumable(path), Module(**module), Data(**data), path)
 
 
 def test_what_cannot_be_resumed_from(tmp_path):
@@ -57,3 +180,40 @@ def test_what_cannot_be_resumed_from(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "a.ckpt")
     with pytest.raises(InputError, match="no optimiser state"):
         check_resumable(str(tmp_path / "a.ckpt"))
+
+
+class Failing(Dataset):
+    """Does in a loader's process what is asked."""
+
+    def __init__(self, action):
+        self.action = action
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.action()
+
+
+def no_shared_memory():
+    # What torch says where /dev/shm is full; filling it up here would disturb others.
+    raise RuntimeError("unable to write to file </torch_1234_5678_0>: No space left on device (28)")
+
+
+@pytest.mark.parametrize(
+    ("action", "says"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "a process of the loader died .*Killed.*ckpt=last"),
+        (lambda: os.kill(os.getpid(), signal.SIGBUS), "no space in /dev/shm.*datamodule.num_workers=0"),
+        (no_shared_memory, "no space in /dev/shm.*datamodule.num_workers=0"),
+        (lambda: time.sleep(60), "cannot be read in time"),
+    ],
+)
+def test_a_loader_process_that_dies_or_hangs_ends_the_run(action, says):
+    loader = DataLoader(Failing(action), num_workers=1, timeout=5 if "time" in says else 0)
+    with pytest.raises(RuntimeError) as caught:
+        next(iter(loader))
+    error = explained(caught.value)
+    assert isinstance(error, InputError) and re.search(says, str(error)) and "\n" not in str(error)
+    other = RuntimeError("something else")
+    assert explained(other) is other

@@ -54,7 +54,7 @@ def test_the_line_that_users_of_the_original_type(recordings, tmp_path):
     run = logs / "first=1 (é)"
     assert f"run folder: {run}" in result.out
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    assert {"config.yaml", "train.log", "flute_latent.safetensors", "mean.pt", "std.pt"} <= names
+    assert {"config.yaml", "flute_latent.safetensors", "mean.pt", "std.pt"} <= names
     assert {"checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= names
     assert not [name for name in names if ".tmp" in name]
 
@@ -147,14 +147,14 @@ def test_the_small_codec_trains(command, recordings, tmp_path):
 # Interrupting and resuming.
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
-def test_killed_training_continues_where_it_stopped(number, command, recordings, tmp_path):
-    """Ctrl-C saves the step it stops at; a kill falls back to the last interval. The losses go on bit for bit."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
+def test_interrupted_training_continues_where_it_stopped(number, command, recordings, tmp_path):
+    """The step it stops at is saved, and the losses go on from there; kills: test_faults.py."""
     settings = ("exp=flute_small", *TINY_SMALL, f"dataset_path={recordings}", "datamodule.batch_size=4")
-    settings = (*settings, "log_every_n_steps=7", "datamodule.num_workers=1", "ckpt_every_n_steps=3")
-    run = tmp_path / "logs/killed"
+    settings = (*settings, "log_every_n_steps=7", "datamodule.num_workers=1", "ckpt_every_n_steps=3", "exp_tag=a")
+    run = tmp_path / "logs/a"
     last = run / "checkpoints/last.ckpt"
-    process = start_process("train.py", *settings, "exp_tag=killed", cwd=tmp_path, logs=tmp_path / "logs")
+    process = start_process("train.py", *settings, cwd=tmp_path, logs=tmp_path / "logs")
     try:
         limit = time.monotonic() + 300
         while not last.is_file() and process.poll() is None and time.monotonic() < limit:
@@ -165,24 +165,12 @@ def test_killed_training_continues_where_it_stopped(number, command, recordings,
         process.kill()
 
     stopped = load_checkpoint(last)["global_step"]
-    if number == signal.SIGINT:
-        assert process.returncode == 130 and "Traceback" not in err, err
-        assert f"interrupted: stopped at step {stopped}; resume with ckpt={last}" in err
-        assert max(losses(run)) == stopped - 1
-
-    until = stopped + 12  # over an epoch's end and a validation
-    resumed = command("train.py", *settings, "exp_tag=resumed", f"+ckpt={last}", f"trainer.max_steps={until}")
-    whole = command("train.py", *settings, "exp_tag=whole", f"trainer.max_steps={until}")
-    assert resumed.code == whole.code == 0, resumed.err + whole.err
-    expected = {step: values[0] for step, values in losses(tmp_path / "logs/whole").items()}
-    assert list(losses(tmp_path / "logs/resumed")) == list(range(stopped, until))
-    for folder in ("killed", "resumed"):
-        for step, values in losses(tmp_path / "logs" / folder).items():
-            assert step >= until or values == [expected[step]], (folder, step)
-    weights = [
-        load_checkpoint(tmp_path / f"logs/{n}/checkpoints/last.ckpt")["state_dict"] for n in ("whole", "resumed")
-    ]
-    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert process.returncode == 128 + number and "Traceback" not in err, err
+    assert f"interrupted: stopped at step {stopped}; resume with ckpt={last}" in err
+    assert max(losses(run)) == stopped - 1
+    result = command("train.py", *settings, "ckpt=last", f"trainer.max_steps={stopped + 4}")
+    assert result.code == 0 and "warning" not in result.err, result.err
+    assert sorted(losses(run)) == list(range(stopped + 4))
 
 
 # One line for whatever is wrong.
@@ -220,7 +208,7 @@ def trained(train, recordings, tmp_path) -> Path:
     [
         (
             ["exp=flut_small", "dataset_path=."],
-            "Could not find 'exp/flut_small' Available options in 'exp': bassoon_latent",
+            "Could not find 'exp/flut_small' Available options in 'exp': all_small bassoon_latent",
         ),
         (["exp=flute_small", "model.learning_rate=1"], "Could not override 'model.learning_rate'"),
         (
@@ -229,7 +217,7 @@ def trained(train, recordings, tmp_path) -> Path:
         ),
         (
             ["exp=flute_small", "trainer=tpu"],
-            "Could not find 'trainer/tpu' Available options in 'trainer': cpu default",
+            "Could not find 'trainer/tpu' Available options in 'trainer': cpu ddp ddp_cpu default",
         ),
         (["exp=flute_small", "model.lr=(1"], "Error parsing override 'model.lr=(1'"),
         (["exp=flute_small", "model.lr"], "model.lr"),
@@ -257,7 +245,7 @@ def test_wrong_arguments(arguments, says, command, recordings):
     assert says in result.error()
 
 
-def test_folders_without_data(train, folder, recordings):
+def test_folders_without_data(train, folder, recordings, tmp_path):
     assert f"no such data set folder: {folder}/none" in train(f"dataset_path={folder}/none").error()
     assert f"in {folder}" in train(f"dataset_path={folder}").error()
     for name in ("trumpet (1).wav", "Trumpet_2.wav", "double-bass.wav", "notes.wav"):
@@ -267,6 +255,7 @@ def test_folders_without_data(train, folder, recordings):
     (folder / "flute.wav").write_bytes(b"")
     error = train(f"dataset_path={folder}").error()
     assert "none of the 1 audio files" in error and f"{folder}/flute.wav" in error and "empty" in error
+    assert not list((tmp_path / "logs").iterdir())  # a start that is refused leaves no folder
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -309,6 +298,28 @@ def test_checkpoints_that_cannot_be_resumed_from(train, trained, recordings, fol
     assert f"{bad} has no optimiser state" in train(data, f"ckpt={bad}").error()
     error = train(data, f"ckpt={good}", "model.model.channels=32").error()
     assert f"{good} comes from another model" in error and "[16] there, [32] here" in error
+    error = train(data, f"ckpt={good}", "instruments=[violin]", "instrument_name=violin").error()
+    assert f"{good} is a model of flute, this run trains violin" in error and "init_from=FILE" in error
+    damage(good)
+    error = train(data, "ckpt=last", "exp_tag=a").error()
+    assert f"{good} is damaged" in error and f"the newest good one beside it is {good.with_name('best.ckpt')}" in error
+    assert "there is no" in train(data, "ckpt=best", "exp_tag=b").error() and not (trained.parent / "b").exists()
+
+
+def test_a_resume_with_other_data_or_batches_is_a_warning(train, trained, recordings, folder):
+    for file in sorted(recordings.glob("flute*"))[:4]:
+        shutil.copy(file, folder)
+    result = train(
+        f"dataset_path={folder}",
+        "ckpt=best",
+        "exp_tag=a",
+        "datamodule.batch_size=3",
+        "trainer.max_steps=4",
+        "log_every_n_steps=2",
+    )
+    (line,) = [line for line in result.err.splitlines() if "comes from a run with other settings" in line]
+    assert result.code == 0 and "batch_size 4 there, 3 here, recordings 4 files" in line and "3 files" in line
+    assert set(losses(trained)) == {0, 1, 2, 3}
 
 
 def test_resuming_a_finished_run_ends_at_once(train, trained, recordings):
@@ -349,7 +360,7 @@ def test_without_a_tag_the_run_has_one_folder(recordings, tmp_path):
     assert result.code == 0, result.err
     (run,) = (tmp_path / "logs").iterdir()
     assert run.name.startswith("flute_small-20")
-    assert {"train.log", "config.yaml", "flute_small.safetensors"} <= {path.name for path in run.iterdir()}
+    assert {"config.yaml", "flute_small.safetensors"} <= {path.name for path in run.iterdir()}
 
 
 def test_a_new_run_does_not_take_another_ones_folder(command, recordings):

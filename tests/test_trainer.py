@@ -1,10 +1,14 @@
 """`trainer.gpus`, and checkpoints that are complete or not there."""
 
+import os
+import signal
+
 import pytest
 import torch
 from conftest import ODD_NAME
 
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.run import prepare_run_folder
 from audio_diffusion_pytorch.trainer import AtomicCheckpointIO, make_trainer
 
 
@@ -37,21 +41,51 @@ def test_with_gpus(gpus, monkeypatch):
         make_trainer(5)
 
 
-def test_checkpoints_are_atomic(tmp_path, monkeypatch):
+def test_checkpoints_are_atomic(tmp_path, file_size_limit):
     path, io = tmp_path / ODD_NAME / "last.ckpt", AtomicCheckpointIO()
     io.save_checkpoint({"step": 1}, path)
     assert io.load_checkpoint(path) == {"step": 1}
-
-    def full(content, file):
-        file.write_bytes(b"half")
-        raise RuntimeError(
-            "[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file data/0\nmore"
-        )
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(InputError, match=r"cannot write .*last\.ckpt.*failed writing file data/0.*free space"):
-        io.save_checkpoint({"step": 2}, path)
+    with (
+        file_size_limit(10_000),
+        pytest.raises(InputError, match=r"cannot write .*last\.ckpt: File too large.*free space"),
+    ):
+        io.save_checkpoint({"step": 2, "weights": torch.zeros(10_000)}, path)
+    assert io.load_checkpoint(path) == {"step": 1} and [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
+    with pytest.raises(AttributeError):  # an error of our own stays what it is
+        io.save_checkpoint({"step": lambda: 2}, path)
     assert io.load_checkpoint(path) == {"step": 1} and [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
     io.remove_checkpoint(path)
     io.remove_checkpoint(path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("moment", "step"), [("save", 1), ("replace", 1), ("open", 2)])
+def test_a_kill_while_a_checkpoint_is_written(moment, step, tmp_path):
+    """In the middle of the file, before it gets its name, and before the folder is flushed."""
+    path, io = tmp_path / "checkpoints/last.ckpt", AtomicCheckpointIO()
+    io.save_checkpoint({"step": 1}, path)
+
+    def die(*args, **kwargs):
+        if moment == "save":
+            args[1].write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            setattr(torch if moment == "save" else os, moment, die)
+            io.save_checkpoint({"step": 2}, path)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert io.load_checkpoint(path) == {"step": step}
+    assert len(list(path.parent.iterdir())) == (1 if moment == "open" else 2)
+    prepare_run_folder(tmp_path, path.parent, "")
+    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_slurm_jobs_are_requeued_between_two_steps(monkeypatch, tmp_path):
+    for key, value in dict(JOB_ID=1, NTASKS=1, PROCID=0, LOCALID=0, NODEID=0, JOB_NAME="run").items():
+        monkeypatch.setenv(f"SLURM_{key}", str(value))
+    trainer = make_trainer(0, logger=False, default_root_dir=tmp_path)
+    assert not trainer._accelerator_connector.cluster_environment.auto_requeue  # Lightning's, in the middle of a step
