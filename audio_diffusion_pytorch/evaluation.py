@@ -151,7 +151,8 @@ class Evaluation:
         return Item(pair, system, excerpt, octaves, index, key, scored)
 
     def _file_key(self, path: Path, excerpt: Excerpt, octaves: int = 0) -> str:
-        return digest(self.files(path), excerpt.start, excerpt.seconds, self.sample_rate, octaves)
+        move = (octaves, "tone kept") if octaves else octaves
+        return digest(self.files(path), excerpt.start, excerpt.seconds, self.sample_rate, move)
 
     def _input_key(self, excerpt: Excerpt, octaves: int = 0) -> str:
         return self._file_key(excerpt.recording.path, excerpt, octaves)

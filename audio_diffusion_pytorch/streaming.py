@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audio_diffusion_pytorch.audio import LevelMeter, Resampler
+from audio_diffusion_pytorch.transpose import shift_octaves
 from audio_diffusion_pytorch.tuning import TuningMeter
 
 if TYPE_CHECKING:
@@ -160,11 +161,7 @@ class Track:
     def _windows(self, wav: Tensor, start: int, last: bool) -> Iterator[Window]:
         peaks = wav.abs().unflatten(-1, (self.bridge.window, -1)).amax(-1)
         sounding = F.max_pool1d((peaks >= self.quiet).float(), 2 * EDGE + 1, 1, EDGE)
-        if self.octaves:
-            from audio_diffusion_pytorch.pitch_shift import shift_pitch
-
-            moved = shift_pitch(wav.numpy(), 12 * self.octaves, self.bridge.codec.sample_rate)
-            wav = torch.from_numpy(moved)
+        wav = shift_octaves(wav, self.octaves, self.bridge.codec.sample_rate)
         for channel in range(self.channels):
             yield Window(channel, start, last, sounding[channel], wav[channel])
 

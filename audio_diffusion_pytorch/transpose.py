@@ -28,6 +28,8 @@ PITCH_RANGES = {
 }
 STRAYS = 0.02  # share of the notes that may lie outside a range
 FARTHEST = 5  # octaves
+_TONE_FFT = 2048  # samples
+_EQUALISER_DB = 25.0  # most that the equaliser changes a frequency by, up or down
 
 
 def pitch_range(spec: InstrumentSpec) -> tuple[int, int] | None:
@@ -65,12 +67,46 @@ def octaves_for(pitches: Sequence[float], low: float, high: float) -> int:
 
 
 def shift_octaves(wav: Tensor, octaves: int, sample_rate: int) -> Tensor:
-    """wav [C, T] moved by whole octaves, duration kept (a phase vocoder); the peak stays at or below 1."""
+    """wav [C, T] moved by whole octaves, duration and tone kept; the peak stays at or below 1.
+
+    A phase vocoder moves the whole spectrum, and with it the resonances that make an instrument's tone: an equaliser
+    then brings the average spectrum back to the recording's. Models know their instrument by its tone.
+    """
     if octaves == 0:
         return wav
     import torch
 
     from audio_diffusion_pytorch.pitch_shift import shift_pitch
 
-    out = torch.from_numpy(shift_pitch(wav.cpu().numpy(), 12 * octaves, sample_rate)).to(wav.device)
+    moved = torch.from_numpy(shift_pitch(wav.cpu().numpy(), 12 * octaves, sample_rate)).to(wav.device)
+    out = _with_tone_of(moved, wav)
     return out / max(1.0, float(out.abs().max()))
+
+
+def _with_tone_of(wav: Tensor, other: Tensor) -> Tensor:
+    """wav [C, T] with the smoothed average spectrum of `other` [C, T], by a gain for each frequency."""
+    import torch
+
+    have, want = (_tone(x) for x in (wav, other))
+    gain = (want / (have + 1e-9 * have.max() + 1e-20)).sqrt()
+    gain = gain / (gain.square() * have).sum().div(have.sum() + 1e-20).sqrt().clamp_min(1e-6)  # the level stays
+    decibels = (20 * gain.clamp_min(1e-6).log10()).clamp(-_EQUALISER_DB, _EQUALISER_DB)
+    spectrum = torch.fft.rfft(wav)
+    decibels = torch.nn.functional.interpolate(
+        decibels[None, None], spectrum.shape[-1], mode="linear", align_corners=True
+    )[0, 0]
+    return torch.fft.irfft(spectrum * 10 ** (decibels / 20), wav.shape[-1])
+
+
+def _tone(wav: Tensor) -> Tensor:
+    """Mean power spectrum of wav [C, T] over half an octave around each of the bins -> [bins]."""
+    import torch
+
+    window = torch.hann_window(_TONE_FFT, device=wav.device)
+    wav = torch.nn.functional.pad(wav, (_TONE_FFT // 2, _TONE_FFT // 2))
+    power = torch.stft(wav, _TONE_FFT, _TONE_FFT // 4, window=window, center=False, return_complex=True)
+    total = torch.nn.functional.pad(power.abs().square().mean((0, 2)).double().cumsum(0), (1, 0))
+    bins = torch.arange(len(total) - 1, device=wav.device)
+    low = (bins * 2**-0.25).ceil().long()
+    high = ((bins * 2**0.25).floor().long() + 1).clamp(max=len(bins))
+    return ((total[high] - total[low]) / (high - low)).float()

@@ -7,6 +7,7 @@ from conftest import RATE, melody
 
 from audio_diffusion_pytorch.dataset import INSTRUMENTS
 from audio_diffusion_pytorch.pitch import posteriors
+from audio_diffusion_pytorch.pitch_shift import shift_pitch
 from audio_diffusion_pytorch.transpose import PITCH_RANGES, nearest_octaves, octaves_for, pitch_range, shift_octaves
 
 
@@ -50,5 +51,20 @@ def test_a_shifted_melody_keeps_its_tempo(octaves):
     both = ((before.values > 0.5) & (after.values > 0.5)).numpy()
     assert both.mean() > 0.4
     apart = (after.indices - before.indices).numpy()[both]
-    assert np.mean(apart == 12 * octaves) > 0.85
+    assert np.mean(apart == 12 * octaves) > 0.7  # of few partials, an octave may be heard for another
     assert shift_octaves(wav, 0, RATE) is wav
+
+
+def test_a_moved_sound_keeps_its_tone():
+    """A bright melody an octave lower is as bright, where the vocoder alone halves its brightness."""
+
+    def brightness(wav: torch.Tensor) -> float:  # centre of the spectrum in Hz
+        power = torch.fft.rfft(wav[0]).abs().square()
+        return float((power * torch.linspace(0, RATE / 2, len(power))).sum() / power.sum())
+
+    wav = torch.from_numpy(melody(2.0, brightness=0.8))[None]
+    moved = torch.from_numpy(shift_pitch(wav.numpy(), -12, RATE))
+    assert brightness(moved) < 0.6 * brightness(wav)
+    assert brightness(shift_octaves(wav, -1, RATE)) == pytest.approx(brightness(wav), rel=0.2)
+    silence = torch.zeros(1, RATE)
+    assert torch.equal(shift_octaves(silence, 1, RATE), silence)
