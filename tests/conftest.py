@@ -189,6 +189,7 @@ def command(monkeypatch, capfd, tmp_path) -> Callable[..., Result]:
                     code = 1
             finally:
                 root.handlers[:], root.level = handlers, level
+                torch.set_flush_denormal(False)  # the commands' own setting; hypothesis needs all floats
         out, err = capfd.readouterr()
         return Result(code or 0, out, err)
 
