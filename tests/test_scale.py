@@ -60,7 +60,7 @@ def test_a_sweep_has_a_folder_for_each_run(sweep, recordings, tmp_path):
     assert result.code == 0, result.err
     for run, name in (("s-0", "flute_small"), ("s-1", "violin_small")):
         assert (tmp_path / "logs" / run / f"{name}.safetensors").is_file()
-        assert "train_loss" in (tmp_path / "logs" / run / "csv/metrics.csv").read_text()
+        assert "train_loss" in (tmp_path / "logs" / run / "csv/version_0/metrics.csv").read_text()
 
 
 def test_a_sweep_of_several_processes_is_refused(sweep, recordings):
