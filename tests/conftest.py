@@ -4,6 +4,7 @@ import logging
 import os
 import resource
 import runpy
+import signal
 import subprocess
 import sys
 import warnings
@@ -156,7 +157,7 @@ class Result:
         )
         rest = [
             line
-            for line in self.err.splitlines()
+            for line in self.err.replace("\x1b[A", "").splitlines()  # a bar below another one moves the cursor
             if line.strip() and not line.startswith(("error: ", "warning: ", "  "))
         ]
         bars = ("it/s", "clip/s", "batch", "window")
@@ -209,6 +210,8 @@ def start_process(script: str, *arguments: str, cwd: Path, logs: Path) -> subpro
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell's background job ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -308,7 +308,7 @@ def test_pitch_shift_in_any_experiment(train, tmp_path):
     result = train("sign=1", "datamodule.dataset.pitch_shift.variants=2", "+cond=true")
     assert result.code == 0 and "warning: without effect here: cond" in result.err, result.err
     assert len(list((tmp_path / "logs/cache/pitch").rglob("*_+*.flac"))) == 8
-    assert "use 1 to shift up, -1 to shift down" in train("sign=3").error()
+    assert "use 1 to shift up, -1 to shift down" in train("sign=3", "exp_tag=c").error()
 
 
 def test_train_false_builds_and_stops(train, tmp_path):
@@ -361,7 +361,9 @@ def test_their_checkpoints_start_a_training_and_cannot_be_resumed(command, their
     for prefix in ("denoiser.net.", "ema.model.net."):
         torch.testing.assert_close({k: trained[prefix + k] for k in weights}, weights, rtol=1e-4, atol=1e-6)
 
-    error = command("train.py", *settings, f"init_from={tmp_path}/epoch=3 (1).ckpt", "model.model.channels=32").error()
+    error = command(
+        "train.py", *settings, f"init_from={tmp_path}/epoch=3 (1).ckpt", "model.model.channels=32", "exp_tag=f"
+    ).error()
     assert "does not fit" in error and "instead of" in error
 
 
@@ -378,7 +380,7 @@ def test_our_models_start_a_training(train, trained, tmp_path):
     first, second = (load_instrument(path).state_dict() for path in (export, tmp_path / "logs/e"))
     network = [key for key in first if key.startswith("denoiser")]
     assert network and all(torch.equal(first[key], second[key]) for key in network)
-    error = train(f"init_from={export}", "model.model.channels=32").error()
+    error = train(f"init_from={export}", "model.model.channels=32", "exp_tag=f").error()
     assert "has another architecture" in error and "set model.model.* as there" in error
     with pytest.raises(InputError, match="init_from goes with an instrument's experiment"):
         start_from(torch.nn.Linear(1, 1), str(export))
