@@ -87,7 +87,7 @@ def test_the_newest_good_one_is_named(path):
         load_checkpoint(path)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.floats(0, 1, exclude_max=True), value=st.binary(min_size=1, max_size=8))
 def test_damage_is_noticed_or_harmless(position, value, path):
     torch.save(CONTENT, path)
