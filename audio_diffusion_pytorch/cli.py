@@ -31,8 +31,8 @@ def quote_paths(argv: Sequence[str], keys: Sequence[str]) -> list[str]:
         argv: arguments as typed.
         keys: names of the arguments that take a path; `+key=` and `++key=` count too.
 
-    Values that are empty, already quoted or `null`, and interpolations that name no file, are left alone; so are lists
-    unless all their elements are there.
+    Values that are empty, already quoted or `null`, and interpolations and mappings that name no file, are left alone;
+    so are lists unless all their elements are there.
     """
     return [_quote(argument, keys) for argument in argv]
 
@@ -47,7 +47,8 @@ def _quote(argument: str, keys: Sequence[str]) -> str:
         parts = value[1:-1].split(",")
         listed = all(os.path.exists(part) for part in parts)
         return f"{key}=[{','.join(map(_quoted, parts))}]" if listed else argument
-    if value.startswith(("[", "${")) and not os.path.exists(value):
+    mapping = value.startswith("{") and value.endswith("}") and ":" in value
+    if (value.startswith(("[", "${")) or mapping) and not os.path.exists(value):
         return argument
     if value.startswith("~/") and not os.path.exists(value):  # a shell expands it at the beginning of a word only
         value = os.path.expanduser(value)

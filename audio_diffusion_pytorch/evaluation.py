@@ -4,11 +4,11 @@ Outputs are keyed by what their sound depends on (content of the input, excerpt,
 the output's key and what they were measured with and against. Nothing with a known key is computed again.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.clips import Excerpt, Problems, Recording
+from audio_diffusion_pytorch.digest import content_digest
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.frechet import Embedder, Moments
 from audio_diffusion_pytorch.notes import LOWEST
@@ -64,25 +65,6 @@ class Row:
     scores: dict[str, Any]
 
 
-class FileDigests:
-    """Short names of files by their content, each read once."""
-
-    def __init__(self) -> None:
-        self._known: dict[Path, str] = {}
-
-    def __call__(self, path: Path) -> str:
-        if path not in self._known:
-            content = hashlib.blake2b(digest_size=16)
-            try:
-                with open(path, "rb") as file:
-                    while part := file.read(1 << 20):
-                        content.update(part)
-            except OSError as error:
-                raise InputError(f"cannot read {path}: {error.strerror}") from error
-            self._known[path] = content.hexdigest()
-        return self._known[path]
-
-
 @dataclass
 class Evaluation:
     """What all pairs share.
@@ -100,7 +82,7 @@ class Evaluation:
     classifier: Any
     batch_size: int
     problems: Problems
-    files: FileDigests = field(default_factory=FileDigests)
+    files: Callable[[Path], str] = field(default_factory=lambda: cache(content_digest))  # each file is read once
 
     def __post_init__(self) -> None:
         self.listener = Listener(self.sample_rate)

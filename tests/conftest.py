@@ -197,6 +197,18 @@ def command(monkeypatch, capfd, tmp_path) -> Callable[..., Result]:
     return run
 
 
+@pytest.fixture
+def transfer(command, instruments):
+    """The command with small models and few steps; later arguments win."""
+
+    def run(*arguments):
+        given = dict(a.split("=", 1) for a in arguments)
+        defaults = {"source": instruments[0], "target": instruments[1], "num_steps": 2, "device": "cpu"}
+        return command("transfer.py", *(f"{key}={value}" for key, value in (defaults | given).items()))
+
+    return run
+
+
 def start_process(script: str, *arguments: str, cwd: Path, logs: Path) -> subprocess.Popen:
     """Start a command as a user does, in a session of its own so that Ctrl-C can reach its workers."""
     environment = {**os.environ, "DIR_LOGS": str(logs), "OMP_NUM_THREADS": "1"}

@@ -114,3 +114,8 @@ def test_warnings_are_one_line_and_noise_is_none():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (0, "warning: 2 files skipped\n")
+
+
+def test_a_mapping_of_paths_is_left_to_hydra():
+    argument = "models={flute: flute, cello: logs/my_cello}"
+    assert quote_paths([argument], ["models"]) == [argument]

@@ -26,18 +26,6 @@ from audio_diffusion_pytorch.streaming import Survey, Track
 
 
 @pytest.fixture
-def transfer(command, instruments):
-    """The command with small models and few steps; later arguments win."""
-
-    def run(*arguments):
-        given = dict(a.split("=", 1) for a in arguments)
-        defaults = {"source": instruments[0], "target": instruments[1], "num_steps": 2, "device": "cpu"}
-        return command("transfer.py", *(f"{key}={value}" for key, value in (defaults | given).items()))
-
-    return run
-
-
-@pytest.fixture
 def takes(tmp_path) -> Path:
     """Recordings in two levels of folders, with what does not count between them."""
     folder = tmp_path / "takes"

@@ -21,18 +21,6 @@ def folder(tmp_path) -> Path:
     return path
 
 
-@pytest.fixture
-def transfer(command, instruments):
-    """The command with small models and few steps; later arguments win."""
-
-    def run(*arguments):
-        given = dict(a.split("=", 1) for a in arguments)
-        defaults = {"source": instruments[0], "target": instruments[1], "num_steps": 2, "device": "cpu"}
-        return command("transfer.py", *(f"{key}={value}" for key, value in (defaults | given).items()))
-
-    return run
-
-
 def test_the_line_that_users_type(instruments, folder):
     result = run_process(
         "transfer.py",
