@@ -1,7 +1,8 @@
-"""Safe loads of checkpoints and tensors: no code in a file is run."""
+"""Checkpoints with a checksum, and safe loads: no code in a file is run."""
 
 import pickle
 import zipfile
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,47 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.errors import InputError, replacing
+
+_MARK, _DIGITS = b"crc32:", 8  # the end of a file: the archive's comment, over everything before the digits
+
+
+def save_checkpoint(content: dict[str, Any], path: str | Path) -> None:
+    """Write a checkpoint that `load_checkpoint` and `torch.load` read; a checksum of the whole file ends it.
+
+    The archive's own checksums leave out its directory, which tells where each tensor lies.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk is full.
+    """
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.comment = _MARK + b"0" * _DIGITS
+        digits = f"{_checksum(temporary):0{_DIGITS}x}".encode()
+        with open(temporary, "r+b") as file:
+            file.seek(-_DIGITS, 2)
+            file.write(digits)
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file but for its last digits."""
+    left, crc = path.stat().st_size - _DIGITS, 0
+    with open(path, "rb") as file:
+        while left > 0 and (block := file.read(min(left, 1 << 22))):
+            crc, left = zlib.crc32(block, crc), left - len(block)
+    return crc
+
+
+def _is_damaged(path: Path) -> str | None:
+    """What is wrong with a file, by its checksum, or by the archive's own where it has none; None: nothing."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - _DIGITS - len(_MARK)))
+        end = file.read()
+    if end.startswith(_MARK):
+        return None if end[len(_MARK) :] == f"{_checksum(path):0{_DIGITS}x}".encode() else "its checksum is wrong"
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def load_checkpoint(path: str | Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
@@ -46,8 +87,7 @@ class _DamagedError(Exception):
 
 def _read(path: Path, map_location: Any, mmap: bool) -> dict[str, Any]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # the archive's own checksums
+        damaged = _is_damaged(path)
         if damaged is None:
             content = torch.load(path, map_location=map_location, mmap=mmap, weights_only=True)
     except pickle.UnpicklingError as error:

@@ -23,7 +23,7 @@ from audio_diffusion_pytorch.streaming import Survey, Track, Window, matching_ga
 # another run)
 Tell = Callable[[str, Job, Any], None]
 Report = Callable[[Job, dict[str, Any]], dict[str, Any]]
-_MEMORY = 1 << 26  # bytes of a recording's sound that stay in memory before they go to a file without a name
+_MEMORY = 1 << 23  # bytes of a recording's sound that stay in memory before they go to a file without a name
 _HEARD = 60  # seconds in which the octave is looked for
 _BLOCK = 1 << 18  # frames that are scaled and written at a time
 

@@ -16,8 +16,8 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 
-from audio_diffusion_pytorch.checkpoint import load_checkpoint
-from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.checkpoint import load_checkpoint, save_checkpoint
+from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.monitoring import WaitClock
 
 
@@ -94,8 +94,7 @@ class AtomicCheckpointIO(CheckpointIO):
     """Lightning's checkpoints, written to a temporary file in the same folder, flushed and renamed."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        with replacing(path) as temporary:
-            torch.save(checkpoint, temporary)
+        save_checkpoint(checkpoint, path)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict:
         return load_checkpoint(path, map_location or "cpu")

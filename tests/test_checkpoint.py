@@ -10,8 +10,9 @@ from conftest import ODD_NAME
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audio_diffusion_pytorch.checkpoint import load_checkpoint, load_tensor
+from audio_diffusion_pytorch.checkpoint import load_checkpoint, load_tensor, save_checkpoint
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.trainer import AtomicCheckpointIO
 
 CONTENT = {"state_dict": {"weight": torch.arange(2000.0)}, "loops": {"step": 3, "names": ["a", None, 1.5]}}
 
@@ -87,20 +88,40 @@ def test_the_newest_good_one_is_named(path):
         load_checkpoint(path)
 
 
-@settings(max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.floats(0, 1, exclude_max=True), value=st.binary(min_size=1, max_size=8))
-def test_damage_is_noticed_or_harmless(position, value, path):
-    torch.save(CONTENT, path)
-    data = bytearray(path.read_bytes())
-    start = int(position * (len(data) - 8))
-    data[start : start + len(value)] = value
-    path.write_bytes(data)
+def test_damage_is_noticed(position, value, path):
+    save_checkpoint(CONTENT, path)
+    good = path.read_bytes()
+    start = int(position * (len(good) - 8))
+    damaged = good[:start] + value + good[start + len(value) :]
+    path.write_bytes(damaged)
     try:
         content = load_checkpoint(path)
     except InputError:
+        assert damaged != good
         return
-    if "state_dict" in content and "weight" in content["state_dict"]:
-        assert torch.equal(content["state_dict"]["weight"], torch.arange(2000.0))
+    assert damaged == good or start + len(value) > len(good) - 14  # the checksum's mark itself
+    assert torch.equal(content["state_dict"]["weight"], torch.arange(2000.0))
+
+
+def test_damage_of_the_directory_is_noticed(path):
+    save_checkpoint(CONTENT, path)
+    good = path.read_bytes()
+    for start in range(good.rindex(b"PK\x01\x02"), len(good)):
+        path.write_bytes(good[:start] + bytes([good[start] ^ 1]) + good[start + 1 :])
+        if start < len(good) - 14 or start >= len(good) - 8:
+            with pytest.raises(InputError, match="is damaged"):
+                load_checkpoint(path)
+
+
+def test_torch_reads_what_training_writes(path):
+    AtomicCheckpointIO().save_checkpoint(CONTENT, path)
+    assert path.read_bytes()[-14:].startswith(b"crc32:")
+    for mmap in (False, True):
+        content = torch.load(path, mmap=mmap, weights_only=True)
+        assert torch.equal(content["state_dict"]["weight"], CONTENT["state_dict"]["weight"])
+        assert torch.equal(load_checkpoint(path, mmap=mmap)["state_dict"]["weight"], CONTENT["state_dict"]["weight"])
 
 
 def test_a_checksum_that_does_not_match(path):

@@ -23,10 +23,10 @@ def scalars(run, *names: str) -> dict[str, list[float]]:
 
 
 def test_two_processes_are_one_with_twice_the_batch(command, recordings, tmp_path):
-    """Losses, validation (an odd number of items, each counted once), weights, and the files that are written."""
+    """Losses, validation (an odd number of items, each counted once), weights, the latent cache, the files."""
     tiny = [argument for argument in TINY_SMALL if argument != "trainer.gpus=0"]
     settings = ("exp=flute_small", *tiny, f"dataset_path={recordings}", "datamodule.max_valid_items=7")
-    settings = (*settings, "trainer.max_steps=3", "log_every_n_steps=2", "seed=5")
+    settings = (*settings, "trainer.max_steps=3", "log_every_n_steps=2", "seed=5", "datamodule.cache=true")
     logs = tmp_path / "logs"
     two = run_process(
         *("train.py", *settings, "trainer=ddp_cpu", "datamodule.batch_size=2", "exp_tag=two"), cwd=tmp_path, logs=logs
