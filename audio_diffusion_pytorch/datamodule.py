@@ -177,6 +177,8 @@ class Datamodule(pl.LightningDataModule):
             return "a data set of your own gives crops, which differ every time"
         if self.train_set.transforms is not None:
             return "transforms work on audio, not on latents"
+        if self.train_set.octaves:
+            return "octaves= moves crops of audio, not latents"
         if self.train_set.channels != 1:
             return "only single-channel audio is cached"
         return None if self.cache_dir is not None else "no datamodule.cache_dir is given"

@@ -20,6 +20,7 @@ from audio_diffusion_pytorch.augment import RecordingAugment
 from audio_diffusion_pytorch.cache import LatentCache, Take
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.pitch_shift import PitchShift
+from audio_diffusion_pytorch.transpose import shift_octaves
 
 # The thirteen instruments of CocoChorales. The longest match wins: "bass" takes neither "bassoon" nor "double bass".
 INSTRUMENTS = (
@@ -29,6 +30,7 @@ INSTRUMENTS = (
 _OTHER_NAMES = ("bass", "piano", "guitar", "harp", "organ", "voice", "bass clarinet", "english horn", "french horn")
 _SILENT_DRAWS = 8  # crops tried in one file before another is taken
 _FILE_DRAWS = 32
+_MOVED = 0.35  # share of the crops that are moved by octaves
 
 
 def _plain(text: str) -> str:
@@ -89,6 +91,8 @@ class InstrumentDataset(WAVDataset):
         silence_db: crops whose peak lies below this are redrawn (dB of full scale); None keeps all.
         fixed: the same crops in every epoch (validation).
         labels: instruments in the order of their labels; None: no labels.
+        octaves: some crops are moved by one of these numbers of octaves, as a bridge moves its input into another
+            instrument's range (`shift_octaves`); None: no crop is. Not with a cache.
 
     Items are tensors [C, length], with `labels` pairs of one and its label (int). With a `cache` they are latents
     [D, frames] instead, and recordings are varied in as many ways as it keeps. Unreadable files are named once and
@@ -114,10 +118,14 @@ class InstrumentDataset(WAVDataset):
         fixed: bool = False,
         seed: int = 0,
         labels: Sequence[str] | None = None,
+        octaves: Sequence[int] | None = None,
     ):
         super().__init__([], recursive, transforms, sample_rate, length, silence_db is not None)
         self.length, self.channels, self.augment, self.crops_per_file = length, channels, augment, crops_per_file
         self.silence_db, self.fixed, self.seed, self.epoch = silence_db, fixed, seed, 0
+        self.octaves = [] if octaves is None else list(octaves)
+        if not all(isinstance(number, int) and 1 <= abs(number) <= 3 for number in self.octaves):
+            raise InputError(f"octaves={self.octaves}: whole numbers from -3 to 3 without 0, for example [-2,-1]")
         self.pitch_shift, self.prepared = pitch_shift, False
         self.cache: LatentCache | None = None
         self.labels = None if labels is None else [_plain(name) for name in labels]
@@ -166,7 +174,7 @@ class InstrumentDataset(WAVDataset):
             chosen = set(sorted(self.wavs, key=order)[:count])
             train.wavs = [file for file in self.wavs if file not in chosen]
             valid.wavs = [file for file in self.wavs if file in chosen]
-        valid.fixed, valid.augment, valid.pitch_shift = True, None, None
+        valid.fixed, valid.augment, valid.pitch_shift, valid.octaves = True, None, None, []
         return train, valid
 
     def fingerprint(self) -> str:
@@ -243,6 +251,8 @@ class InstrumentDataset(WAVDataset):
         wav, rate = audio.read(file, start, frames)
         wav = audio.resample(audio.to_mono(wav) if self.channels == 1 else wav, rate, self.sample_rate)[:, :length]
         wav = torch.nn.functional.pad(wav, (0, length - wav.shape[-1]))
+        if self.octaves and rng.random() < _MOVED:
+            wav = shift_octaves(wav, int(rng.choice(self.octaves)), self.sample_rate)
         if self.augment:
             wav = torch.from_numpy(self.augment(wav.numpy(), self.length, self.sample_rate, rng))
         wav = self.transforms(wav) if self.transforms else wav
