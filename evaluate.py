@@ -76,7 +76,8 @@ def _settings(cfg: DictConfig):
     values = OmegaConf.to_container(cfg, resolve=True)
     sigma, name = values["sigma"], values["system"]
     bridges = {} if values["outputs"] else {name or "bridge": values["models"], **(values["compare"] or {})}
-    kept = ("pairs", "references", "quality", "num_steps", "solver", "transpose", "cycle_clips", "batch_size")
+    kept = ("pairs", "references", "quality", "num_steps", "solver", "handoff", "transpose")
+    kept += ("cycle_clips", "batch_size")
     return Settings(
         data=Path(values["data"] or shipped_clips()),
         output=Path(values["output"]),

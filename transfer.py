@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
 PATH_KEYS = ("source", "target", "input", "output", "plot", "codec.repository", "codec.weights")
 PICTURES = (".png", ".pdf", ".svg")
-BRIDGE_KEYS = ("quality", "num_steps", "solver", "batch_size", "precision", "compile")
+BRIDGE_KEYS = ("quality", "num_steps", "solver", "handoff", "batch_size", "precision", "compile")
 
 
 def transfer(cfg: DictConfig) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from audio_diffusion_pytorch.audio import LevelMeter
 from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.handoff import HANDOFFS, standardise
 from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, require_one_codec, shared_codec
 from audio_diffusion_pytorch.precision import choose_dtype, prepare
 from audio_diffusion_pytorch.sampling import QUALITY, SOLVERS, karras_schedule
@@ -62,6 +63,8 @@ class Bridge:
         sigma_min: noise level at the data end of the schedule.
         rho: spacing of the schedule.
         quality: name in `sampling.QUALITY`, measured settings: "draft", "normal" or "high".
+        handoff: "standard": see `handoff.standardise`; "plain": the noise as it is, as in the paper; "auto": standard
+            where the codec's channels are frequency bands.
         batch_size: windows that go through the networks together.
         codec: codec of both models. None: the one that came with the models or that they name.
         precision: "32", "bf16" or "16", what the networks compute in; "auto": float16 on CUDA, float32 elsewhere.
@@ -81,6 +84,7 @@ class Bridge:
         sigma_min: float | None = None,
         rho: float | None = None,
         quality: str = "normal",
+        handoff: str = "auto",
         batch_size: int = 4,
         codec: Codec | None = None,
         device: str | torch.device = "cpu",
@@ -114,6 +118,9 @@ class Bridge:
         self.codec = (shared_codec(self.source, self.target) if codec is None else codec).to(device)
         if self.codec.latent_channels != len(self.source.mean):
             raise InputError(f"the codec has {self.codec.latent_channels} channels, the models {len(self.source.mean)}")
+        if handoff not in HANDOFFS:
+            raise InputError(f"no handoff {handoff!r}; there are {', '.join(HANDOFFS)}")
+        self.handoff = handoff if handoff != "auto" else "standard" if self.codec.spectral else "plain"
         self.rho = preset.rho if rho is None else rho
         self.sigmas = karras_schedule(sigma_min, self.sigma, self.rho, num_steps)
         self.solve, self.batch_size = SOLVERS[self.solver], batch_size
@@ -132,7 +139,8 @@ class Bridge:
     def settings(self) -> dict[str, float | str]:
         """What a result depends on besides models, codec and recording."""
         steps, sigma_min = len(self.sigmas), float(self.sigmas[-1])
-        return {"sigma": self.sigma, "sigma_min": sigma_min, "rho": self.rho, "num_steps": steps, "solver": self.solver}
+        schedule = {"sigma": self.sigma, "sigma_min": sigma_min, "rho": self.rho, "num_steps": steps}
+        return {**schedule, "solver": self.solver, "handoff": self.handoff}
 
     def to(self, device: str | torch.device) -> "Bridge":
         """Move models and codec, in place as a module does; also those of other bridges that share them."""
@@ -150,6 +158,7 @@ class Bridge:
             self.solver,
             sigma_min=float(self.sigmas[-1]),
             rho=self.rho,
+            handoff=self.handoff,
             batch_size=self.batch_size,
             codec=self.codec,
             device=self.device,
@@ -167,6 +176,13 @@ class Bridge:
     def from_noise(self, noise: Tensor) -> Tensor:
         """Noise [B, D, L] at the hand-off sigma -> codec latents [B, D, L] of the target."""
         return self.target.denormalise(self.solve(self.denoisers[1], noise, self.sigmas))
+
+    @torch.inference_mode()
+    def hand_over(self, noise: Tensor, sounding: Tensor) -> Tensor:
+        """What `to_noise` gives -> what `from_noise` takes: [B, D, L], its frames `sounding` [B, L] or silent."""
+        if self.handoff == "plain":
+            return noise
+        return standardise(noise, sounding, self.sigma, self.source.spec.sigma_data)
 
     @torch.inference_mode()
     def __call__(self, wav: Tensor, sample_rate: int, progress: Callable[[int, int], None] | None = None) -> Tensor:
@@ -222,7 +238,8 @@ class Bridge:
         track.length = encoded.length
         parts = []
         for batch in _batches(zip(encoded.windows, encoded.noise, strict=True), self.batch_size):
-            latents = self.from_noise(torch.stack([noise for _, noise in batch]).to(self.device)).cpu()
+            noise = torch.stack([noise for _, noise in batch]).to(self.device)
+            latents = self.from_noise(self.hand_over(noise, self._sounding([w for w, _ in batch]))).cpu()
             parts += [track.take(window, part) for (window, _), part in zip(batch, latents, strict=True)]
         return _at_level(torch.cat(parts, -1), encoded.sample_rate, encoded.survey.level)
 
@@ -283,10 +300,12 @@ class Bridge:
         There are `batch_size` in a list, whosever they are; those without sound do not go through the networks.
         """
         for batch in _batches(windows, self.batch_size):
-            latents = self._latents([window for _, window in batch])
-            sounding = torch.tensor([bool(window.sounding.any()) for _, window in batch], device=self.device)
-            if sounding.any():
-                latents[sounding] = self.from_noise(self.to_noise(latents[sounding]))
+            windows = [window for _, window in batch]
+            latents, sounding = self._latents(windows), self._sounding(windows)
+            heard = sounding.any(-1)
+            if heard.any():
+                noise = self.hand_over(self.to_noise(latents[heard]), sounding[heard])
+                latents[heard] = self.from_noise(noise)
             yield [(*pair, part) for pair, part in zip(batch, latents.cpu(), strict=True)]
 
     @cached_property
@@ -311,6 +330,10 @@ class Bridge:
     def _latents(self, windows: Sequence[Window]) -> Tensor:
         """The codec's latents [B, D, L] of the windows' sound."""
         return self.codec.encode(torch.stack([window.wav for window in windows])[:, None].to(self.device))
+
+    def _sounding(self, windows: Sequence[Window]) -> Tensor:
+        """Where the windows hold sound: [B, L]."""
+        return torch.stack([window.sounding for window in windows]).to(self.device)
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

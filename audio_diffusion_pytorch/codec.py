@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import remove_weight_norm
 
 from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.mel_phase import MelPhase
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -24,9 +25,10 @@ class Codec(nn.Module):
 
     Attributes:
         cheap: encoding takes no longer than reading latents from a disk does.
+        spectral: the latents' channels are neighbouring frequency bands.
     """
 
-    cheap = False
+    cheap = spectral = False
     name: str
     sample_rate: int
     hop_length: int
@@ -58,7 +60,7 @@ class Codec(nn.Module):
 
 
 class MelCodec(Codec):
-    """Log-mel spectrogram, turned back into sound by a Vocos network (Siuzdak 2023, arXiv 2306.00814).
+    """Log-mel spectrogram, turned back into sound by a Vocos network (Siuzdak 2023, arXiv 2306.00814), and `MelPhase`.
 
     Latents are ln(mel + floor): a full-scale sine peaks near 0, silence is ln(floor) = -9.2, that is -80 dB.
 
@@ -67,9 +69,10 @@ class MelCodec(Codec):
         synthesis_n_fft: window of the decoder's inverse STFT in samples.
         floor: added to the mel amplitudes; what lies below it is not kept.
         f_min: lower edge of the lowest band in Hz.
+        rounds: of `MelPhase`.
     """
 
-    cheap = True
+    cheap = spectral = True
     # The head clips magnitudes at 100, a full-scale sine has synthesis_n_fft / 4: keep it well under the clip.
     _HEAD_GAIN = 8.0
 
@@ -86,6 +89,7 @@ class MelCodec(Codec):
         intermediate_dim: int = 720,
         num_layers: int = 5,
         name: str = "small",
+        rounds: int = 16,
     ):
         super().__init__()
         from vocos.heads import ISTFTHead
@@ -100,6 +104,7 @@ class MelCodec(Codec):
         self.mel = LogMel(sample_rate, n_fft, hop_length, n_mels, f_min, floor)
         self.backbone = VocosBackbone(n_mels, dim, intermediate_dim, num_layers)
         self.head = ISTFTHead(dim, synthesis_n_fft, hop_length, padding="same")
+        self.phase = MelPhase(self.mel.filters, n_fft, hop_length, rounds)
 
     def encode(self, wav: Tensor) -> Tensor:
         return self.mel(self._pad(wav).squeeze(1))
@@ -109,11 +114,17 @@ class MelCodec(Codec):
         return _fingerprint("MelCodec", *(self.config[name] for name in names))
 
     def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
+        with torch.autocast(latents.device.type, enabled=False):
+            mel = (latents.float().exp() - self.mel.floor).clamp_min(0.0)
+            return self.phase(self.synthesise(latents)[:, 0], mel)[:, None, :length]
+
+    def synthesise(self, latents: Tensor) -> Tensor:
+        """The network's sound [B, 1, T] of latents [B, D, L], its phases as they come."""
         # Centred, so that the first convolution sees values of order one.
         hidden = self.backbone((latents + 5.0) / 2.5)
         with torch.autocast(latents.device.type, enabled=False):  # the inverse FFT knows float32 only
             wav = self.head(hidden.float()) * self._HEAD_GAIN
-        return wav[:, None, :length]
+        return wav[:, None]
 
     def save(self, path: str | Path, metadata: dict[str, str] | None = None) -> None:
         """Write the network in half precision as .safetensors, with its configuration in the metadata."""

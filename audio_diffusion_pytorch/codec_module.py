@@ -78,13 +78,13 @@ class CodecModule(pl.LightningModule):
         self.loss = SpectralLoss(codec.sample_rate)
 
     def training_step(self, wav: Tensor, batch_idx: int) -> Tensor:
-        decoded = self.codec.decode(self.codec.encode(wav), wav.shape[-1])
+        decoded = self.codec.synthesise(self.codec.encode(wav))[..., : wav.shape[-1]]
         loss = self.loss(decoded.squeeze(1), wav.squeeze(1))
         self.log("train_loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, wav: Tensor, batch_idx: int) -> None:
-        decoded = self.ema.model.decode(self.codec.encode(wav), wav.shape[-1])
+        decoded = self.ema.model.synthesise(self.codec.encode(wav))[..., : wav.shape[-1]]
         loss = self.loss(decoded.squeeze(1), wav.squeeze(1))
         distance = log_mel_distance(decoded.squeeze(1), wav.squeeze(1), self.codec.sample_rate).mean()
         self.log("valid_loss", loss, prog_bar=True, batch_size=len(wav), sync_dist=True)

@@ -30,7 +30,9 @@ INSTRUMENTS = (
 _OTHER_NAMES = ("bass", "piano", "guitar", "harp", "organ", "voice", "bass clarinet", "english horn", "french horn")
 _SILENT_DRAWS = 8  # crops tried in one file before another is taken
 _FILE_DRAWS = 32
-_MOVED = 0.35  # share of the crops that are moved by octaves
+TAKES = ("plain", "varied")  # labels of crops as they were recorded, and of those that were varied
+_PLAIN = 0.4  # share of the crops that are left as they are, where the labels tell
+_MOVED = 0.5  # share of the others that are moved by octaves
 
 
 def _plain(text: str) -> str:
@@ -90,7 +92,8 @@ class InstrumentDataset(WAVDataset):
         crops_per_file: items of one epoch that come from one file.
         silence_db: crops whose peak lies below this are redrawn (dB of full scale); None keeps all.
         fixed: the same crops in every epoch (validation).
-        labels: instruments in the order of their labels; None: no labels.
+        labels: instruments in the order of their labels; or `TAKES`: some crops are left as they are, and each is
+            labelled by whether it is; None: no labels.
         octaves: some crops are moved by one of these numbers of octaves, as a bridge moves its input into another
             instrument's range (`shift_octaves`); None: no crop is. Not with a cache.
 
@@ -129,6 +132,7 @@ class InstrumentDataset(WAVDataset):
         self.pitch_shift, self.prepared = pitch_shift, False
         self.cache: LatentCache | None = None
         self.labels = None if labels is None else [_plain(name) for name in labels]
+        self.takes = labels is not None and tuple(labels) == TAKES
         self.span = (0.0, 1.0)  # part of every recording that crops come from
         self.paths = path
         self.headers: dict[str, audio.AudioInfo] = {}
@@ -206,15 +210,18 @@ class InstrumentDataset(WAVDataset):
             borrow = self.fixed and draw >= _SILENT_DRAWS + _FILE_DRAWS // 2
             files = list(self.headers) if borrow else self.wavs
             file = files[index // self.crops_per_file if draw < _SILENT_DRAWS else int(rng.integers(len(files)))]
+            varied = not self.takes or (not self.fixed and rng.random() >= _PLAIN)
             try:
                 span = (0.0, 1.0) if borrow else self.span
-                item, peak = (self._crop if self.cache is None else self._cached_crop)(file, rng, span)
+                item, peak = (self._crop if self.cache is None else self._cached_crop)(file, rng, span, varied)
             except InputError as error:  # what a header does not tell: damage, NaN; or the file went away since
                 problem = str(error)
                 self.name_once(file, problem)
                 continue
             if self.audible(peak):
-                return item if self.labels is None else (item, self._label(file))
+                if self.labels is None:
+                    return item
+                return item, int(varied) if self.takes else self._label(file)
         raise InputError(
             f"no audible crop in {draw + 1} draws from {self.paths} ({problem}): the recordings look silent"
         )
@@ -241,9 +248,12 @@ class InstrumentDataset(WAVDataset):
             self.named[index] = 1
             warnings.warn(f"skipped: {problem}", stacklevel=3)
 
-    def _crop(self, file: str, rng: np.random.Generator, span: tuple[float, float]) -> tuple[Tensor, float]:
-        file, header = self._in_pitch(file, rng)
-        length = self.length + (self.augment.margin(self.length) if self.augment else 0)
+    def _crop(
+        self, file: str, rng: np.random.Generator, span: tuple[float, float], varied: bool
+    ) -> tuple[Tensor, float]:
+        file, header = self._in_pitch(file, rng) if varied else (file, self.headers[file])
+        augment = self.augment if varied else None
+        length = self.length + (augment.margin(self.length) if augment else 0)
         first, end = (round(edge * header.frames) for edge in span)
         frames = min(-(-length * header.sample_rate // self.sample_rate), end - first)
         start = first + int(rng.integers(end - first - frames + 1))
@@ -251,16 +261,18 @@ class InstrumentDataset(WAVDataset):
         wav, rate = audio.read(file, start, frames)
         wav = audio.resample(audio.to_mono(wav) if self.channels == 1 else wav, rate, self.sample_rate)[:, :length]
         wav = torch.nn.functional.pad(wav, (0, length - wav.shape[-1]))
-        if self.octaves and rng.random() < _MOVED:
+        if varied and self.octaves and rng.random() < _MOVED:
             wav = shift_octaves(wav, int(rng.choice(self.octaves)), self.sample_rate)
-        if self.augment:
-            wav = torch.from_numpy(self.augment(wav.numpy(), self.length, self.sample_rate, rng))
+        if augment:
+            wav = torch.from_numpy(augment(wav.numpy(), self.length, self.sample_rate, rng))
         wav = self.transforms(wav) if self.transforms else wav
         return wav, float(wav.abs().max())
 
-    def _cached_crop(self, file: str, rng: np.random.Generator, span: tuple[float, float]) -> tuple[Tensor, float]:
-        semitones = self.pitch_shift.draw(file, rng) if self.pitch_shift else None
-        variant = int(rng.integers(self.cache.variants)) if self.augment else None
+    def _cached_crop(
+        self, file: str, rng: np.random.Generator, span: tuple[float, float], varied: bool
+    ) -> tuple[Tensor, float]:
+        semitones = self.pitch_shift.draw(file, rng) if self.pitch_shift and varied else None
+        variant = int(rng.integers(self.cache.variants)) if self.augment and varied else None
         take = Take(semitones, variant, self._variation)
         latents, peak, start = self.cache.crop(file, take, self.length, span, rng)
         self.last_read = f"{file} at {start * self.cache.hop / self.sample_rate:.1f} s"
@@ -281,8 +293,10 @@ class InstrumentDataset(WAVDataset):
                     shifts.get(semitones, 0.0) + self.pitch_shift.probability / self.pitch_shift.variants
                 )
         variants = range(self.cache.variants) if self.augment else [None]
-        return [
-            (Take(semitones, variant, self._variation), share / len(variants))
+        plain = [(Take(None, None, self._variation), _PLAIN)] if self.takes and self.augment else []
+        rest = 1 - _PLAIN if plain else 1.0
+        return plain + [
+            (Take(semitones, variant, self._variation), rest * share / len(variants))
             for semitones, share in shifts.items()
             for variant in variants
         ]

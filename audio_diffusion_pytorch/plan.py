@@ -58,6 +58,7 @@ class Settings:
     quality: str = "normal"
     num_steps: int | None = None
     solver: str | None = None
+    handoff: str = "auto"
     transpose: str | int = "auto"
     clips: int = 40
     seconds: float = 12.0
@@ -169,7 +170,7 @@ class Plan:
         if "warm" in wanted and first is not None:
             for sigma in self.settings.sigmas or [None]:
                 level = first.target.spec.handoff_from(first.source.spec.name) if sigma is None else sigma
-                options = self._options(level, first.codec)
+                options = {**self._options(level, first.codec), "handoff": "plain"}
                 found.append(WarmStart(first.target, self.settings.seed, len(self.settings.sigmas) > 1, **options))
         if "truth" in wanted and any(excerpt.truth is not None for excerpt in excerpts):
             found.append(Truth(self.evaluation.sample_rate))
@@ -197,7 +198,7 @@ class Plan:
         settings = self.settings
         return {
             **{"sigma": sigma, "quality": settings.quality},
-            **{"num_steps": settings.num_steps, "solver": settings.solver},
+            **{"num_steps": settings.num_steps, "solver": settings.solver, "handoff": settings.handoff},
             **{"batch_size": settings.batch_size, "codec": codec, "device": settings.device},
         }
 

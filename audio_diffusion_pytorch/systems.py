@@ -19,7 +19,7 @@ from audio_diffusion_pytorch.instrument import InstrumentModel
 from audio_diffusion_pytorch.metrics import log_mel_distance
 from audio_diffusion_pytorch.scores import noise_scores
 
-VERSION = 1  # raise it when a system gives another sound at the same settings
+VERSION = 2  # raise it when a system gives another sound at the same settings
 
 IDENTITY, MOVED, CODEC, WARM, TRUTH = "identity", "moved input", "codec only", "warm start", "true performance"
 
@@ -178,7 +178,7 @@ class BridgeSystem(System):
         self.about = {"num_steps": len(schedule), "solver": self.bridge.solver, "evaluations": self.bridge.evaluations}
         self.settings = {
             "bridge": [digest_of_model(source), digest_of_model(target), digest_of(self.bridge.codec)],
-            **{"sigmas": schedule, "solver": self.bridge.solver},
+            **{"sigmas": schedule, "solver": self.bridge.solver, "handoff": self.bridge.handoff},
         }
 
     @torch.inference_mode()
@@ -205,8 +205,9 @@ class BridgeSystem(System):
         first = wav[:, : bridge.window * codec.hop_length]
         first = nn.functional.pad(first, (0, bridge.window * codec.hop_length - first.shape[-1]))
         z = codec.encode((first * gain)[None].to(bridge.source.mean.device))
-        there = bridge.from_noise(bridge.to_noise(z))
-        again = self.back.from_noise(self.back.to_noise(there))
+        everywhere = torch.ones_like(z[:, 0])
+        there = bridge.from_noise(bridge.hand_over(bridge.to_noise(z), everywhere))
+        again = self.back.from_noise(self.back.hand_over(self.back.to_noise(there), everywhere))
         error = bridge.source.normalise(again) - bridge.source.normalise(z)
         before, after = (codec.decode(latents)[:, 0].cpu() for latents in (z, again))
         return {

@@ -39,7 +39,7 @@ def identity(make_instrument, codec):
     models = [make_instrument(name) for name in ("flute", "violin")]
     for model in models:
         model.denoiser = Gaussian()
-    return Bridge(*models, sigma=4.0, num_steps=24, codec=codec)
+    return Bridge(*models, sigma=4.0, num_steps=24, handoff="plain", codec=codec)
 
 
 def clip(seconds: float, rate: int = RATE, channels: int = 1) -> torch.Tensor:

@@ -47,7 +47,9 @@ def outputs(folder: Path) -> set[str]:
 @pytest.fixture
 def quick(make_instrument, codec) -> Bridge:
     """A bridge that changes nothing and takes no time."""
-    bridge = Bridge(make_instrument("flute"), make_instrument("violin"), num_steps=2, batch_size=64, codec=codec)
+    bridge = Bridge(
+        make_instrument("flute"), make_instrument("violin"), num_steps=2, handoff="plain", batch_size=64, codec=codec
+    )
     bridge.to_noise = bridge.from_noise = lambda latents: latents
     return bridge
 
@@ -155,7 +157,7 @@ def test_mid_is_one_channel(quick, tmp_path):
 
 def test_octaves(quick, make_instrument, codec, tmp_path):
     """A high melody goes down to the middle of a cello's range, one that lies in the range stays."""
-    cello = Bridge(make_instrument("flute"), make_instrument("cello"), num_steps=2, codec=codec)
+    cello = Bridge(make_instrument("flute"), make_instrument("cello"), num_steps=2, handoff="plain", codec=codec)
     cello.to_noise = cello.from_noise = lambda latents: latents
     soundfile.write(tmp_path / "in.wav", melody(3.0), RATE)
     jobs = plan(str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), None)
