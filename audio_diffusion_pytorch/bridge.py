@@ -16,8 +16,14 @@ from torch import Tensor
 from audio_diffusion_pytorch.audio import LevelMeter
 from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.handoff import HANDOFFS, standardise
-from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, require_one_codec, shared_codec
+from audio_diffusion_pytorch.handoff import HANDOFFS, match, statistics_at
+from audio_diffusion_pytorch.instrument import (
+    InstrumentModel,
+    load_instrument,
+    require_one_codec,
+    shared_codec,
+    take_of,
+)
 from audio_diffusion_pytorch.precision import choose_dtype, prepare
 from audio_diffusion_pytorch.sampling import QUALITY, SOLVERS, karras_schedule
 from audio_diffusion_pytorch.streaming import SILENCE, Survey, Track, Window, matching_gain, window_starts
@@ -63,8 +69,8 @@ class Bridge:
         sigma_min: noise level at the data end of the schedule.
         rho: spacing of the schedule.
         quality: name in `sampling.QUALITY`, measured settings: "draft", "normal" or "high".
-        handoff: "standard": see `handoff.standardise`; "plain": the noise as it is, as in the paper; "auto": standard
-            where the codec's channels are frequency bands.
+        handoff: "plain": the target gets the noise as it is, as in the paper; "matched": see `handoff.match`; "auto":
+            matched where the target's model holds the statistics and the codec's channels are frequency bands.
         batch_size: windows that go through the networks together.
         codec: codec of both models. None: the one that came with the models or that they name.
         precision: "32", "bf16" or "16", what the networks compute in; "auto": float16 on CUDA, float32 elsewhere.
@@ -91,10 +97,8 @@ class Bridge:
         precision: str | int = "auto",
         compile: bool = False,
     ):
-        self.source, self.target = (
-            model.to(device) if isinstance(model, InstrumentModel) else load_instrument(model, device)
-            for model in (source, target)
-        )
+        self.source = take_of(load_instrument(source, device), "varied")  # a recording may sound like anything
+        self.target = take_of(load_instrument(target, device), "plain")
         specs = self.source.spec, self.target.spec
         require_one_codec(self.source, self.target)
         if quality not in QUALITY:
@@ -120,7 +124,12 @@ class Bridge:
             raise InputError(f"the codec has {self.codec.latent_channels} channels, the models {len(self.source.mean)}")
         if handoff not in HANDOFFS:
             raise InputError(f"no handoff {handoff!r}; there are {', '.join(HANDOFFS)}")
-        self.handoff = handoff if handoff != "auto" else "standard" if self.codec.spectral else "plain"
+        known = self.codec.spectral and bool(self.target.spec.noise)
+        if handoff == "matched" and not known:
+            raise InputError(f"handoff=matched: the model of {specs[1].name} holds no statistics of its noise")
+        self.handoff = "matched" if known and handoff == "auto" else "plain" if handoff == "auto" else handoff
+        if self.handoff == "matched":
+            self._statistics = statistics_at(self.target.spec.noise, self.sigma)
         self.rho = preset.rho if rho is None else rho
         self.sigmas = karras_schedule(sigma_min, self.sigma, self.rho, num_steps)
         self.solve, self.batch_size = SOLVERS[self.solver], batch_size
@@ -182,7 +191,7 @@ class Bridge:
         """What `to_noise` gives -> what `from_noise` takes: [B, D, L], its frames `sounding` [B, L] or silent."""
         if self.handoff == "plain":
             return noise
-        return standardise(noise, sounding, self.sigma, self.source.spec.sigma_data)
+        return match(noise, sounding, *(x.to(noise.device) for x in self._statistics))
 
     @torch.inference_mode()
     def __call__(self, wav: Tensor, sample_rate: int, progress: Callable[[int, int], None] | None = None) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytorch_lightning as pl
 import torch
 
+from audio_diffusion_pytorch.instrument import take_of
 from audio_diffusion_pytorch.preview import log_sound, shows_sound
 from audio_diffusion_pytorch.sampling import SOLVERS, karras_schedule
 
@@ -43,7 +44,7 @@ class SampleLogger(pl.Callback):
         loggers = [logger for logger in trainer.loggers if shows_sound(logger)]
         if not loggers or trainer.sanity_checking or self.validations % self.every_n_validations:
             return
-        instrument, spec = module.instrument().eval(), module.spec
+        instrument, spec = take_of(module.instrument().eval(), "plain"), module.spec
         factor = instrument.denoiser.net.downsample_factor
         frames = -(-module.codec.num_frames(self.length) // factor) * factor
         generator = torch.Generator().manual_seed(0)  # the same noise each time, so that progress can be heard

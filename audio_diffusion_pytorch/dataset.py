@@ -19,6 +19,7 @@ from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.augment import RecordingAugment
 from audio_diffusion_pytorch.cache import LatentCache, Take
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.instrument import TAKES
 from audio_diffusion_pytorch.pitch_shift import PitchShift
 from audio_diffusion_pytorch.transpose import shift_octaves
 
@@ -30,7 +31,6 @@ INSTRUMENTS = (
 _OTHER_NAMES = ("bass", "piano", "guitar", "harp", "organ", "voice", "bass clarinet", "english horn", "french horn")
 _SILENT_DRAWS = 8  # crops tried in one file before another is taken
 _FILE_DRAWS = 32
-TAKES = ("plain", "varied")  # labels of crops as they were recorded, and of those that were varied
 _PLAIN = 0.4  # share of the crops that are left as they are, where the labels tell
 _MOVED = 0.5  # share of the others that are moved by octaves
 

@@ -1,40 +1,94 @@
-"""The noise that the source's model hands to the target's, made what the target's model expects noise to be."""
+"""The noise that the source's model hands to the target's, made like the noise that the target's model knows."""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-HANDOFFS = ("auto", "standard", "plain")
+if TYPE_CHECKING:
+    from audio_diffusion_pytorch.codec import Codec
+    from audio_diffusion_pytorch.instrument import InstrumentModel
+
+HANDOFFS = ("auto", "matched", "plain")
+LEVELS = (1.0, 2.0, 4.0, 8.0)  # noise levels at which statistics are taken
 _BANDS = 4  # standard deviation of the Gaussian that smooths over neighbouring channels
-_FRAMES = 16  # of sound at which a window's own statistics and those of perfect noise count alike
+_FRAMES = 16  # of sound at which a window's own statistics and the known ones count alike
 
 
-def standardise(noise: Tensor, sounding: Tensor, sigma: float, sigma_data: float = 1.0) -> Tensor:
-    """Noise whose average over time says nothing about the instrument that it comes from.
+def match(noise: Tensor, sounding: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Noise whose averages over time are those of the target's own recordings.
 
-    A perfect model would take its instrument's latents to Gaussian noise, with mean 0 and standard deviation
-    sqrt(sigma^2 + sigma_data^2) in every channel. A real one leaves some of the recording's average spectrum in it,
-    most where the recording is unlike its training data, and the target's model then plays that. Here each channel is
-    shifted and scaled to what it would be. Mean and deviation are those of the frames that sound, and smooth over
-    neighbouring channels: single partials, the melody, stay.
+    A perfect model would take its instrument's latents to Gaussian noise, alike in every channel. A real one leaves
+    some of the recording's average spectrum in it, most where the recording is unlike its training data, and the
+    target's model then plays that. Here each channel is shifted and scaled to the mean and deviation that the
+    target's recordings have as noise. A recording's own are those of its frames that sound, smoothed over neighbouring
+    channels: single partials, the melody, stay.
 
     Args:
-        noise: [B, D, L] at the level sigma, of latents whose channels are neighbouring frequency bands.
+        noise: [B, D, L], of latents whose channels are neighbouring frequency bands.
         sounding: [B, L] 1 in the frames that hold sound, 0 in silence.
-        sigma: noise level.
-        sigma_data: standard deviation of the normalised latents.
+        mean, std: [D] of the target's recordings, at the noise's level.
 
     Returns:
         [B, D, L].
     """
     weights = sounding[:, None].to(noise)
-    count = weights.sum(-1, keepdim=True)
-    mean = _smooth((noise * weights).sum(-1, keepdim=True) / (count + _FRAMES))
-    expected = sigma**2 + sigma_data**2
-    power = ((noise - mean).square() * weights).sum(-1, keepdim=True) + _FRAMES * expected
-    return (noise - mean) * (math.sqrt(expected) / _smooth(power / (count + _FRAMES)).sqrt())
+    count = weights.sum(-1, keepdim=True) + _FRAMES
+    mean, std = mean[:, None], std[:, None]
+    own = _smooth(((noise * weights).sum(-1, keepdim=True) + _FRAMES * mean) / count)
+    power = ((noise - own).square() * weights).sum(-1, keepdim=True) + _FRAMES * std.square()
+    return (noise - own) * (std / _smooth(power / count).sqrt()) + mean
+
+
+def statistics_at(statistics: Mapping[str, Sequence], sigma: float) -> tuple[Tensor, Tensor]:
+    """What `noise_statistics` gave -> mean and standard deviation [D] at a noise level, between those measured."""
+    levels = [math.log(level) for level in statistics["sigma"]]
+    at = min(max(math.log(sigma), levels[0]), levels[-1])
+    above = next(i for i, level in enumerate(levels) if level >= at - 1e-9)
+    below = max(above - 1, 0)
+    share = (at - levels[below]) / (levels[above] - levels[below]) if above > below else 0.0
+    mean, relative = (torch.tensor(statistics[name]) for name in ("mean", "std"))
+    mean, relative = (torch.lerp(x[below], x[above], share) for x in (mean, relative))
+    return mean, relative * math.sqrt(sigma**2 + 1)
+
+
+def noise_statistics(model: "InstrumentModel", wavs: Iterable[Tensor], sample_rate: int, codec: "Codec") -> dict:
+    """Mean and deviation of an instrument's recordings as noise of its own model.
+
+    Args:
+        model: as a target, see `take_of`.
+        wavs: recordings [C, T] in [-1, 1].
+        sample_rate: in Hz.
+        codec: the model's.
+
+    Returns:
+        sigma [K], mean [K, D], and std [K, D] as a share of sqrt(sigma^2 + 1); lists, rounded. Empty where there is no
+        sound.
+    """
+    from tqdm import tqdm
+
+    from audio_diffusion_pytorch.bridge import Bridge
+
+    levels = [level for level in LEVELS if model.spec.sigma_min * 10 < level <= model.spec.sigma_max]
+    wavs, found = list(wavs), []
+    for level in tqdm(levels, desc="noise of the instrument's recordings", unit="level", delay=2):
+        bridge = Bridge(model, model, level, handoff="plain", codec=codec, device=model.mean.device)
+        total = torch.zeros(3, len(model.mean), dtype=torch.float64)
+        for wav in wavs:
+            encoded = bridge.encode(wav, sample_rate)
+            sounding = torch.stack([window.sounding for window in encoded.windows])[:, None].double()
+            noise = encoded.noise.double().cpu()
+            sums = sounding.expand_as(noise), sounding * noise, sounding * noise.square()
+            total += torch.stack([x.sum((0, 2)) for x in sums])
+        if not total[0].all():
+            return {}
+        mean, square = total[1:] / total[0]
+        found.append((mean, (square - mean.square()).clamp_min(1e-6).sqrt() / math.sqrt(level**2 + 1)))
+    rounded = [[[round(value, 4) for value in row.tolist()] for row in rows] for rows in zip(*found, strict=True)]
+    return dict(zip(("sigma", "mean", "std"), (levels, *rounded), strict=True)) if found else {}
 
 
 def _smooth(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from audio_diffusion_pytorch.unet import UNet1d, fold_label
 
 ALL = "all"  # the shipped model of all instruments
 FORMAT = "audio_diffusion_pytorch.instrument.1"
+TAKES = ("plain", "varied")  # labels of recordings as they are, and of those that were varied for training
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ class InstrumentSpec:
         level_db: RMS of the training recordings' sounding parts in dB of full scale; None: unknown.
         frames: length of the training crops in latent frames, and of the bridge's windows.
         handoff_sigma: default noise level at which a bridge hands over.
-        labels: instruments that the network tells apart, in the order of its labels; none: one instrument.
+        labels: instruments that the network tells apart, in the order of its labels; `TAKES`: one instrument, as it was
+            recorded or varied; none: one instrument.
         handoff_sigmas: source instrument -> another default of the bridges from it.
         pitch_range: lowest and highest MIDI pitch that the model knows; None: that of the instrument's name.
+        noise: what its own recordings are like as noise, see `handoff.noise_statistics`; none: not measured.
     """
 
     name: str
@@ -50,6 +53,7 @@ class InstrumentSpec:
     labels: tuple[str, ...] = ()
     handoff_sigmas: Mapping[str, float] = field(default_factory=dict)
     pitch_range: tuple[int, int] | None = None
+    noise: Mapping[str, Any] = field(default_factory=dict)
 
     def handoff_from(self, source: str) -> float:
         """Default hand-off noise level of a bridge from the instrument `source`."""
@@ -204,20 +208,30 @@ def _split_label(source: str | Path) -> tuple[str, str | None]:
 def _choose(model: InstrumentModel, label: str | None, source: str | Path) -> InstrumentModel:
     """The model of one of the instruments that `model` knows."""
     labels = model.spec.labels
-    if not labels and label is None:
+    if label is None and labels in ((), TAKES):
         return model
     if not labels:
         raise InputError(f"{source}: the model is of one instrument only, {model.spec.name}")
     if label not in labels:
         example = f"{source if label is None else _split_label(source)[0]}:{labels[0]}"
         raise InputError(f"{source}: the model knows {', '.join(labels)}: say which, for example {example}")
+    return _fold(model, label, model.spec.name if labels == TAKES else label)
+
+
+def take_of(model: InstrumentModel, take: str) -> InstrumentModel:
+    """The model of one of `TAKES`, sharing all but one of its tensors; a model that does not tell them apart itself."""
+    return _fold(model, take, model.spec.name).eval() if model.spec.labels == TAKES else model
+
+
+def _fold(model: InstrumentModel, label: str, name: str) -> InstrumentModel:
+    """The same model without labels, as it is for one of them."""
     unet = {**model.spec.unet, "num_labels": 0}
     with _NoInitialValues():
         denoiser = Denoiser(UNet1d(**unet), model.spec.sigma_data)
-    denoiser.net.load_state_dict(fold_label(model.denoiser.net.state_dict(), labels.index(label)), assign=True)
-    return InstrumentModel(
-        replace(model.spec, name=label, unet=unet, labels=()), model.mean, model.std, denoiser, model.codec
-    )
+    state = fold_label(model.denoiser.net.state_dict(), model.spec.labels.index(label))
+    denoiser.net.load_state_dict(state, assign=True)
+    spec = replace(model.spec, name=name, unet=unet, labels=())
+    return InstrumentModel(spec, model.mean, model.std, denoiser, model.codec).requires_grad_(False)
 
 
 def _load_run_folder(folder: Path) -> InstrumentModel:

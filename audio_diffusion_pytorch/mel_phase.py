@@ -8,6 +8,7 @@ frames into agreement.
 import torch
 from torch import Tensor, nn
 
+_MOST = 3.0  # log of the highest gain in a round
 _QUIET = 1e-5  # amplitude of a band below which its gain is about 1
 
 
@@ -45,8 +46,8 @@ class MelPhase(nn.Module):
         norm = self._overlap_add(self.window.square().expand(1, wanted.shape[-1], -1)).clamp_min(1e-3)
         spectrum = before = self._stft(wav)
         for _ in range(self.rounds):
-            gain = (wanted / (self.filters @ spectrum.abs() + _QUIET)).clamp(0.05, 20.0)
-            wav = self._istft(spectrum * (self.shares @ gain), norm, wav.shape[-1])
+            lacking = (wanted / (self.filters @ spectrum.abs() + _QUIET)).log().clamp(-_MOST, _MOST)
+            wav = self._istft(spectrum * (self.shares @ lacking).exp(), norm, wav.shape[-1])
             after = self._stft(wav)
             spectrum, before = after + self.momentum * (after - before), after
         return wav

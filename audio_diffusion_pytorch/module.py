@@ -4,7 +4,7 @@ wav -> codec.encode -> normalise -> denoiser.loss(z, noise, sigma) -> AdamW -> E
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -19,12 +19,14 @@ from audio_diffusion_pytorch.datamodule import Datamodule, latent_statistics
 from audio_diffusion_pytorch.denoiser import Denoiser, SigmaDistribution
 from audio_diffusion_pytorch.ema import EMA
 from audio_diffusion_pytorch.errors import InputError, replacing
-from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec
+from audio_diffusion_pytorch.handoff import noise_statistics
+from audio_diffusion_pytorch.instrument import TAKES, InstrumentModel, InstrumentSpec, take_of
 from audio_diffusion_pytorch.optim import adamw, follow_configured_length
 from audio_diffusion_pytorch.recompute import recompute_blocks
 from audio_diffusion_pytorch.unet import UNet1d
 from audio_diffusion_pytorch.validation import ValidationLoss, generator_for
 
+_HEARD = 32  # recordings from which it is measured what an instrument is like as noise
 Batch = Tensor | tuple[Tensor, Tensor]  # wav [B, 1, T] or latents [B, D, L], or with labels [B]
 
 
@@ -221,4 +223,12 @@ class InstrumentModule(pl.LightningModule):
 
     def export(self, path: Path) -> None:
         """Write the averaged weights in half precision, with everything else a bridge needs."""
-        self.instrument().save(path, {"step": str(self.global_step)})
+        model = self.instrument()
+        if self.codec.spectral and self.labels in ((), TAKES) and not self.takes_latents:
+            valid = self.trainer.datamodule.valid_set
+            items = [valid[index] for index in range(0, len(valid), -(-len(valid) // _HEARD))]
+            wavs = [item if isinstance(item, Tensor) else item[0] for item in items]
+            target = take_of(model.eval(), "plain")
+            noise = noise_statistics(target, wavs, self.codec.sample_rate, self.codec)
+            model.spec = replace(model.spec, noise=noise)
+        model.save(path, {"step": str(self.global_step)})

@@ -86,16 +86,19 @@ def shift_octaves(wav: Tensor, octaves: int, sample_rate: int) -> Tensor:
 def _with_tone_of(wav: Tensor, other: Tensor) -> Tensor:
     """wav [C, T] with the smoothed average spectrum of `other` [C, T], by a gain for each frequency."""
     import torch
+    from torchaudio.functional import fftconvolve
 
     have, want = (_tone(x) for x in (wav, other))
     gain = (want / (have + 1e-9 * have.max() + 1e-20)).sqrt()
     gain = gain / (gain.square() * have).sum().div(have.sum() + 1e-20).sqrt().clamp_min(1e-6)  # the level stays
     decibels = (20 * gain.clamp_min(1e-6).log10()).clamp(-_EQUALISER_DB, _EQUALISER_DB)
-    spectrum = torch.fft.rfft(wav)
-    decibels = torch.nn.functional.interpolate(
-        decibels[None, None], spectrum.shape[-1], mode="linear", align_corners=True
-    )[0, 0]
-    return torch.fft.irfft(spectrum * 10 ** (decibels / 20), wav.shape[-1])
+    # A zero-phase filter of one window's length: the ends of the recording do not meet, as in one long transform.
+    kernel = torch.fft.irfft(10 ** (decibels / 20)).roll(_TONE_FFT // 2)[1:] * torch.hann_window(
+        _TONE_FFT - 1, periodic=False, device=wav.device
+    )
+    pad = _TONE_FFT // 2 - 1
+    mode = "reflect" if wav.shape[-1] > pad else "constant"
+    return fftconvolve(torch.nn.functional.pad(wav, (pad, pad), mode), kernel.expand(len(wav), -1), mode="valid")
 
 
 def _tone(wav: Tensor) -> Tensor:

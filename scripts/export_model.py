@@ -15,6 +15,7 @@ def main() -> None:
     parser.add_argument("--name", help="instrument's name, if another than the model's")
     parser.add_argument("--handoff-sigma", type=float, help="default hand-off noise level of bridges to this model")
     parser.add_argument("--handoff-from", nargs="+", default=[], metavar="SOURCE=SIGMA", help="the same, by source")
+    parser.add_argument("--noise-from", type=Path, metavar="FOLDER", help="recordings: measure what they are as noise")
     parser.add_argument("--pitch-range", nargs=2, type=int, metavar=("LOW", "HIGH"), help="MIDI pitches it knows")
     args = parser.parse_args()
 
@@ -27,11 +28,29 @@ def main() -> None:
         model = load_instrument(args.model)
         changes = {"name": args.name, "handoff_sigma": args.handoff_sigma, "pitch_range": args.pitch_range}
         changes["handoff_sigmas"] = by_source(args.handoff_from) or None
+        changes["noise"] = None if args.noise_from is None else noise_of(model, args.noise_from)
         model.spec = replace(model.spec, **{key: value for key, value in changes.items() if value is not None})
         model.save(args.output)
     except InputError as error:
         parser.exit(2, f"export_model: error: {error}\n")
     print(f"wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB): {model.spec.name}")
+
+
+def noise_of(model, folder: Path) -> dict:
+    """Statistics of up to 32 recordings in a folder, the first 8 s of each."""
+    from audio_diffusion_pytorch import audio
+    from audio_diffusion_pytorch.codec import load_codec
+    from audio_diffusion_pytorch.dataset import find_files
+    from audio_diffusion_pytorch.handoff import noise_statistics
+    from audio_diffusion_pytorch.instrument import take_of
+
+    codec, wavs = model.codec or load_codec(model.spec.codec), []
+    files = find_files(folder, [model.spec.name])
+    for file in files[:: -(-len(files) // 32)]:
+        info = audio.info(file)
+        wav, rate = audio.read(file, 0, min(info.frames, 8 * info.sample_rate))
+        wavs.append(audio.resample(audio.to_mono(wav), rate, codec.sample_rate))
+    return noise_statistics(take_of(model, "plain"), wavs, codec.sample_rate, codec)
 
 
 def by_source(arguments: list[str]) -> dict[str, float]:
