@@ -28,6 +28,8 @@ from audio_diffusion_pytorch.precision import choose_dtype, prepare
 from audio_diffusion_pytorch.sampling import QUALITY, SOLVERS, karras_schedule
 from audio_diffusion_pytorch.streaming import SILENCE, Survey, Track, Window, matching_gain, window_starts
 
+FARTHEST = 6.0  # standard deviations: no recording's latents lie beyond, and decoders do not know what does
+
 Item = TypeVar("Item")
 Owner = TypeVar("Owner")
 
@@ -38,6 +40,7 @@ class Encoded:
 
     Args:
         noise: [N, D, L] for each window and channel.
+        levels: [N, L] of the recording's frames, see `Codec.levels`.
         windows: [N] what each is of, without its sound.
         channels, length: of the recording, in samples.
         sample_rate: of the recording, in Hz.
@@ -46,6 +49,7 @@ class Encoded:
     """
 
     noise: Tensor
+    levels: Tensor
     windows: list[Window]
     channels: int
     length: int
@@ -184,7 +188,8 @@ class Bridge:
     @torch.inference_mode()
     def from_noise(self, noise: Tensor) -> Tensor:
         """Noise [B, D, L] at the hand-off sigma -> codec latents [B, D, L] of the target."""
-        return self.target.denormalise(self.solve(self.denoisers[1], noise, self.sigmas))
+        latents = self.solve(self.denoisers[1], noise, self.sigmas)
+        return self.target.denormalise(latents.clamp(-FARTHEST, FARTHEST))
 
     @torch.inference_mode()
     def hand_over(self, noise: Tensor, sounding: Tensor) -> Tensor:
@@ -227,9 +232,13 @@ class Bridge:
         """
         survey = _survey(wav, sample_rate)
         windows = list(Track(self, sample_rate, len(wav), survey).cut([wav.cpu()]))
-        noise = [self.to_noise(self._latents(batch)).cpu() for batch in _batches(windows, self.batch_size)]
+        noise, levels = [], []
+        for batch in _batches(windows, self.batch_size):
+            latents = self._latents(batch)
+            noise.append(self.to_noise(latents).cpu())
+            levels.append(self.codec.levels(latents).cpu())
         windows = [replace(window, wav=window.wav[:0]) for window in windows]
-        return Encoded(torch.cat(noise), windows, *wav.shape, sample_rate, survey, self.sigma)
+        return Encoded(torch.cat(noise), torch.cat(levels), windows, *wav.shape, sample_rate, survey, self.sigma)
 
     @torch.inference_mode()
     def decode(self, encoded: Encoded) -> Tensor:
@@ -246,10 +255,12 @@ class Bridge:
         track = Track(self, encoded.sample_rate, encoded.channels, encoded.survey)
         track.length = encoded.length
         parts = []
-        for batch in _batches(zip(encoded.windows, encoded.noise, strict=True), self.batch_size):
-            noise = torch.stack([noise for _, noise in batch]).to(self.device)
-            latents = self.from_noise(self.hand_over(noise, self._sounding([w for w, _ in batch]))).cpu()
-            parts += [track.take(window, part) for (window, _), part in zip(batch, latents, strict=True)]
+        for batch in _batches(zip(encoded.windows, encoded.noise, encoded.levels, strict=True), self.batch_size):
+            windows = [window for window, *_ in batch]
+            noise, levels = (torch.stack(x).to(self.device) for x in list(zip(*batch, strict=True))[1:])
+            latents = self.from_noise(self.hand_over(noise, self._sounding(windows)))
+            latents = self.codec.follow(latents, levels).cpu()
+            parts += [track.take(window, part) for window, part in zip(windows, latents, strict=True)]
         return _at_level(torch.cat(parts, -1), encoded.sample_rate, encoded.survey.level)
 
     @torch.inference_mode()
@@ -314,7 +325,7 @@ class Bridge:
             heard = sounding.any(-1)
             if heard.any():
                 noise = self.hand_over(self.to_noise(latents[heard]), sounding[heard])
-                latents[heard] = self.from_noise(noise)
+                latents[heard] = self.codec.follow(self.from_noise(noise), self.codec.levels(latents[heard]))
             yield [(*pair, part) for pair, part in zip(batch, latents.cpu(), strict=True)]
 
     @cached_property

@@ -17,6 +17,7 @@ from torch.nn.utils import remove_weight_norm
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.mel_phase import MelPhase
 
+_MOST_GAIN = 3.0  # logarithm of the highest gain by which a level is followed: 26 dB
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -26,9 +27,11 @@ class Codec(nn.Module):
     Attributes:
         cheap: encoding takes no longer than reading latents from a disk does.
         spectral: the latents' channels are neighbouring frequency bands.
+        edge: latent frames at each end of a recording that see beyond it.
     """
 
     cheap = spectral = False
+    edge = 0
     name: str
     sample_rate: int
     hop_length: int
@@ -41,6 +44,14 @@ class Codec(nn.Module):
     def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
         """latents [B, D, L] -> wav [B, 1, T], T = `length` samples (None: L * hop_length)."""
         raise NotImplementedError
+
+    def levels(self, latents: Tensor) -> Tensor:
+        """Level of each frame of latents [B, D, L], a logarithm [B, L]; zeros where the latents do not tell."""
+        return torch.zeros_like(latents[:, 0])
+
+    def follow(self, latents: Tensor, levels: Tensor) -> Tensor:
+        """Latents [B, D, L] made to rise and fall as `levels` [B, L] do, where the codec knows how."""
+        return latents
 
     def num_frames(self, length: int) -> int:
         """Latent frames of `length` samples."""
@@ -101,6 +112,7 @@ class MelCodec(Codec):
             if key not in ("self", "__class__", "ISTFTHead", "VocosBackbone")
         }
         self.name, self.sample_rate, self.hop_length, self.latent_channels = name, sample_rate, hop_length, n_mels
+        self.edge = n_fft // (2 * hop_length)
         self.mel = LogMel(sample_rate, n_fft, hop_length, n_mels, f_min, floor)
         self.backbone = VocosBackbone(n_mels, dim, intermediate_dim, num_layers)
         self.head = ISTFTHead(dim, synthesis_n_fft, hop_length, padding="same")
@@ -114,9 +126,13 @@ class MelCodec(Codec):
         return _fingerprint("MelCodec", *(self.config[name] for name in names))
 
     def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
+        # The sound is taken to go on at both ends: half a window of silence there would have to be made up for.
+        pad = -(-self.mel.n_fft // (2 * self.hop_length)) * 2
+        latents = F.pad(latents, (pad, pad), mode="replicate")
         with torch.autocast(latents.device.type, enabled=False):
             mel = (latents.float().exp() - self.mel.floor).clamp_min(0.0)
-            return self.phase(self.synthesise(latents)[:, 0], mel)[:, None, :length]
+            wav = self.phase(self.synthesise(latents)[:, 0], mel)
+        return wav[:, None, pad * self.hop_length : -pad * self.hop_length][..., :length]
 
     def synthesise(self, latents: Tensor) -> Tensor:
         """The network's sound [B, 1, T] of latents [B, D, L], its phases as they come."""
@@ -125,6 +141,19 @@ class MelCodec(Codec):
         with torch.autocast(latents.device.type, enabled=False):  # the inverse FFT knows float32 only
             wav = self.head(hidden.float()) * self._HEAD_GAIN
         return wav[:, None]
+
+    def levels(self, latents: Tensor) -> Tensor:
+        amplitude = latents.exp() - self.mel.floor
+        return 0.5 * (amplitude.square().sum(1) + self.mel.floor**2).log()
+
+    def follow(self, latents: Tensor, levels: Tensor) -> Tensor:
+        # Over half a second, so that attacks and decays stay the instrument's own; loud frames count most.
+        frames = round(0.25 * self.sample_rate / self.hop_length)
+        kernel = torch.hann_window(2 * frames + 1, device=latents.device)[None, None]
+        weights = levels.exp()[:, None] + self.mel.floor
+        lacking = F.conv1d(weights * (levels - self.levels(latents))[:, None], kernel, padding=frames)
+        gain = (lacking / F.conv1d(weights, kernel, padding=frames)).clamp(-_MOST_GAIN, _MOST_GAIN).exp()
+        return ((latents.exp() - self.mel.floor).clamp_min(0.0) * gain + self.mel.floor).log()
 
     def save(self, path: str | Path, metadata: dict[str, str] | None = None) -> None:
         """Write the network in half precision as .safetensors, with its configuration in the metadata."""

@@ -133,7 +133,7 @@ class Evaluation:
         return Item(pair, system, excerpt, octaves, index, key, scored)
 
     def _file_key(self, path: Path, excerpt: Excerpt, octaves: int = 0) -> str:
-        move = (octaves, "tone kept") if octaves else octaves
+        move = (octaves, "tone kept, ends clean") if octaves else octaves
         return digest(self.files(path), excerpt.start, excerpt.seconds, self.sample_rate, move)
 
     def _input_key(self, excerpt: Excerpt, octaves: int = 0) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HANDOFFS = ("auto", "matched", "plain")
 LEVELS = (1.0, 2.0, 4.0, 8.0)  # noise levels at which statistics are taken
-_BANDS = 4  # standard deviation of the Gaussian that smooths over neighbouring channels
+_BANDS = 2  # standard deviation of the Gaussian that smooths over neighbouring channels
 _FRAMES = 16  # of sound at which a window's own statistics and the known ones count alike
 
 

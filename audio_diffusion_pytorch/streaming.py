@@ -139,6 +139,12 @@ class Track:
         """
         if window.channel == 0:
             self._grow(window)
+        if edge := self.bridge.codec.edge:  # a sound that is cut off is a click there, which models exaggerate
+            latents = latents.clone()
+            if window.start == 0:
+                latents[:, :edge] = latents[:, edge, None]
+            if window.last:
+                latents[:, -edge:] = latents[:, -edge - 1, None]
         part = torch.cat([latents, window.sounding[None]])
         here = slice(window.start - self._first, window.start - self._first + self.bridge.window)
         weights = fade(self.bridge.window, self.bridge.hop, window.start > 0, not window.last)
