@@ -1,8 +1,8 @@
 """Phases that fit a mel spectrogram: a few rounds of fast Griffin-Lim on top of a decoder's sound.
 
 A convolutional decoder sees the same latents wherever a steady tone is in its period, so that it cannot keep the phase
-of low partials from frame to frame: they flutter. Rounds between the spectrogram and the sound bring neighbouring
-frames into agreement.
+of low partials from frame to frame: they blur. Rounds between the spectrogram and the sound bring neighbouring frames
+into agreement.
 """
 
 import torch

@@ -203,3 +203,26 @@ def test_labels_come_with_the_crops(recordings):
     assert [label for _, label in data] == [int("flute" in Path(file).name) for file in data.wavs]
     with pytest.raises(InputError, match="is of flute, which is none of the labels violin"):
         InstrumentDataset(str(recordings), ["flute"], length=2400, labels=["violin"])[0]
+
+
+def test_takes_are_told_apart(recordings):
+    """Some crops are as they were recorded and labelled so; validation has no others."""
+    settings = {"length": 2400, "labels": ["plain", "varied"], "crops_per_file": 30}
+    data = InstrumentDataset(str(recordings), ["flute"], augment=RecordingAugment(probability=1.0), **settings)
+    items = [data[index] for index in range(len(data))]
+    share = sum(label for _, label in items) / len(items)
+    assert 0.35 < share < 0.85
+    assert all(crop.shape == (1, 2400) for crop, _ in items)
+    assert {label for _, label in data.split(0.5, 0)[1]} == {0}
+
+
+def test_some_crops_move_by_octaves(recordings):
+    settings = {"instruments": ["flute"], "length": 24000, "crops_per_file": 8}
+    moved, still = (InstrumentDataset(str(recordings), **settings, octaves=octaves) for octaves in ([-1], None))
+    crops = [(moved[index], still[index]) for index in range(8)]
+    assert {a.shape for pair in crops for a in pair} == {(1, 24000)}
+    assert sum(not torch.equal(a, b) for a, b in crops) > 0 and torch.equal(crops[0][0], moved[0])
+    assert not moved.split(0.5, 0)[1].octaves
+    for octaves in ([0], [4], ["up"], [1.5]):
+        with pytest.raises(InputError, match="octaves="):
+            InstrumentDataset(str(recordings), **settings, octaves=octaves)

@@ -10,8 +10,16 @@ import torch
 from conftest import ODD_NAME, ROOT, TINY_UNET
 from safetensors.torch import save_file
 
+from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec, load_instrument, shipped_instruments
+from audio_diffusion_pytorch.instrument import (
+    TAKES,
+    InstrumentModel,
+    InstrumentSpec,
+    load_instrument,
+    shipped_instruments,
+    take_of,
+)
 
 
 def write_checkpoint(model: InstrumentModel, path) -> None:
@@ -155,3 +163,19 @@ def test_export_sets_what_a_bridge_takes_by_default(tmp_path, make_instrument, m
     with pytest.raises(SystemExit):
         runpy.run_path(script, run_name="__main__")
     assert "give SOURCE=SIGMA" in capsys.readouterr().err
+
+
+def test_the_takes_of_a_model(make_instrument, codec, tmp_path):
+    """A bridge takes a source as varied recordings and a target as plain ones; the name stays the instrument's."""
+    model = make_instrument("flute", unet={**TINY_UNET, "num_labels": 2}, labels=TAKES)
+    torch.nn.init.normal_(model.denoiser.net.to_label.weight)
+    model.save(tmp_path / "flute.safetensors")
+    model = load_instrument(tmp_path / "flute.safetensors")
+    bridge = Bridge(model, model, codec=codec)
+    x, sigma = torch.randn(1, len(model.mean), 64), torch.ones(1)
+    for found, label in ((bridge.source, 1), (bridge.target, 0)):
+        assert found.spec.name == "flute" and not found.spec.labels
+        expected = model.denoiser(x, sigma, torch.tensor([label]))
+        assert torch.allclose(found.denoiser(x, sigma), expected, atol=1e-4)
+    plain = load_instrument(f"{tmp_path / 'flute.safetensors'}:plain")
+    assert plain.spec.name == "flute" and take_of(plain, "varied") is plain

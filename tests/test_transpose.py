@@ -68,3 +68,21 @@ def test_a_moved_sound_keeps_its_tone():
     assert brightness(shift_octaves(wav, -1, RATE)) == pytest.approx(brightness(wav), rel=0.2)
     silence = torch.zeros(1, RATE)
     assert torch.equal(shift_octaves(silence, 1, RATE), silence)
+
+
+@pytest.mark.parametrize("octaves", [-2, -1, 1, 2])
+@pytest.mark.parametrize("start", [0.0, 0.37])
+def test_a_moved_sound_has_clean_ends(octaves, start):
+    """A melody that is cut off in a note: nothing of its end comes back at its beginning."""
+    wav = torch.from_numpy(melody(2.0))[None, round(start * RATE) :]
+    wav[:, : RATE // 2] = 0
+    moved = shift_octaves(wav, octaves, RATE)
+    assert moved[:, : RATE // 4].abs().max() < 0.01 * moved.abs().max()
+    ends = moved[:, -RATE // 50 :].square().mean().sqrt()
+    assert ends < 3 * wav[:, -RATE // 20 :].square().mean().sqrt() + 1e-3
+
+
+@pytest.mark.parametrize("samples", [1, 100, 2000])
+def test_a_short_sound_moves_too(samples):
+    moved = shift_octaves(torch.rand(2, samples) - 0.5, 1, RATE)
+    assert moved.shape == (2, samples) and moved.isfinite().all()
