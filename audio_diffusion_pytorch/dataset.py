@@ -132,7 +132,7 @@ class InstrumentDataset(WAVDataset):
         self.pitch_shift, self.prepared = pitch_shift, False
         self.cache: LatentCache | None = None
         self.labels = None if labels is None else [_plain(name) for name in labels]
-        self.takes = labels is not None and tuple(labels) == TAKES
+        self.tells_takes = labels is not None and tuple(labels) == TAKES
         self.span = (0.0, 1.0)  # part of every recording that crops come from
         self.paths = path
         self.headers: dict[str, audio.AudioInfo] = {}
@@ -210,7 +210,7 @@ class InstrumentDataset(WAVDataset):
             borrow = self.fixed and draw >= _SILENT_DRAWS + _FILE_DRAWS // 2
             files = list(self.headers) if borrow else self.wavs
             file = files[index // self.crops_per_file if draw < _SILENT_DRAWS else int(rng.integers(len(files)))]
-            varied = not self.takes or (not self.fixed and rng.random() >= _PLAIN)
+            varied = not self.tells_takes or (not self.fixed and rng.random() >= _PLAIN)
             try:
                 span = (0.0, 1.0) if borrow else self.span
                 item, peak = (self._crop if self.cache is None else self._cached_crop)(file, rng, span, varied)
@@ -221,7 +221,7 @@ class InstrumentDataset(WAVDataset):
             if self.audible(peak):
                 if self.labels is None:
                     return item
-                return item, int(varied) if self.takes else self._label(file)
+                return item, int(varied) if self.tells_takes else self._label(file)
         raise InputError(
             f"no audible crop in {draw + 1} draws from {self.paths} ({problem}): the recordings look silent"
         )
@@ -293,7 +293,7 @@ class InstrumentDataset(WAVDataset):
                     shifts.get(semitones, 0.0) + self.pitch_shift.probability / self.pitch_shift.variants
                 )
         variants = range(self.cache.variants) if self.augment else [None]
-        plain = [(Take(None, None, self._variation), _PLAIN)] if self.takes and self.augment else []
+        plain = [(Take(None, None, self._variation), _PLAIN)] if self.tells_takes and self.augment else []
         rest = 1 - _PLAIN if plain else 1.0
         return plain + [
             (Take(semitones, variant, self._variation), rest * share / len(variants))

@@ -82,7 +82,7 @@ class InstrumentModule(pl.LightningModule):
         checkpoint_activations: bool = False,
     ):
         super().__init__()
-        self.save_hyperparameters(ignore=["model", "codec", "sigma_distribution", "coupling"])
+        self.save_hyperparameters(ignore=["model", "codec", "sigma_distribution", "coupling", "labels"])
         if model.in_channels != codec.latent_channels:
             raise InputError(
                 f"model.model.in_channels={model.in_channels}, but the codec {codec.name} has {codec.latent_channels} "
@@ -224,7 +224,8 @@ class InstrumentModule(pl.LightningModule):
     def export(self, path: Path) -> None:
         """Write the averaged weights in half precision, with everything else a bridge needs."""
         model = self.instrument()
-        if self.codec.spectral and self.labels in ((), TAKES) and not self.takes_latents:
+        attached = self._trainer is not None and isinstance(self._trainer.datamodule, Datamodule)
+        if attached and self.codec.spectral and self.labels in ((), TAKES) and not self.takes_latents:
             valid = self.trainer.datamodule.valid_set
             items = [valid[index] for index in range(0, len(valid), -(-len(valid) // _HEARD))]
             wavs = [item if isinstance(item, Tensor) else item[0] for item in items]

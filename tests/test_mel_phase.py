@@ -5,6 +5,7 @@ import torch
 from conftest import RATE, melody
 
 from audio_diffusion_pytorch.codec import MelCodec, load_codec
+from audio_diffusion_pytorch.streaming import DECODE_CONTEXT, DECODE_FRAMES
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +83,14 @@ def test_levels_are_followed(shipped):
     smooth = torch.nn.functional.avg_pool1d
     assert smooth(after[:, 30:-30], 37).abs().max() < 0.25 * smooth(before[:, 30:-30], 37).abs().max()
     assert torch.allclose(shipped.follow(steady, shipped.levels(steady)), steady, atol=1e-3)
+
+
+def test_blocks_join_without_a_seam(shipped):
+    """The blocks of a long recording, each with its context, give what the whole gives."""
+    latents = shipped.encode(clip(24.0))
+    whole, block, context = shipped.decode(latents)[0, 0], DECODE_FRAMES, DECODE_CONTEXT
+    for start in (block, 2 * block):
+        part = shipped.decode(latents[..., start - context : start + block + context])[0, 0]
+        inner = part[context * 320 : (context + block) * 320]
+        error = (inner - whole[start * 320 : start * 320 + len(inner)]).abs().max()
+        assert error < 1e-3 * whole.abs().max()

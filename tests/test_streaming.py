@@ -70,8 +70,9 @@ def test_windows_do_not_depend_on_blocks(samples, make_bridge):
             assert torch.equal(a.wav, b.wav) and torch.equal(a.sounding, b.sounding)
 
 
-def test_blocks_of_the_decoder_join_without_a_seam(make_bridge, codec):
+def test_blocks_of_the_decoder_join_without_a_seam(make_bridge, codec, monkeypatch):
     """The codec alone, in windows and blocks, gives what it gives for the whole clip at once."""
+    monkeypatch.setattr(codec.phase, "rounds", 0)  # for rounds see test_mel_phase.py
     bridge, wav = make_bridge(identity=True), moving_notes(24.0)
     bridge.to_noise = bridge.from_noise = lambda latents: latents
     track = Track(bridge, RATE, 1, Survey(0.0))  # no change of level
@@ -79,7 +80,8 @@ def test_blocks_of_the_decoder_join_without_a_seam(make_bridge, codec):
     joined = torch.cat([track.take(window, latents) for _, window, latents in windows], -1)
     whole = codec.decode(codec.encode(wav[None]))[0]
     assert wav.shape[1] > 3 * 512 * HOP and joined.shape == wav.shape
-    assert (joined - whole).square().mean().sqrt() < 0.02 * whole.square().mean().sqrt()
+    error = (joined - whole)[:, 40 * HOP : -40 * HOP]  # the recording's ends are made up
+    assert error.square().mean().sqrt() < 0.02 * whole.square().mean().sqrt()
 
 
 def test_moving_notes_have_no_seam(make_bridge, codec, monkeypatch):

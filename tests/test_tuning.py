@@ -58,7 +58,7 @@ def test_networks_see_440(make_instrument, codec, monkeypatch):
 class Samples:
     """A codec that keeps the samples as they are."""
 
-    sample_rate, hop_length, latent_channels = RATE, 320, 320
+    sample_rate, hop_length, latent_channels, edge = RATE, 320, 320, 0
 
     def num_frames(self, length: int) -> int:
         return -(-length // 320)
