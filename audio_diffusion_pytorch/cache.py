@@ -251,30 +251,35 @@ def _sections(path: str | Path, rate: int, hop: int, vary) -> Iterator[tuple[Ten
         sound, first = sound[:, (start - _CONTEXT - first) * hop :], start - _CONTEXT
 
 
-def statistics(dataset: "InstrumentDataset") -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance [D] of the latents, and RMS of the sounding parts (median over the recordings, scalar).
+def statistics(dataset: "InstrumentDataset") -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the latents' statistics are made of: weights [K, 1], weighted sums of the latents and of their squares
+    [K, D], and RMS of the sounding parts (median over the recordings, []), for each of the K instruments that the data
+    set tells apart.
 
     Of every frame of the recordings; each recording, and each of its takes, counts as often as training draws it.
     """
-    cache, weight, sums, squares, levels = dataset.cache, 0.0, 0.0, 0.0, []
+    cache, levels = dataset.cache, []
+    rows = max(len(dataset.labels.instruments), 1) if dataset.labels else 1
+    weight, sums, squares = torch.zeros(rows, 1).double(), 0.0, 0.0
     block = max(1, round(0.05 * cache.sample_rate / cache.hop))  # frames in 50 ms
     for file in tqdm(dataset.wavs, desc="latent statistics", unit="file", delay=2):
         if file not in cache.digests:
             continue
+        of = torch.zeros(rows, 1).double()
+        of[dataset.instrument_number(file)] = 1.0
         for take, share in dataset.takes(file):
             latents, peak, rms = cache.whole(file, take, dataset.length, dataset.span)
             if not dataset.audible(float(peak.max())):
                 continue
             latents = latents.double()
-            weight += share
-            sums = sums + share * latents.mean(1)
-            squares = squares + share * latents.square().mean(1)
+            weight += share * of
+            sums = sums + share * of * latents.mean(1)
+            squares = squares + share * of * latents.square().mean(1)
             power = torch.nn.functional.pad(rms.square(), (0, -len(rms) % block)).unflatten(0, (-1, block)).mean(1)
             levels.append(power[power >= power.max() * 1e-3].mean().sqrt())
     if not levels:
         raise InputError(f"no recording in {dataset.paths} can be used: each is silent or could not be read")
-    mean = sums / weight
-    return mean, (squares / weight - mean.square()).clamp_min(0), torch.stack(levels).median()
+    return weight, sums, squares, torch.stack(levels).median()
 
 
 def _with_silence(latents: Tensor, silence: Tensor, count: int) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytorch_lightning as pl
 import torch
 
-from audio_diffusion_pytorch.instrument import take_of
+from audio_diffusion_pytorch.instrument import Labels, one_of, take_of
 from audio_diffusion_pytorch.preview import log_sound, shows_sound
 from audio_diffusion_pytorch.sampling import SOLVERS, karras_schedule
 
@@ -44,11 +44,13 @@ class SampleLogger(pl.Callback):
         loggers = [logger for logger in trainer.loggers if shows_sound(logger)]
         if not loggers or trainer.sanity_checking or self.validations % self.every_n_validations:
             return
-        instrument, spec = take_of(module.instrument().eval(), "plain"), module.spec
+        instrument, spec = module.instrument().eval(), module.spec
+        several = Labels(spec.labels).instruments
+        instrument = take_of(one_of(instrument, several[0]) if several else instrument, "plain")
         factor = instrument.denoiser.net.downsample_factor
         frames = -(-module.codec.num_frames(self.length) // factor) * factor
         generator = torch.Generator().manual_seed(0)  # the same noise each time, so that progress can be heard
-        noise = torch.randn(self.num_items, len(module.mean), frames, generator=generator).to(module.device)
+        noise = torch.randn(self.num_items, module.mean.shape[-1], frames, generator=generator).to(module.device)
         for steps in self.sampling_steps:
             sigmas = karras_schedule(spec.sigma_min, spec.sigma_max, spec.rho, steps)
             latents = instrument.denormalise(self.solve(instrument.denoiser, noise * spec.sigma_max, sigmas))

@@ -8,6 +8,7 @@ from typing import Literal
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, random_split
 from tqdm import tqdm
 
@@ -16,6 +17,7 @@ from audio_diffusion_pytorch.cache import LatentCache, build, statistics
 from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.dataset import InstrumentDataset, start_worker
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.instrument import Labels
 
 _LEAST_BATCHES = 16  # of an epoch of few recordings: starting an epoch takes time, too
 _PATIENCE = 600  # seconds for a batch of the loader's processes; then whatever they wait for is an error
@@ -232,30 +234,43 @@ class Datamodule(pl.LightningDataModule):
 
 
 @torch.no_grad()
-def latent_statistics(codec: Codec, datamodule: Datamodule, max_items: int = 1024) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and standard deviation [D] per latent channel, and the RMS of the sounding parts (median, scalar).
+def latent_statistics(
+    codec: Codec, datamodule: Datamodule, labels: Labels | None = None, max_items: int = 1024
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and standard deviation per latent channel, and the RMS of the sounding parts (median, scalar).
 
     Over crops of the training files, as training sees them; or over all of what is in the latent cache.
+
+    Returns:
+        [D], or where `labels` tell instruments apart [instruments, D], twice; and [].
     """
+    names = labels.instruments if labels else ()
     if datamodule.latents:
-        return _regular(*statistics(datamodule.train_set))
+        return _regular(*statistics(datamodule.train_set), bool(names))
     loader = datamodule.train_dataloader()
     total = min(len(loader), max(1, max_items // datamodule.batch_size))
-    count, sums, squares, levels = 0, 0.0, 0.0, []
+    rows = max(len(names), 1)
+    count, sums, squares, levels = torch.zeros(rows, 1).double(), 0.0, 0.0, []
     for index, batch in enumerate(tqdm(loader, desc="latent statistics", total=total, unit="batch")):
         if index == total:
             break
-        wav = batch if isinstance(batch, Tensor) else batch[0]
+        wav, label = (batch, None) if isinstance(batch, Tensor) else batch
         latents = codec.encode(wav).double()
-        count += latents.shape[0] * latents.shape[2]
-        sums = sums + latents.sum((0, 2))
-        squares = squares + latents.square().sum((0, 2))
+        number = labels.instrument(label) if names else torch.zeros(len(wav), dtype=torch.long)
+        of = F.one_hot(number, rows).double().T  # [instruments, B]
+        count += of.sum(1, keepdim=True) * latents.shape[2]
+        sums = sums + of @ latents.sum(2)
+        squares = squares + of @ latents.square().sum(2)
         levels += [active_rms(item, codec.sample_rate) for item in wav]
-    mean = sums / count
-    return _regular(mean, (squares / count - mean.square()).clamp_min(0), torch.tensor(levels).median())
+    return _regular(count, sums, squares, torch.tensor(levels).median(), bool(names))
 
 
-def _regular(mean: Tensor, variance: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, deviation and level in single precision; channels without variation are not divided by zero."""
-    std = variance.sqrt()
-    return mean.float(), std.clamp_min(1e-3 * std.max()).float(), level
+def _regular(
+    count: Tensor, sums: Tensor, squares: Tensor, level: Tensor, several: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, deviation and level in single precision; channels without variation are not divided by zero, and an
+    instrument that was not drawn has the statistics of all."""
+    mean, square = (torch.where(count > 0, x / count, x.sum(0) / count.sum()) for x in (sums, squares))
+    std = (square - mean.square()).clamp_min(0).sqrt()
+    mean, std = mean.float(), std.clamp_min(1e-3 * std.max()).float()
+    return (mean, std, level) if several else (mean[0], std[0], level)

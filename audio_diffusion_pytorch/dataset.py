@@ -19,7 +19,7 @@ from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.augment import RecordingAugment
 from audio_diffusion_pytorch.cache import LatentCache, Take
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instrument import TAKES
+from audio_diffusion_pytorch.instrument import Labels
 from audio_diffusion_pytorch.pitch_shift import PitchShift
 from audio_diffusion_pytorch.transpose import shift_octaves
 
@@ -92,8 +92,8 @@ class InstrumentDataset(WAVDataset):
         crops_per_file: items of one epoch that come from one file.
         silence_db: crops whose peak lies below this are redrawn (dB of full scale); None keeps all.
         fixed: the same crops in every epoch (validation).
-        labels: instruments in the order of their labels; or `TAKES`: some crops are left as they are, and each is
-            labelled by whether it is; None: no labels.
+        labels: instruments in the order of their labels, see `Labels`; with `TAKES` at the end some crops are left as
+            they are, and labels tell, too, whether one is; None: no labels.
         octaves: some crops are moved by one of these numbers of octaves, as a bridge moves its input into another
             instrument's range (`shift_octaves`); None: no crop is. Not with a cache.
 
@@ -131,8 +131,8 @@ class InstrumentDataset(WAVDataset):
             raise InputError(f"octaves={self.octaves}: whole numbers from -3 to 3 without 0, for example [-2,-1]")
         self.pitch_shift, self.prepared = pitch_shift, False
         self.cache: LatentCache | None = None
-        self.labels = None if labels is None else [_plain(name) for name in labels]
-        self.tells_takes = labels is not None and tuple(labels) == TAKES
+        self.labels = None if labels is None else Labels(labels)
+        self.tells_takes = labels is not None and self.labels.takes
         self.span = (0.0, 1.0)  # part of every recording that crops come from
         self.paths = path
         self.headers: dict[str, audio.AudioInfo] = {}
@@ -221,7 +221,7 @@ class InstrumentDataset(WAVDataset):
             if self.audible(peak):
                 if self.labels is None:
                     return item
-                return item, int(varied) if self.tells_takes else self._label(file)
+                return item, self.labels.index(self.instrument_number(file), varied)
         raise InputError(
             f"no audible crop in {draw + 1} draws from {self.paths} ({problem}): the recordings look silent"
         )
@@ -231,11 +231,15 @@ class InstrumentDataset(WAVDataset):
         self[index]
         return self.last_read
 
-    def _label(self, file: str) -> int:
-        name = _plain(instrument_of(file, self.labels) or "no known instrument")
-        if name not in self.labels:
-            raise InputError(f"{file} is of {name}, which is none of the labels {', '.join(self.labels)}")
-        return self.labels.index(name)
+    def instrument_number(self, file: str) -> int:
+        """The file's instrument among the labels; 0 where they tell none apart."""
+        names = [_plain(name) for name in self.labels.instruments] if self.labels else []
+        if not names:
+            return 0
+        name = _plain(instrument_of(file, names) or "no known instrument")
+        if name not in names:
+            raise InputError(f"{file} is of {name}, which is none of the labels {', '.join(names)}")
+        return names.index(name)
 
     def audible(self, peak: float) -> bool:
         """Whether a crop with this peak is kept."""

@@ -91,6 +91,24 @@ def noise_statistics(model: "InstrumentModel", wavs: Iterable[Tensor], sample_ra
     return dict(zip(("sigma", "mean", "std"), (levels, *rounded), strict=True)) if found else {}
 
 
+def noise_of_instruments(
+    model: "InstrumentModel", wavs: Mapping[str, Sequence[Tensor]], sample_rate: int, codec: "Codec"
+) -> dict:
+    """`noise_statistics` as `InstrumentSpec.noise` keeps them, of whatever a model tells apart.
+
+    Args:
+        model: of one or several instruments.
+        wavs: instrument -> recordings [C, T].
+    """
+    from audio_diffusion_pytorch.instrument import Labels, one_of, take_of
+
+    several = Labels(model.spec.labels).instruments
+    if not several:
+        return noise_statistics(take_of(model, "plain"), wavs[model.spec.name], sample_rate, codec)
+    targets = {name: take_of(one_of(model, name), "plain") for name in several if wavs.get(name)}
+    return {name: noise_statistics(target.eval(), wavs[name], sample_rate, codec) for name, target in targets.items()}
+
+
 def _smooth(x: Tensor) -> Tensor:
     """Gaussian average over neighbouring channels of [B, D, 1]; at the edges of those that are there."""
     offsets = torch.arange(-3 * _BANDS, 3 * _BANDS + 1, device=x.device, dtype=x.dtype)

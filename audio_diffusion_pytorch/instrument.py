@@ -1,7 +1,8 @@
 """One instrument's model as a bridge needs it: denoiser, latent statistics, codec name; load and save."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from audio_diffusion_pytorch.codec import ASSETS, Codec, load_codec
 from audio_diffusion_pytorch.denoiser import Denoiser
 from audio_diffusion_pytorch.errors import InputError, replacing
-from audio_diffusion_pytorch.unet import UNet1d, fold_label
+from audio_diffusion_pytorch.unet import UNet1d, choose_labels, fold_label
 
 ALL = "all"  # the shipped model of all instruments
 FORMAT = "audio_diffusion_pytorch.instrument.1"
@@ -33,11 +34,11 @@ class InstrumentSpec:
         level_db: RMS of the training recordings' sounding parts in dB of full scale; None: unknown.
         frames: length of the training crops in latent frames, and of the bridge's windows.
         handoff_sigma: default noise level at which a bridge hands over.
-        labels: instruments that the network tells apart, in the order of its labels; `TAKES`: one instrument, as it was
-            recorded or varied; none: one instrument.
+        labels: what the network tells apart, see `Labels`; none: one instrument.
         handoff_sigmas: source instrument -> another default of the bridges from it.
         pitch_range: lowest and highest MIDI pitch that the model knows; None: that of the instrument's name.
-        noise: what its own recordings are like as noise, see `handoff.noise_statistics`; none: not measured.
+        noise: what its own recordings are like as noise, see `handoff.noise_statistics`; of several instruments, a
+            mapping from each to its own; none: not measured.
     """
 
     name: str
@@ -60,12 +61,42 @@ class InstrumentSpec:
         return self.handoff_sigmas.get(source, self.handoff_sigma)
 
 
+class Labels:
+    """What a network tells apart: instruments, and with `TAKES` at the end of the list how each was recorded.
+
+    ("plain", "varied") is one instrument and two labels; ("flute", "violin", "plain", "varied") two and four.
+
+    Attributes:
+        instruments: their names; none: one instrument, which needs no name.
+        takes: labels also tell plain from varied recordings.
+        count: labels of the network.
+    """
+
+    def __init__(self, names: Iterable[str] = ()):
+        names = tuple(names)
+        self.takes = names[-len(TAKES) :] == TAKES
+        self.instruments = names[: -len(TAKES)] if self.takes else names
+        self.count = (len(self.instruments) or int(self.takes)) * (len(TAKES) if self.takes else 1)
+
+    def index(self, instrument: int, varied: bool) -> int:
+        """Label of the instrument of this number, 0 where there is one, in a take."""
+        return instrument + (self.takes and varied) * max(len(self.instruments), 1)
+
+    def statistics_shape(self, channels: int) -> tuple[int, ...]:
+        """Of a model's latent statistics: [D], or [instruments, D]."""
+        return (len(self.instruments), channels) if self.instruments else (channels,)
+
+    def instrument(self, label: Tensor) -> Tensor:
+        """Numbers of the instruments that labels [B] belong to."""
+        return label % max(len(self.instruments), 1)
+
+
 class InstrumentModel(nn.Module):
     """A denoiser with the statistics of its latents.
 
     Args:
         spec: see `InstrumentSpec`.
-        mean, std: [D] per latent channel.
+        mean, std: [D] per latent channel; of several instruments [instruments, D], each its own.
         codec: the codec that came with the model; None: the one that the spec names.
     """
 
@@ -84,11 +115,9 @@ class InstrumentModel(nn.Module):
         self.spec = spec
         self.codec = codec
         self.denoiser = denoiser or Denoiser(UNet1d(**spec.unet), spec.sigma_data)
-        self.register_buffer("mean", mean.flatten().float())
-        self.register_buffer("std", std.flatten().float())
-        channels = self.denoiser.net.in_channels
-        if len(self.mean) != channels or len(self.std) != channels:
-            raise InputError(f"statistics of {len(self.mean)} and {len(self.std)} channels for a model of {channels}")
+        shape = Labels(spec.labels).statistics_shape(self.denoiser.net.in_channels)
+        self.register_buffer("mean", statistics_of(mean, shape))
+        self.register_buffer("std", statistics_of(std, shape))
 
     def normalise(self, latents: Tensor) -> Tensor:
         """Codec latents [B, D, L] -> zero mean and unit variance per channel."""
@@ -108,6 +137,17 @@ class InstrumentModel(nn.Module):
         header = {"format": FORMAT, "spec": json.dumps(asdict(self.spec)), **(metadata or {})}
         with replacing(path) as temporary:
             save_file(tensors, temporary, header)
+
+
+def statistics_of(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Latent statistics in a model's shape, [D] or [instruments, D]; those of one serve all of its instruments.
+
+    Raises:
+        InputError: another number of values.
+    """
+    if values.numel() not in (shape[-1], math.prod(shape)):
+        raise InputError(f"statistics have {values.numel()} values, {' x '.join(map(str, shape))} are needed")
+    return values.float().reshape(-1, shape[-1]).expand(-1 if len(shape) == 1 else shape[0], -1).reshape(shape).clone()
 
 
 def require_one_codec(source: InstrumentModel, target: InstrumentModel) -> None:
@@ -152,6 +192,7 @@ def load_instrument(
     mean_path: str | Path | None = None,
     std_path: str | Path | None = None,
     weights: Literal["ema", "raw"] = "ema",
+    whole: bool = False,
     **original: Any,
 ) -> InstrumentModel:
     """Load a model by a shipped name, or from an exported .safetensors, a training checkpoint, or a run folder.
@@ -165,6 +206,7 @@ def load_instrument(
     Args:
         mean_path, std_path: files with the latents' statistics, for a checkpoint of the original system.
         weights: "raw" for the weights that the averaged ones follow, likewise.
+        whole: a model of several instruments as it is, all of them.
         original: `unet` and fields of the spec, likewise; see `original.load_original`.
 
     Raises:
@@ -194,7 +236,9 @@ def load_instrument(
             f"no instrument {str(source)!r}: use one that ships ({', '.join(shipped_instruments()) or 'none'}), or the "
             "path of a .safetensors file, of a .ckpt file, or of a run folder"
         )
-    return _choose(model, label, source).eval().requires_grad_(False).to(device)
+    if not whole or label is not None:
+        model = _choose(model, label, source)
+    return model.eval().requires_grad_(False).to(device)
 
 
 def _split_label(source: str | Path) -> tuple[str, str | None]:
@@ -206,32 +250,47 @@ def _split_label(source: str | Path) -> tuple[str, str | None]:
 
 
 def _choose(model: InstrumentModel, label: str | None, source: str | Path) -> InstrumentModel:
-    """The model of one of the instruments that `model` knows."""
-    labels = model.spec.labels
-    if label is None and labels in ((), TAKES):
+    """The model of one of the instruments that `model` knows, or of one take."""
+    names, several = model.spec.labels, Labels(model.spec.labels).instruments
+    if label is None and not several:
         return model
-    if not labels:
+    if not names:
         raise InputError(f"{source}: the model is of one instrument only, {model.spec.name}")
-    if label not in labels:
-        example = f"{source if label is None else _split_label(source)[0]}:{labels[0]}"
-        raise InputError(f"{source}: the model knows {', '.join(labels)}: say which, for example {example}")
-    return _fold(model, label, model.spec.name if labels == TAKES else label)
+    known = several or TAKES
+    if label not in known:
+        example = f"{source if label is None else _split_label(source)[0]}:{known[0]}"
+        raise InputError(f"{source}: the model knows {', '.join(known)}: say which, for example {example}")
+    return one_of(model, label) if several else take_of(model, label)
+
+
+def one_of(model: InstrumentModel, instrument: str) -> InstrumentModel:
+    """The model of one of the instruments that `model` tells apart, sharing all but the labels' tensors."""
+    spec, labels = model.spec, Labels(model.spec.labels)
+    number = labels.instruments.index(instrument)
+    spec = replace(spec, name=instrument, labels=TAKES if labels.takes else (), noise=spec.noise.get(instrument, {}))
+    state, mean, std = model.denoiser.net.state_dict(), model.mean[number], model.std[number]
+    if not labels.takes:
+        return _relabelled(model, spec, fold_label(state, number), mean, std)
+    rows = [labels.index(number, varied) for varied in (False, True)]
+    return _relabelled(model, spec, choose_labels(state, rows), mean, std)
 
 
 def take_of(model: InstrumentModel, take: str) -> InstrumentModel:
     """The model of one of `TAKES`, sharing all but one of its tensors; a model that does not tell them apart itself."""
-    return _fold(model, take, model.spec.name).eval() if model.spec.labels == TAKES else model
+    if model.spec.labels != TAKES:
+        return model
+    state = fold_label(model.denoiser.net.state_dict(), TAKES.index(take))
+    return _relabelled(model, replace(model.spec, labels=()), state, model.mean, model.std).eval()
 
 
-def _fold(model: InstrumentModel, label: str, name: str) -> InstrumentModel:
-    """The same model without labels, as it is for one of them."""
-    unet = {**model.spec.unet, "num_labels": 0}
+def _relabelled(
+    model: InstrumentModel, spec: InstrumentSpec, state: dict[str, Tensor], mean: Tensor, std: Tensor
+) -> InstrumentModel:
+    spec = replace(spec, unet={**spec.unet, "num_labels": Labels(spec.labels).count})
     with _NoInitialValues():
-        denoiser = Denoiser(UNet1d(**unet), model.spec.sigma_data)
-    state = fold_label(model.denoiser.net.state_dict(), model.spec.labels.index(label))
+        denoiser = Denoiser(UNet1d(**spec.unet), spec.sigma_data)
     denoiser.net.load_state_dict(state, assign=True)
-    spec = replace(model.spec, name=name, unet=unet, labels=())
-    return InstrumentModel(spec, model.mean, model.std, denoiser, model.codec).requires_grad_(False)
+    return InstrumentModel(spec, mean, std, denoiser, model.codec).requires_grad_(False)
 
 
 def _load_run_folder(folder: Path) -> InstrumentModel:

@@ -19,14 +19,14 @@ from audio_diffusion_pytorch.datamodule import Datamodule, latent_statistics
 from audio_diffusion_pytorch.denoiser import Denoiser, SigmaDistribution
 from audio_diffusion_pytorch.ema import EMA
 from audio_diffusion_pytorch.errors import InputError, replacing
-from audio_diffusion_pytorch.handoff import noise_statistics
-from audio_diffusion_pytorch.instrument import TAKES, InstrumentModel, InstrumentSpec, take_of
+from audio_diffusion_pytorch.handoff import noise_of_instruments
+from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec, Labels, statistics_of
 from audio_diffusion_pytorch.optim import adamw, follow_configured_length
 from audio_diffusion_pytorch.recompute import recompute_blocks
 from audio_diffusion_pytorch.unet import UNet1d
 from audio_diffusion_pytorch.validation import ValidationLoss, generator_for
 
-_HEARD = 32  # recordings from which it is measured what an instrument is like as noise
+_HEARD = 32  # recordings, at most, from which it is measured what an instrument is like as noise
 Batch = Tensor | tuple[Tensor, Tensor]  # wav [B, 1, T] or latents [B, D, L], or with labels [B]
 
 
@@ -44,7 +44,8 @@ class InstrumentModule(pl.LightningModule):
         length: samples of a training crop, kept in exported models as the bridge's window.
         handoff_sigma: default of the bridges to this instrument, kept in exported models.
         coupling: see `ChunkCoupling`; None: noise independent of the latents.
-        labels: instruments that the network tells apart; the data set then gives (wav, label).
+        labels: what the network tells apart, see `Labels`; the data set then gives (wav, label). Each instrument's
+            latents are normalised by its own statistics: its average spectrum does not tell it, its label does.
         label_dropout: share of the samples trained without their label (Ho and Salimans 2022, algorithm 1).
         seed: keys noise and sigma, with the step and the sample's index.
         compile: let torch.compile make the network faster; the first step then takes minutes.
@@ -89,8 +90,12 @@ class InstrumentModule(pl.LightningModule):
                 "channels: set them equal"
             )
         self.labels = tuple(labels or ())
-        if len(self.labels) != model.num_labels:
-            raise InputError(f"{len(self.labels)} labels for model.model.num_labels={model.num_labels}: set them equal")
+        self.tells = Labels(self.labels)
+        if self.tells.count != model.num_labels:
+            raise InputError(
+                f"labels={list(self.labels)} make {self.tells.count} labels: set model.model.num_labels to that, not "
+                f"{model.num_labels}"
+            )
         self.denoiser = Denoiser(model, sigma_data)
         self.ema = EMA(self.denoiser, ema_beta, ema_power)
         if checkpoint_activations:
@@ -99,8 +104,9 @@ class InstrumentModule(pl.LightningModule):
             self.denoiser.net.compile()  # in place: the checkpoints' keys stay
         self.sigma_distribution, self.coupling = sigma_distribution, coupling
         self.validation = ValidationLoss(sigma_distribution)
-        self.register_buffer("mean", torch.zeros(codec.latent_channels))
-        self.register_buffer("std", torch.ones(codec.latent_channels))
+        shape = self.tells.statistics_shape(codec.latent_channels)
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
         self.register_buffer("level", torch.tensor(float("nan")))  # RMS of the sounding parts; nan: unknown
         self.takes_latents = False  # batches are latents [B, D, L] of a cache
         self._run_dir: Path | None = None
@@ -125,18 +131,20 @@ class InstrumentModule(pl.LightningModule):
         if h.mean_path is not None:
             found = load_tensor(h.mean_path), load_tensor(h.std_path), self.level
         else:
-            found = latent_statistics(self.codec, datamodule)
-        for name, value in zip(("mean", "std", "level"), found, strict=True):
-            own = getattr(self, name)
-            if value.numel() != own.numel():
-                raise InputError(f"{name} has {value.numel()} values, the codec {self.codec.name} needs {own.numel()}")
-            own.copy_(value.reshape(own.shape))
+            found = latent_statistics(self.codec, datamodule, self.tells)
+        self.mean.copy_(statistics_of(found[0], self.mean.shape))
+        self.std.copy_(statistics_of(found[1], self.std.shape))
+        self.level.copy_(found[2].reshape(()))
 
-    def normalised_latents(self, batch: Tensor) -> Tensor:
+    def normalised_latents(self, batch: Tensor, label: Tensor | None = None) -> Tensor:
         """wav [B, 1, T], or latents -> [B, D, L], normalised and zero-padded to a length that the network takes."""
+        mean, std = self.mean, self.std
+        if mean.ndim > 1:
+            instrument = self.tells.instrument(label)
+            mean, std = mean[instrument], std[instrument]
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):  # the data stay exact
             z = batch if self.takes_latents else self.codec.encode(batch)
-            z = (z - self.mean[:, None]) / self.std[:, None]
+            z = (z - mean[..., None]) / std[..., None]
         return torch.nn.functional.pad(z, (0, -z.shape[-1] % self.denoiser.net.downsample_factor))
 
     def draw(self, z: Tensor, step: int, first: int = 0, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -158,7 +166,7 @@ class InstrumentModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         wav, label = batch if self.labels else (batch, None)
-        z = self.normalised_latents(wav)
+        z = self.normalised_latents(wav, label)
         accumulated = batch_idx % self.trainer.accumulate_grad_batches  # batches of this optimiser step before this
         first = (accumulated * self.trainer.world_size + self.global_rank) * len(z)
         noise, sigma = self.draw(z, self.trainer.global_step, first, label)
@@ -168,7 +176,7 @@ class InstrumentModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         wav, label = batch if self.labels else (batch, None)
-        z = self.normalised_latents(wav)
+        z = self.normalised_latents(wav, label)
         before, world = batch_idx * self.trainer.val_dataloaders.batch_size, self.trainer.world_size
         items = [(before + index) * world + self.global_rank for index in range(len(z))]
         for name, value in self.validation(self.ema.model, z, items, label).items():
@@ -225,11 +233,20 @@ class InstrumentModule(pl.LightningModule):
         """Write the averaged weights in half precision, with everything else a bridge needs."""
         model = self.instrument()
         attached = self._trainer is not None and isinstance(self._trainer.datamodule, Datamodule)
-        if attached and self.codec.spectral and self.labels in ((), TAKES) and not self.takes_latents:
-            valid = self.trainer.datamodule.valid_set
-            items = [valid[index] for index in range(0, len(valid), -(-len(valid) // _HEARD))]
-            wavs = [item if isinstance(item, Tensor) else item[0] for item in items]
-            target = take_of(model.eval(), "plain")
-            noise = noise_statistics(target, wavs, self.codec.sample_rate, self.codec)
-            model.spec = replace(model.spec, noise=noise)
+        if attached and self.codec.spectral and not self.takes_latents:
+            model.spec = replace(model.spec, noise=self._noise_statistics(model.eval()))
         model.save(path, {"step": str(self.global_step)})
+
+    def _noise_statistics(self, model: InstrumentModel) -> dict:
+        """What the validation recordings of each instrument are like as noise."""
+        valid, names = self.trainer.datamodule.valid_set, self.tells.instruments or (model.spec.name,)
+        stride = -(-len(valid) // _HEARD)  # spread over the recordings
+        wavs: dict[str, list[Tensor]] = {name: [] for name in names}
+        for index in sorted(range(len(valid)), key=lambda index: index % stride):
+            wav, label = valid[index] if self.labels else (valid[index], torch.tensor(0))
+            found = wavs[names[int(self.tells.instrument(torch.as_tensor(label)))]]
+            if len(found) < _HEARD:
+                found.append(wav)
+            if all(len(found) == _HEARD for found in wavs.values()):
+                break
+        return noise_of_instruments(model, wavs, self.codec.sample_rate, self.codec)

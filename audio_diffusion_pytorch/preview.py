@@ -13,7 +13,7 @@ from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.codec import ASSETS
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instrument import TAKES, InstrumentModel, load_instrument, shipped_instruments
+from audio_diffusion_pytorch.instrument import InstrumentModel, Labels, load_instrument, shipped_instruments
 from audio_diffusion_pytorch.plots import mel_spectrogram_db
 
 
@@ -73,7 +73,11 @@ class BridgePreview(pl.Callback):
         self.validations = state_dict["validations"]
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if module.labels not in ((), TAKES) or not trainer.is_global_zero or not any(map(shows_sound, trainer.loggers)):
+        if (
+            Labels(module.labels).instruments
+            or not trainer.is_global_zero
+            or not any(map(shows_sound, trainer.loggers))
+        ):
             return  # (a model of several instruments would have to be told which it is)
         try:
             self._prepare(trainer, module)

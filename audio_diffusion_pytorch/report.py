@@ -17,7 +17,7 @@ from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.cache import LatentCache
 from audio_diffusion_pytorch.dataset import InstrumentDataset
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instrument import TAKES
+from audio_diffusion_pytorch.instrument import Labels
 from audio_diffusion_pytorch.recompute import BLOCKS, recompute_blocks
 from audio_diffusion_pytorch.unet import UNet1d
 
@@ -179,7 +179,8 @@ def _transfer_commands(module: nn.Module, run_dir: Path) -> Iterator[str]:
     spec = module.spec
     other = other_shipped(spec.name, spec.codec)
     target = other.spec.name if other else "OTHER_RUN_FOLDER"
-    source = f"{run_dir}:{spec.labels[0]}" if spec.labels not in ((), TAKES) else str(run_dir)
+    several = Labels(spec.labels).instruments
+    source = f"{run_dir}:{several[0]}" if several else str(run_dir)
     yield f"python transfer.py {shlex.quote(f'source={source}')} target={target} input=FILE output=FILE.wav"
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from audio_diffusion_pytorch.checkpoint import load_checkpoint
 from audio_diffusion_pytorch.errors import InputError, replacing
-from audio_diffusion_pytorch.instrument import load_instrument
+from audio_diffusion_pytorch.instrument import load_instrument, take_of
 from audio_diffusion_pytorch.original import has_ema, is_original, load_unet_state, read_checkpoint
 
 
@@ -159,7 +159,9 @@ def start_from(module: nn.Module, source: str) -> None:
             warnings.warn(f"{source} has no averaged weights: starting from the raw ones", stacklevel=2)
         state = load_unet_state(source, weights, net.config, content)
     else:
-        other = load_instrument(source)
+        other = load_instrument(source, whole=True)
+        if other.spec.labels != module.labels:
+            other = take_of(load_instrument(source), "plain")
         if other.spec.codec != module.codec.name:
             raise InputError(
                 f"init_from={source} was trained on the codec {other.spec.codec}, not on {module.codec.name}: choose "

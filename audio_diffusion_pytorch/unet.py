@@ -237,6 +237,12 @@ def fold_label(state: dict[str, Tensor], label: int) -> dict[str, Tensor]:
     return state | {"to_mapping.0.bias": bias + weight @ embedding}
 
 
+def choose_labels(state: dict[str, Tensor], labels: Sequence[int]) -> dict[str, Tensor]:
+    """State of a network with labels -> that of one with these only, in this order, and with none at all."""
+    weight = state["to_label.weight"]
+    return state | {"to_label.weight": weight[[*labels, len(weight) - 1]]}
+
+
 def _check_sizes(**sizes: int) -> None:
     for name, value in sizes.items():
         _require(value >= 1, f"{name} must be at least 1, got {value}")

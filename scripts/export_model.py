@@ -25,7 +25,7 @@ def main() -> None:
     try:
         if args.output.suffix != ".safetensors":
             raise InputError(f"cannot write {args.output}: the name must end in .safetensors")
-        model = load_instrument(args.model)
+        model = load_instrument(args.model, whole=True)
         changes = {"name": args.name, "handoff_sigma": args.handoff_sigma, "pitch_range": args.pitch_range}
         changes["handoff_sigmas"] = by_source(args.handoff_from) or None
         changes["noise"] = None if args.noise_from is None else noise_of(model, args.noise_from)
@@ -37,20 +37,21 @@ def main() -> None:
 
 
 def noise_of(model, folder: Path) -> dict:
-    """Statistics of up to 32 recordings in a folder, the first 8 s of each."""
+    """Statistics of up to 32 recordings of each instrument in a folder, the first 8 s of each."""
     from audio_diffusion_pytorch import audio
     from audio_diffusion_pytorch.codec import load_codec
     from audio_diffusion_pytorch.dataset import find_files
-    from audio_diffusion_pytorch.handoff import noise_statistics
-    from audio_diffusion_pytorch.instrument import take_of
+    from audio_diffusion_pytorch.handoff import noise_of_instruments
+    from audio_diffusion_pytorch.instrument import Labels
 
-    codec, wavs = model.codec or load_codec(model.spec.codec), []
-    files = find_files(folder, [model.spec.name])
-    for file in files[:: -(-len(files) // 32)]:
-        info = audio.info(file)
-        wav, rate = audio.read(file, 0, min(info.frames, 8 * info.sample_rate))
-        wavs.append(audio.resample(audio.to_mono(wav), rate, codec.sample_rate))
-    return noise_statistics(take_of(model, "plain"), wavs, codec.sample_rate, codec)
+    codec, wavs = model.codec or load_codec(model.spec.codec), {}
+    for name in Labels(model.spec.labels).instruments or [model.spec.name]:
+        wavs[name], files = [], find_files(folder, [name])
+        for file in files[:: -(-len(files) // 32)]:
+            info = audio.info(file)
+            wav, rate = audio.read(file, 0, min(info.frames, 8 * info.sample_rate))
+            wavs[name].append(audio.resample(audio.to_mono(wav), rate, codec.sample_rate))
+    return noise_of_instruments(model, wavs, codec.sample_rate, codec)
 
 
 def by_source(arguments: list[str]) -> dict[str, float]:
