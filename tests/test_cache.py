@@ -22,6 +22,7 @@ from audio_diffusion_pytorch.codec import EncodecCodec, MelCodec
 from audio_diffusion_pytorch.datamodule import Datamodule, latent_statistics
 from audio_diffusion_pytorch.dataset import InstrumentDataset
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.instrument import Labels
 from audio_diffusion_pytorch.pitch_shift import PitchShift
 
 HOP = 320
@@ -345,6 +346,20 @@ def test_labels_go_with_cached_crops(folder, encodec):
     data = cached(folder, encodec, labels=["violin", "flute"])
     latents, label = next(iter(data.train_dataloader()))
     assert latents.shape == (1, 16, 75) and label.tolist() == [1]
+
+
+def test_statistics_of_each_instrument(folder, codec):
+    for index in range(3):
+        soundfile.write(folder / f"violin_{index}.wav", melody(2.0, seed=index, brightness=0.7), RATE, subtype="FLOAT")
+    names = ["violin", "flute"]
+    data = cached(folder, codec, instruments=names, labels=names)
+    mean, std, _ = latent_statistics(codec, data, Labels(names))
+    for number, name in enumerate(names):
+        files = [file for file in data.train_set.wavs if name in Path(file).name]
+        wavs = [torch.from_numpy(soundfile.read(file, dtype="float32")[0])[None, None] for file in files]
+        latents = torch.cat([codec.encode(wav)[0] for wav in wavs], 1)
+        assert torch.allclose(mean[number], latents.mean(1), atol=0.01)
+        assert torch.allclose(std[number], latents.std(1), atol=0.01)
 
 
 def test_build_is_idle_where_all_is_there(folder, encodec, monkeypatch):

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from audio_diffusion_pytorch.cli import one_line
 from audio_diffusion_pytorch.dataset import INSTRUMENTS
+from audio_diffusion_pytorch.instrument import Labels
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "exp").glob("*.yaml"))
 LATENT = [name for name in EXPERIMENTS if name.endswith("_latent")]
@@ -133,8 +134,9 @@ def test_small_experiments_differ_by_the_instrument_only():
 def test_one_model_of_all_instruments_builds():
     config = composed("all_small", "codec=small_untrained", *(f"+codec.{k}={v}" for k, v in TINY_CODEC.items()))
     module = instantiate(config.model, codec=instantiate(config.codec))
-    assert module.spec.labels == tuple(config.instruments) == INSTRUMENTS and module.spec.name == "all"
-    assert list(config.datamodule.dataset.labels) == list(INSTRUMENTS)
+    assert Labels(module.spec.labels).instruments == tuple(config.instruments) == INSTRUMENTS
+    assert module.spec.name == "all" and tuple(config.datamodule.dataset.labels) == module.spec.labels
+    assert Labels(module.spec.labels).takes
     # at most the size of two models of one instrument
     assert sum(p.numel() for p in module.denoiser.parameters()) < 6.5e6
 

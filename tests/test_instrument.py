@@ -3,7 +3,7 @@
 import json
 import runpy
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -16,8 +16,10 @@ from audio_diffusion_pytorch.instrument import (
     TAKES,
     InstrumentModel,
     InstrumentSpec,
+    Labels,
     load_instrument,
     shipped_instruments,
+    statistics_of,
     take_of,
 )
 
@@ -110,7 +112,7 @@ def test_files_that_are_no_model(make_instrument, tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "a.ckpt")
     with pytest.raises(InputError, match="no checkpoint of an instrument"):
         load_instrument(tmp_path / "a.ckpt")
-    with pytest.raises(InputError, match="statistics of 3"):
+    with pytest.raises(InputError, match="statistics have 3 values, 128 are needed"):
         InstrumentModel(InstrumentSpec("flute", TINY_UNET, "small"), torch.zeros(3), torch.ones(3))
 
 
@@ -136,6 +138,50 @@ def test_one_of_the_instruments_of_a_model(make_instrument, tmp_path):
     make_instrument("flute").save(path)
     with pytest.raises(InputError, match="of one instrument only"):
         load_instrument(f"{path}:flute")
+
+
+def test_labels_of_instruments_and_takes():
+    for names, count, several in [
+        ((), 0, ()),
+        (TAKES, 2, ()),
+        (("flute", "tuba"), 2, ("flute", "tuba")),
+        (("flute", "tuba", *TAKES), 4, ("flute", "tuba")),
+    ]:
+        labels = Labels(names)
+        assert (labels.count, labels.instruments) == (count, several)
+        numbers = range(max(len(several), 1))
+        found = {labels.index(number, varied) for number in numbers for varied in (False, True)}
+        assert found == set(range(max(count, 1)))
+        for number in numbers:
+            both = torch.tensor([labels.index(number, varied) for varied in (False, True)])
+            assert labels.instrument(both).tolist() == [number, number]
+
+
+def test_one_instrument_of_a_model_that_knows_takes(make_instrument, codec, tmp_path):
+    """It is a model of takes like that of a single instrument, with its own statistics and noise."""
+    mean, std = torch.arange(2.0)[:, None].expand(2, 128), torch.ones(2, 128)
+    spec = make_instrument("all", unet={**TINY_UNET, "num_labels": 4}, labels=("flute", "tuba", *TAKES)).spec
+    model = InstrumentModel(replace(spec, noise={"tuba": {"sigma": [1.0]}}), mean, std)
+    torch.nn.init.normal_(model.denoiser.net.to_label.weight)
+    model.save(tmp_path / "all.safetensors")
+    tuba = load_instrument(f"{tmp_path / 'all.safetensors'}:tuba")
+    assert tuba.spec.labels == TAKES and tuba.spec.noise == {"sigma": [1.0]} and tuba.mean.tolist() == [1.0] * 128
+    assert not load_instrument(f"{tmp_path / 'all.safetensors'}:flute").spec.noise
+    whole = load_instrument(tmp_path / "all.safetensors", whole=True)
+    x, sigma = torch.randn(1, 128, 64), torch.ones(1)
+    for take, label in (("plain", 1), ("varied", 3)):
+        expected = whole.denoiser(x, sigma, torch.tensor([label]))
+        assert torch.allclose(take_of(tuba, take).denoiser(x, sigma), expected, atol=1e-4)
+    none = tuba.denoiser(x, sigma), whole.denoiser(x, sigma)
+    assert torch.allclose(*none, atol=1e-4)
+    tuba = Bridge(tuba, tuba, handoff="plain", codec=codec)
+    assert tuba(torch.zeros(1, 24000), 24000).shape == (1, 24000)
+
+
+def test_statistics_of_one_serve_all_instruments():
+    assert statistics_of(torch.arange(3.0), (2, 3)).tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert statistics_of(torch.arange(6.0), (2, 3)).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert statistics_of(torch.arange(3.0)[:, None], (3,)).tolist() == [0, 1, 2]
 
 
 def test_hand_off_by_source_and_pitch_range_come_back(tmp_path, make_instrument, codec):

@@ -1,5 +1,7 @@
 """Training's module: where the statistics come from, what is random and what is not, what is exported."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import RATE, TINY_UNET
@@ -142,5 +144,22 @@ def test_labels_are_dropped_now_and_then(codec):
     label = torch.tensor([0, 1] * 100)
     module.draw(torch.zeros(200, 128, 2), 0, label=label)
     assert 5 < int((label == 2).sum()) < 40 and torch.equal(label[label < 2], torch.tensor([0, 1] * 100)[label < 2])
-    with pytest.raises(InputError, match=r"1 labels for model\.model\.num_labels=2"):
+    with pytest.raises(InputError, match=r"labels=\['flute'\] make 1 labels: set model\.model\.num_labels"):
         InstrumentModule(net, codec, KDistribution(0.01, 10.0), labels=["flute"])
+
+
+def test_each_instrument_has_its_own_statistics(codec, recordings):
+    """... and what leaves no trace of the average spectrum in the normalised latents is told by the label."""
+    names = ["flute", "violin", "plain", "varied"]
+    dataset = InstrumentDataset(str(recordings), ["flute", "violin"], length=9600, labels=names, crops_per_file=8)
+    data = Datamodule(dataset, batch_size=4)
+    module = InstrumentModule(UNet1d(**TINY_UNET, num_labels=4), codec, KDistribution(0.01, 10.0), labels=names)
+    module.prepare(data, Path(), None)
+    assert module.mean.shape == module.std.shape == (2, codec.latent_channels)
+    batches = list(data.train_dataloader())
+    wav, label = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    z = module.normalised_latents(wav, label)
+    for number in (0, 1):
+        own = z[label % 2 == number]
+        assert own.mean((0, 2)).abs().max() < 0.05 and (own.std((0, 2)) - 1).abs().max() < 0.1
+    assert not torch.allclose(module.mean[0], module.mean[1], atol=0.1)
