@@ -277,8 +277,8 @@ class Quality:
 # Relative error of the target's latents against the converged solution from the models' own sigma_min, at the shipped
 # models' default hand-off: `python benchmarks/transfer.py --only error`.
 QUALITY = {
-    "draft": Quality("unipc", 8, 0.05, 7.0),
-    "normal": Quality("unipc", 13, 0.02, 7.0),
+    "draft": Quality("unipc", 9, 0.05, 7.0),
+    "normal": Quality("unipc", 14, 0.02, 6.0),
     "high": Quality("unipc", 32, None, 7.0),
 }
 

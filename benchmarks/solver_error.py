@@ -56,7 +56,9 @@ def measure(source: str, target: str, data: Path | None, count: int, device: str
     plain = plain_options(reference)
     settings = {name: {"quality": name, "precision": "32"} for name in QUALITY}
     settings |= {f"normal, precision {p}": {"precision": p} for p in ("16", "bf16")}
-    settings |= {"plain": plain, "unipc, 13 points, the plain spacing": plain | {"num_steps": 13, "solver": "unipc"}}
+    points = QUALITY["normal"].num_steps
+    coarse = plain | {"num_steps": points, "solver": "unipc"}
+    settings |= {"plain": plain, f"unipc, {points} points, the plain spacing": coarse}
     settings |= {f"{name}, 26 points": plain | {"num_steps": 26, "solver": name} for name in ("dpmpp_2m", "dpmpp_3m")}
     files = find_clips(data, source, count)
     exact = Bridge(source, target, device=device, **plain | {"num_steps": CONVERGED, "solver": "unipc"})
