@@ -90,10 +90,10 @@ class InstrumentModule(pl.LightningModule):
                 "channels: set them equal"
             )
         self.labels = tuple(labels or ())
-        self.tells = Labels(self.labels)
-        if self.tells.count != model.num_labels:
+        self.label_map = Labels(self.labels)
+        if self.label_map.count != model.num_labels:
             raise InputError(
-                f"labels={list(self.labels)} make {self.tells.count} labels: set model.model.num_labels to that, not "
+                f"labels={list(self.labels)} make {self.label_map.count} labels: set model.model.num_labels to that, not "
                 f"{model.num_labels}"
             )
         self.denoiser = Denoiser(model, sigma_data)
@@ -104,7 +104,7 @@ class InstrumentModule(pl.LightningModule):
             self.denoiser.net.compile()  # in place: the checkpoints' keys stay
         self.sigma_distribution, self.coupling = sigma_distribution, coupling
         self.validation = ValidationLoss(sigma_distribution)
-        shape = self.tells.statistics_shape(codec.latent_channels)
+        shape = self.label_map.statistics_shape(codec.latent_channels)
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("std", torch.ones(shape))
         self.register_buffer("level", torch.tensor(float("nan")))  # RMS of the sounding parts; nan: unknown
@@ -131,7 +131,7 @@ class InstrumentModule(pl.LightningModule):
         if h.mean_path is not None:
             found = load_tensor(h.mean_path), load_tensor(h.std_path), self.level
         else:
-            found = latent_statistics(self.codec, datamodule, self.tells)
+            found = latent_statistics(self.codec, datamodule, self.label_map)
         self.mean.copy_(statistics_of(found[0], self.mean.shape))
         self.std.copy_(statistics_of(found[1], self.std.shape))
         self.level.copy_(found[2].reshape(()))
@@ -140,7 +140,7 @@ class InstrumentModule(pl.LightningModule):
         """wav [B, 1, T], or latents -> [B, D, L], normalised and zero-padded to a length that the network takes."""
         mean, std = self.mean, self.std
         if mean.ndim > 1:
-            instrument = self.tells.instrument(label)
+            instrument = self.label_map.instrument(label)
             mean, std = mean[instrument], std[instrument]
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):  # the data stay exact
             z = batch if self.takes_latents else self.codec.encode(batch)
@@ -161,7 +161,7 @@ class InstrumentModule(pl.LightningModule):
             if self.coupling is not None:
                 noise[-1] = self.coupling(latents, noise[-1], generator)
             if label is not None and torch.rand((), generator=generator, device=z.device) < self.hparams.label_dropout:
-                label[index] = len(self.labels)
+                label[index] = self.label_map.count
         return torch.stack(noise), self.sigma_distribution.icdf(torch.stack(u))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -239,12 +239,12 @@ class InstrumentModule(pl.LightningModule):
 
     def _noise_statistics(self, model: InstrumentModel) -> dict:
         """What the validation recordings of each instrument are like as noise."""
-        valid, names = self.trainer.datamodule.valid_set, self.tells.instruments or (model.spec.name,)
+        valid, names = self.trainer.datamodule.valid_set, self.label_map.instruments or (model.spec.name,)
         stride = -(-len(valid) // _HEARD)  # spread over the recordings
         wavs: dict[str, list[Tensor]] = {name: [] for name in names}
         for index in sorted(range(len(valid)), key=lambda index: index % stride):
             wav, label = valid[index] if self.labels else (valid[index], torch.tensor(0))
-            found = wavs[names[int(self.tells.instrument(torch.as_tensor(label)))]]
+            found = wavs[names[int(self.label_map.instrument(torch.as_tensor(label)))]]
             if len(found) < _HEARD:
                 found.append(wav)
             if all(len(found) == _HEARD for found in wavs.values()):
