@@ -38,7 +38,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     from audio_diffusion_pytorch.plan import Plan
 
     settings, classifier = _settings(cfg), _classifier(cfg)
-    embedder = codec_embedder(load_codec(cfg.embedder, **settings.codec).to(settings.device))
+    embedder = codec_embedder(load_codec(cfg.embedder, **settings.codec), settings.device)
     plan = Plan(settings, classifier)
     if classifier is None:
         plan.problems.add("no classifier: timbre is not scored")

@@ -59,6 +59,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if cfg.ignore_warnings:
         warnings.simplefilter("ignore")
     cfg = adapt(cfg)
+    if cfg.get("instruments") is None and OmegaConf.is_interpolation(cfg, "instrument_name"):
+        cfg.instrument_name = "instrument"  # every file, whatever it is of
     if cfg.print_config:
         print(OmegaConf.to_yaml(cfg, resolve=True))
     run_dir, ckpt_dir = Path(cfg.run_dir), Path(cfg.ckpt_dir)
@@ -127,7 +129,9 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     if not cfg.train:
         print("train=false: everything is built, nothing is trained")
         return {}
+    exported = run_dir / f"{cfg.exp_name}.safetensors"
     if trainer.is_global_zero:
+        exported.unlink(missing_ok=True)  # of a run that goes on after its end: from now on its checkpoints are newer
         log_config(loggers, OmegaConf.to_container(cfg, resolve=True), OmegaConf.to_yaml(cfg, resolve=True))
     try:
         with ending_together(trainer):
@@ -152,9 +156,8 @@ def fit(cfg: DictConfig) -> dict[str, float]:
         ) from error
 
     if trainer.is_global_zero:
-        path = run_dir / f"{cfg.exp_name}.safetensors"
-        module.export(path)
-        print(summary(trainer, module, run_dir, path))
+        module.export(exported)
+        print(summary(trainer, module, run_dir, exported))
     return {key: float(value) for key, value in trainer.callback_metrics.items()}
 
 

@@ -66,7 +66,7 @@ class Bridge:
     Args:
         source, target: models, or what `load_instrument` takes.
         sigma: hand-off noise level between the two models; higher changes more. None: the target's default for
-            this source.
+            this source, as far as both models know it.
         num_steps: points of the schedule of each half; num_steps - 1 solver steps each way. None: the quality's, as for
             the next three.
         solver: name in `sampling.SOLVERS`.
@@ -112,14 +112,14 @@ class Bridge:
         if self.solver not in SOLVERS:
             raise InputError(f"no solver {self.solver!r}; there are {', '.join(SOLVERS)}")
         num_steps = preset.num_steps if num_steps is None else num_steps
-        self.sigma = specs[1].handoff_from(specs[0].name) if sigma is None else float(sigma)
+        known = min(s.sigma_max for s in specs)
+        self.sigma = min(specs[1].handoff_from(specs[0].name), known) if sigma is None else float(sigma)
         if sigma_min is None:
             # a hand-off close to the preset's data end, which nobody needs, still gets a schedule
             sigma_min = max(*(s.sigma_min for s in specs), min(preset.sigma_min or 0.0, self.sigma / 10))
-        if not sigma_min < self.sigma <= min(s.sigma_max for s in specs):
+        if not sigma_min < self.sigma <= known:
             raise InputError(
-                f"sigma={self.sigma} lies outside ({sigma_min}, {min(s.sigma_max for s in specs)}], the noise levels "
-                "that both models know"
+                f"sigma={self.sigma} lies outside ({sigma_min}, {known}], the noise levels that both models know"
             )
         if num_steps < 2:
             raise InputError(f"num_steps={num_steps}: a schedule needs at least 2 points")
@@ -128,10 +128,10 @@ class Bridge:
             raise InputError(f"the codec has {self.codec.latent_channels} channels, the models {len(self.source.mean)}")
         if handoff not in HANDOFFS:
             raise InputError(f"no handoff {handoff!r}; there are {', '.join(HANDOFFS)}")
-        known = self.codec.spectral and bool(self.target.spec.noise)
-        if handoff == "matched" and not known:
+        measured = self.codec.spectral and bool(self.target.spec.noise)
+        if handoff == "matched" and not measured:
             raise InputError(f"handoff=matched: the model of {specs[1].name} holds no statistics of its noise")
-        self.handoff = "matched" if known and handoff == "auto" else "plain" if handoff == "auto" else handoff
+        self.handoff = "matched" if measured and handoff == "auto" else "plain" if handoff == "auto" else handoff
         if self.handoff == "matched":
             self._statistics = statistics_at(self.target.spec.noise, self.sigma)
         self.rho = preset.rho if rho is None else rho
@@ -233,7 +233,7 @@ class Bridge:
         survey = _survey(wav, sample_rate)
         windows = list(Track(self, sample_rate, len(wav), survey).cut([wav.cpu()]))
         noise, levels = [], []
-        for batch in _batches(windows, self.batch_size):
+        for batch in batches(windows, self.batch_size):
             latents = self._latents(batch)
             noise.append(self.to_noise(latents).cpu())
             levels.append(self.codec.levels(latents).cpu())
@@ -255,7 +255,7 @@ class Bridge:
         track = Track(self, encoded.sample_rate, encoded.channels, encoded.survey)
         track.length = encoded.length
         parts = []
-        for batch in _batches(zip(encoded.windows, encoded.noise, encoded.levels, strict=True), self.batch_size):
+        for batch in batches(zip(encoded.windows, encoded.noise, encoded.levels, strict=True), self.batch_size):
             windows = [window for window, *_ in batch]
             noise, levels = (torch.stack(x).to(self.device) for x in list(zip(*batch, strict=True))[1:])
             latents = self.from_noise(self.hand_over(noise, self._sounding(windows)))
@@ -319,7 +319,7 @@ class Bridge:
 
         There are `batch_size` in a list, whosever they are; those without sound do not go through the networks.
         """
-        for batch in _batches(windows, self.batch_size):
+        for batch in batches(windows, self.batch_size):
             windows = [window for _, window in batch]
             latents, sounding = self._latents(windows), self._sounding(windows)
             heard = sounding.any(-1)
@@ -356,7 +356,7 @@ class Bridge:
         return torch.stack([window.sounding for window in windows]).to(self.device)
 
 
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     items = iter(items)
     while batch := list(islice(items, size)):
         yield batch

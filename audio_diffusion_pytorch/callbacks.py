@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pytorch_lightning as pl
 import torch
 
-from audio_diffusion_pytorch.instrument import Labels, one_of, take_of
+from audio_diffusion_pytorch.instrument import one_of, take_of
+from audio_diffusion_pytorch.labels import Labels
 from audio_diffusion_pytorch.preview import log_sound, shows_sound
 from audio_diffusion_pytorch.sampling import SOLVERS, karras_schedule
 

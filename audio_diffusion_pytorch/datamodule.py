@@ -17,7 +17,7 @@ from audio_diffusion_pytorch.cache import LatentCache, build, statistics
 from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.dataset import InstrumentDataset, start_worker
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instrument import Labels
+from audio_diffusion_pytorch.labels import Labels
 
 _LEAST_BATCHES = 16  # of an epoch of few recordings: starting an epoch takes time, too
 _PATIENCE = 600  # seconds for a batch of the loader's processes; then whatever they wait for is an error

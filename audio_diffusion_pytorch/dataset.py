@@ -19,7 +19,7 @@ from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.augment import RecordingAugment
 from audio_diffusion_pytorch.cache import LatentCache, Take
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instrument import Labels
+from audio_diffusion_pytorch.labels import Labels
 from audio_diffusion_pytorch.pitch_shift import PitchShift
 from audio_diffusion_pytorch.transpose import shift_octaves
 

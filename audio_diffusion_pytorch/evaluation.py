@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ import torch
 from torch import Tensor
 
 from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.bridge import batches
 from audio_diffusion_pytorch.clips import Excerpt, Problems, Recording
 from audio_diffusion_pytorch.digest import content_digest
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.frechet import Embedder, Moments
-from audio_diffusion_pytorch.notes import LOWEST
-from audio_diffusion_pytorch.pitch import posteriors
 from audio_diffusion_pytorch.scores import VERSION as SCORES_VERSION
 from audio_diffusion_pytorch.scores import (
     Listener,
@@ -34,10 +32,9 @@ from audio_diffusion_pytorch.scores import (
 )
 from audio_diffusion_pytorch.systems import VERSION as SYSTEMS_VERSION
 from audio_diffusion_pytorch.systems import Finished, System, Truth, digest, digest_of, read_excerpt
-from audio_diffusion_pytorch.transpose import octaves_for, shift_octaves
+from audio_diffusion_pytorch.transpose import heard_pitches, octaves_for, shift_octaves
 
 _SILENCE = 1e-4  # peak below which an excerpt is silence
-_HEARD_SECONDS = 30.0  # of a recording without notes, from which its register is told
 
 
 @dataclass(frozen=True)
@@ -100,11 +97,8 @@ class Evaluation:
         if recording.notes is not None:
             return recording.notes[:, 2].tolist()
         if recording.path not in self._registers:
-            header = audio.info(recording.path)
-            frames = min(header.frames, round(_HEARD_SECONDS * header.sample_rate))
-            wav, rate = audio.read(recording.path, 0, frames)
-            strength, keys = posteriors(audio.to_mono(wav), rate)["note"][0].max(-1)
-            self._registers[recording.path] = (keys[strength >= 0.5] + LOWEST).tolist()
+            with audio.AudioReader(recording.path) as file:
+                self._registers[recording.path] = heard_pitches(file)
         return self._registers[recording.path]
 
     def plan(
@@ -274,12 +268,6 @@ def embed(wav: Tensor, sample_rate: int, embedder: Embedder) -> Moments:
     """wav [T] -> the moments of its frames, at the level at which sounds are compared."""
     wav = audio.resample(at_level(wav[None], sample_rate), sample_rate, embedder.sample_rate)
     return Moments.of(embedder.embed(wav)[0])
-
-
-def batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
-        yield batch
 
 
 def _runs(items: Sequence[Item], size: int) -> Iterator[list[Item]]:

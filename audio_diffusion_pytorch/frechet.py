@@ -28,12 +28,13 @@ class Embedder:
     embed: Callable[[Tensor], Tensor]
 
 
-def codec_embedder(codec: Codec) -> Embedder:
-    """A codec's latents."""
+def codec_embedder(codec: Codec, device: str | torch.device = "cpu") -> Embedder:
+    """A codec's latents, computed on `device`; clips may lie anywhere."""
+    codec = codec.to(device)
 
     @torch.inference_mode()
     def embed(wav: Tensor) -> Tensor:
-        return codec.encode(wav[:, None])
+        return codec.encode(wav[:, None].to(device))
 
     return Embedder(f"{codec.name} codec", codec.sample_rate, embed)
 

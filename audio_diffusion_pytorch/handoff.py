@@ -100,7 +100,8 @@ def noise_of_instruments(
         model: of one or several instruments.
         wavs: instrument -> recordings [C, T].
     """
-    from audio_diffusion_pytorch.instrument import Labels, one_of, take_of
+    from audio_diffusion_pytorch.instrument import one_of, take_of
+    from audio_diffusion_pytorch.labels import Labels
 
     several = Labels(model.spec.labels).instruments
     if not several:

@@ -20,7 +20,8 @@ from audio_diffusion_pytorch.denoiser import Denoiser, SigmaDistribution
 from audio_diffusion_pytorch.ema import EMA
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.handoff import noise_of_instruments
-from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec, Labels, statistics_of
+from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec
+from audio_diffusion_pytorch.labels import Labels, statistics_of
 from audio_diffusion_pytorch.optim import adamw, follow_configured_length
 from audio_diffusion_pytorch.recompute import recompute_blocks
 from audio_diffusion_pytorch.unet import UNet1d
@@ -42,7 +43,6 @@ class InstrumentModule(pl.LightningModule):
         total_steps: steps of a one-cycle learning rate; None: constant.
         name: the instrument, kept in exported models.
         length: samples of a training crop, kept in exported models as the bridge's window.
-        handoff_sigma: default of the bridges to this instrument, kept in exported models.
         coupling: see `ChunkCoupling`; None: noise independent of the latents.
         labels: what the network tells apart, see `Labels`; the data set then gives (wav, label). Each instrument's
             latents are normalised by its own statistics: its average spectrum does not tell it, its label does.
@@ -74,7 +74,6 @@ class InstrumentModule(pl.LightningModule):
         std_path: str | None = None,
         name: str = "instrument",
         length: int = 409600,
-        handoff_sigma: float = 4.0,
         coupling: ChunkCoupling | None = None,
         labels: Sequence[str] | None = None,
         label_dropout: float = 0.1,
@@ -93,8 +92,8 @@ class InstrumentModule(pl.LightningModule):
         self.label_map = Labels(self.labels)
         if self.label_map.count != model.num_labels:
             raise InputError(
-                f"labels={list(self.labels)} make {self.label_map.count} labels: set model.model.num_labels to that, not "
-                f"{model.num_labels}"
+                f"labels={list(self.labels)} make {self.label_map.count} labels, and model.model.num_labels is "
+                f"{model.num_labels}: set them equal"
             )
         self.denoiser = Denoiser(model, sigma_data)
         self.ema = EMA(self.denoiser, ema_beta, ema_power)
@@ -219,7 +218,6 @@ class InstrumentModule(pl.LightningModule):
             codec=self.codec.name,
             sigma_data=self.denoiser.sigma_data,
             frames=self.codec.num_frames(self.hparams.length),
-            handoff_sigma=self.hparams.handoff_sigma,
             labels=self.labels,
             level_db=None if level != level else to_db(level),
             **ranges,

@@ -121,7 +121,6 @@ def load_original(
     mean, std = _statistics(mean_path, std_path, net.in_channels, path)
     try:
         fields = {"name": Path(path).stem, "codec": "encodec", **_hyper_spec(content), **spec}
-        fields.setdefault("handoff_sigma", min(InstrumentSpec.handoff_sigma, fields.get("sigma_max", float("inf"))))
         spec = InstrumentSpec(unet=net.config, **fields)
         denoiser = Denoiser(net, spec.sigma_data)
     except (TypeError, ValueError) as error:

@@ -152,12 +152,10 @@ class Plan:
                 f"{pair_name(pair)}: the true performance of {elsewhere} of {len(excerpts)} clips lies in another "
                 "register than the output: no log-mel distance to it"
             )
-        return self.evaluation.plan(
-            pair, [*self._references(pair, systems, excerpts, moved), *systems], excerpts, moved
-        )
+        return self.evaluation.plan(pair, [*self._references(systems, excerpts, moved), *systems], excerpts, moved)
 
     def _references(
-        self, pair: tuple[str, str], systems: Sequence[System], excerpts: Sequence[Excerpt], octaves: Sequence[int]
+        self, systems: Sequence[System], excerpts: Sequence[Excerpt], octaves: Sequence[int]
     ) -> list[System]:
         wanted, found = self.settings.references, []
         first = systems[0].bridge if isinstance(systems[0], BridgeSystem) else None
@@ -169,7 +167,7 @@ class Plan:
             found.append(CodecOnly(self._codec_named("small") if first is None else first.codec))
         if "warm" in wanted and first is not None:
             for sigma in self.settings.sigmas or [None]:
-                level = first.target.spec.handoff_from(first.source.spec.name) if sigma is None else sigma
+                level = first.sigma if sigma is None else sigma
                 options = {**self._options(level, first.codec), "handoff": "plain"}
                 found.append(WarmStart(first.target, self.settings.seed, len(self.settings.sigmas) > 1, **options))
         if "truth" in wanted and any(excerpt.truth is not None for excerpt in excerpts):

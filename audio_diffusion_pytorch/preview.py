@@ -13,7 +13,8 @@ from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.codec import ASSETS
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instrument import InstrumentModel, Labels, load_instrument, shipped_instruments
+from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, shipped_instruments
+from audio_diffusion_pytorch.labels import Labels
 from audio_diffusion_pytorch.plots import mel_spectrogram_db
 
 

@@ -18,13 +18,13 @@ from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.jobs import Job
 from audio_diffusion_pytorch.streaming import Survey, Track, Window, matching_gain
+from audio_diffusion_pytorch.transpose import heard_pitches, octaves_for, pitch_range
 
 # tell(what, job, value): "windows" and how many are done, then one of "done" and facts, "failed" and why, "left" (to
 # another run)
 Tell = Callable[[str, Job, Any], None]
 Report = Callable[[Job, dict[str, Any]], dict[str, Any]]
 _MEMORY = 1 << 23  # bytes of a recording's sound that stay in memory before they go to a file without a name
-_HEARD = 60  # seconds in which the octave is looked for
 _BLOCK = 1 << 18  # frames that are scaled and written at a time
 
 
@@ -106,17 +106,11 @@ class Recording:
         }
 
     def _octaves(self) -> int:
-        """Octaves that bring what is heard in the first minute into the target's range."""
-        from audio_diffusion_pytorch.notes import LOWEST
-        from audio_diffusion_pytorch.pitch import posteriors
-        from audio_diffusion_pytorch.transpose import octaves_for, pitch_range
-
+        """Octaves that bring what is heard at the beginning into the target's range."""
         limits = pitch_range(self.bridge.target.spec)
         if limits is None:
             raise InputError(f"the range of {self.bridge.target.spec.name} is not known: say transpose=1, 0, -1 ...")
-        wav = self.reader.read(0, min(self.info.frames, _HEARD * self.info.sample_rate))
-        strength, keys = posteriors(to_mono(wav), self.info.sample_rate)["note"][0].max(-1)
-        return octaves_for((keys[strength >= 0.5] + LOWEST).tolist(), *limits)
+        return octaves_for(heard_pitches(self.reader), *limits)
 
     def _blocks(self) -> Iterator[Tensor]:
         return (to_mono(block) if self.mid else block for block in self.reader.blocks())

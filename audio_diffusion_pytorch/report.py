@@ -17,7 +17,7 @@ from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.cache import LatentCache
 from audio_diffusion_pytorch.dataset import InstrumentDataset
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instrument import Labels
+from audio_diffusion_pytorch.labels import Labels
 from audio_diffusion_pytorch.recompute import BLOCKS, recompute_blocks
 from audio_diffusion_pytorch.unet import UNet1d
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from audio_diffusion_pytorch.audio import AudioReader
     from audio_diffusion_pytorch.instrument import InstrumentSpec
 
 # Lowest and highest sounding MIDI pitch of each instrument, as in the rendered data.
@@ -28,6 +29,8 @@ PITCH_RANGES = {
 }
 STRAYS = 0.02  # share of the notes that may lie outside a range
 FARTHEST = 5  # octaves
+HEARD_SECONDS = 60  # of a recording, in which its register is looked for
+_CLEAR = 0.5  # posterior of a note that counts there
 _TONE_FFT = 2048  # samples
 _EQUALISER_DB = 25.0  # most that the equaliser changes a frequency by, up or down
 
@@ -38,6 +41,17 @@ def pitch_range(spec: InstrumentSpec) -> tuple[int, int] | None:
         low, high = spec.pitch_range
         return low, high
     return PITCH_RANGES.get(spec.name.replace("_", " "))
+
+
+def heard_pitches(file: AudioReader) -> list[float]:
+    """MIDI pitch of each frame of a recording's first minute in which the pitch tracker clearly hears a note."""
+    from audio_diffusion_pytorch.audio import to_mono
+    from audio_diffusion_pytorch.notes import LOWEST
+    from audio_diffusion_pytorch.pitch import posteriors
+
+    wav = file.read(0, min(file.info.frames, HEARD_SECONDS * file.info.sample_rate))
+    strength, keys = posteriors(to_mono(wav), file.info.sample_rate)["note"][0].max(-1)
+    return (keys[strength >= _CLEAR] + LOWEST).tolist()
 
 
 def nearest_octaves(pitches: Sequence[float], low: float, high: float) -> tuple[int, float]:

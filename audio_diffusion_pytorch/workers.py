@@ -101,7 +101,8 @@ class Run:
                 process.join()
         codes = [process.exitcode for process in processes if process.exitcode]
         if codes:
-            raise InputError(f"{len(codes)} of {workers} workers ended early (exit status {codes[0]}): use fewer")
+            killed = "; where memory ran out, use fewer" if -signal.SIGKILL in codes else ": see above"
+            raise InputError(f"{len(codes)} of {workers} workers ended early (exit status {codes[0]}){killed}")
 
 
 def _work(run: Run, index: int, workers: int, jobs: Sequence[Job], taken, events) -> None:

@@ -66,7 +66,7 @@ def measure(source: str, target: str, data: Path | None, count: int, device: str
     for name, options in tqdm({"converged": None, **settings}.items(), desc=f"{source} -> {target}", unit="setting"):
         bridge = exact if options is None else Bridge(source, target, device=device, **options)
         noise = bridge.to_noise(latents)
-        result = bridge.target.normalise(bridge.from_noise(noise))
+        result = bridge.target.normalise(bridge.from_noise(bridge.hand_over(noise, torch.ones_like(noise[:, 0]))))
         if options is None:
             found = {"noise": noise, "result": result}
         else:

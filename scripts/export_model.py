@@ -42,7 +42,7 @@ def noise_of(model, folder: Path) -> dict:
     from audio_diffusion_pytorch.codec import load_codec
     from audio_diffusion_pytorch.dataset import find_files
     from audio_diffusion_pytorch.handoff import noise_of_instruments
-    from audio_diffusion_pytorch.instrument import Labels
+    from audio_diffusion_pytorch.labels import Labels
 
     codec, wavs = model.codec or load_codec(model.spec.codec), {}
     for name in Labels(model.spec.labels).instruments or [model.spec.name]:

@@ -22,7 +22,7 @@ from audio_diffusion_pytorch.codec import EncodecCodec, MelCodec
 from audio_diffusion_pytorch.datamodule import Datamodule, latent_statistics
 from audio_diffusion_pytorch.dataset import InstrumentDataset
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instrument import Labels
+from audio_diffusion_pytorch.labels import Labels
 from audio_diffusion_pytorch.pitch_shift import PitchShift
 
 HOP = 320

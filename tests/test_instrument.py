@@ -13,15 +13,13 @@ from safetensors.torch import save_file
 from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instrument import (
-    TAKES,
     InstrumentModel,
     InstrumentSpec,
-    Labels,
     load_instrument,
     shipped_instruments,
-    statistics_of,
     take_of,
 )
+from audio_diffusion_pytorch.labels import TAKES, Labels, statistics_of
 
 
 def write_checkpoint(model: InstrumentModel, path) -> None:
@@ -195,6 +193,7 @@ def test_hand_off_by_source_and_pitch_range_come_back(tmp_path, make_instrument,
     assert Bridge(make_instrument("flute"), violin, codec=codec).sigma == 2
     assert Bridge(make_instrument("oboe"), violin, codec=codec).sigma == 3
     assert Bridge(make_instrument("flute"), violin, 4.0, codec=codec).sigma == 4
+    assert Bridge(make_instrument("oboe", sigma_max=2.5), violin, codec=codec).sigma == 2.5  # no more than it knows
 
 
 def test_export_sets_what_a_bridge_takes_by_default(tmp_path, make_instrument, monkeypatch, capsys):

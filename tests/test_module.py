@@ -115,7 +115,7 @@ def test_optimiser_and_schedule(codec):
 
 
 def test_export_holds_the_averaged_weights(codec, data, tmp_path):
-    module = make(codec, name="flute", length=9600, handoff_sigma=2.5)
+    module = make(codec, name="flute", length=9600)
     module.prepare(data, tmp_path, None)
     with torch.no_grad():
         for p in module.denoiser.parameters():
@@ -125,7 +125,7 @@ def test_export_holds_the_averaged_weights(codec, data, tmp_path):
     for key, value in module.ema.model.net.state_dict().items():
         assert torch.equal(model.denoiser.net.state_dict()[key], value.half().float())
     spec = model.spec
-    assert (spec.name, spec.codec, spec.frames, spec.handoff_sigma) == ("flute", "small", 30, 2.5)
+    assert (spec.name, spec.codec, spec.frames) == ("flute", "small", 30)
     assert (spec.sigma_min, spec.sigma_max, spec.rho, spec.unet) == (0.01, 10.0, 7.0, module.denoiser.net.config)
     assert -40 < spec.level_db < 0
 
@@ -146,7 +146,7 @@ def test_labels_are_dropped_now_and_then(codec):
     label = torch.arange(4).repeat(50)
     module.draw(torch.zeros(200, 128, 2), 0, label=label)
     assert 5 < int((label == 4).sum()) < 40 and torch.equal(label[label < 4], torch.arange(4).repeat(50)[label < 4])
-    with pytest.raises(InputError, match=r"labels=\['flute'\] make 1 labels: set model\.model\.num_labels"):
+    with pytest.raises(InputError, match=r"labels=\['flute'\] make 1 labels, and model\.model\.num_labels is 4"):
         InstrumentModule(net, codec, KDistribution(0.01, 10.0), labels=["flute"])
 
 

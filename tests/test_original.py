@@ -117,7 +117,8 @@ def test_architecture_is_inferred_given_or_read_from_hyper_parameters(content: d
     content["hyper_parameters"] = {"lr": 1e-4, "model": dict(golden["arch"]), "diffusion": {"sigma_max": 5, "rho": 7.0}}
     spec = load_original(write(content, tmp_path / "tiny_reference.ckpt"), **STATISTICS).spec
     assert (spec.unet, spec.sigma_max, spec.rho, spec.sigma_min) == (by_shapes.unet, 5.0, 7.0, 0.001)
-    assert load_original(tmp_path / "tiny_reference.ckpt", **STATISTICS, sigma_max=3).spec.handoff_sigma == 3
+    low = load_original(tmp_path / "tiny_reference.ckpt", **STATISTICS, sigma_max=3)
+    assert Bridge(low, low).sigma == 3
     with pytest.raises(InputError, match=r"attention_heads \* attention_features = 16.*attention_heads"):
         load_original(CHECKPOINT, **STATISTICS)
 

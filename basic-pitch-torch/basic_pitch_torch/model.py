@@ -24,7 +24,6 @@ KERNEL = 256  # taps of the constant-Q kernels and of the half-band filter
 BLOCK = 64  # samples of the halved signal computed at once
 CQT_BINS = 309
 CONTOUR_BINS = 264
-NOTE_BINS = 88  # piano keys, A0 (27.5 Hz) first
 HARMONICS = (0.5, 1, 2, 3, 4, 5, 6, 7)
 WINDOW = 2 * SAMPLE_RATE - HOP  # 43844 samples: what the official model takes at once
 OVERLAP_FRAMES = 30
