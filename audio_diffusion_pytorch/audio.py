@@ -223,7 +223,7 @@ class Resampler:
 class LevelMeter:
     """Level of a recording that comes in blocks: RMS of its sounding parts, and its peak.
 
-    Sounding are the 50 ms blocks within 30 dB of the loudest one.
+    Sounding are the 50 ms blocks within 30 dB of the loudest one. A constant offset is no sound.
     """
 
     def __init__(self, sample_rate: int):
@@ -240,19 +240,21 @@ class LevelMeter:
         if self._rest is not None:
             wav = torch.cat([self._rest, wav], -1)
         whole = wav.shape[-1] // self._block * self._block
-        self._powers.append(self._power(wav[:, :whole]))
+        self._powers.append(self._power(wav[:, :whole], self._block))
         self._rest = wav[:, whole:].clone()
 
     @property
     def rms(self) -> float:
         """RMS of the sounding parts of what came so far, all channels together; 0 before anything came."""
-        rest = self._rest if self._rest is not None else torch.zeros(1, 0)
-        rest = torch.nn.functional.pad(rest, (0, -rest.shape[-1] % self._block))
-        power = torch.cat([*self._powers, self._power(rest)])
+        powers = list(self._powers)
+        if self._rest is not None and self._rest.shape[-1]:  # silence follows
+            powers.append(self._power(self._rest, self._rest.shape[-1]) * (self._rest.shape[-1] / self._block))
+        power = torch.cat(powers) if powers else torch.zeros(0)
         return float(power[power >= power.max() * 1e-3].mean().sqrt()) if len(power) else 0.0
 
-    def _power(self, wav: Tensor) -> Tensor:
-        return wav.unflatten(-1, (-1, self._block)).double().square().mean((0, 2))
+    def _power(self, wav: Tensor, block: int) -> Tensor:
+        wav = wav.unflatten(-1, (-1, block)).double()
+        return (wav.square().mean(-1) - wav.mean(-1).square()).clamp_min(0).mean(0)
 
 
 def active_rms(wav: Tensor, sample_rate: int) -> float:

@@ -74,7 +74,8 @@ class Bridge:
         rho: spacing of the schedule.
         quality: name in `sampling.QUALITY`, measured settings: "draft", "normal" or "high".
         handoff: "plain": the target gets the noise as it is, as in the paper; "matched": see `handoff.match`; "auto":
-            matched where the target's model holds the statistics and the codec's channels are frequency bands.
+            what the target's model says for this source, else matched, where it holds the statistics and the codec's
+            channels are frequency bands.
         batch_size: windows that go through the networks together.
         codec: codec of both models. None: the one that came with the models or that they name.
         precision: "32", "bf16" or "16", what the networks compute in; "auto": float16 on CUDA, float32 elsewhere.
@@ -131,7 +132,9 @@ class Bridge:
         measured = self.codec.spectral and bool(self.target.spec.noise)
         if handoff == "matched" and not measured:
             raise InputError(f"handoff=matched: the model of {specs[1].name} holds no statistics of its noise")
-        self.handoff = "matched" if measured and handoff == "auto" else "plain" if handoff == "auto" else handoff
+        if handoff == "auto":
+            handoff = specs[1].handoffs.get(specs[0].name, "matched") if measured else "plain"
+        self.handoff = handoff
         if self.handoff == "matched":
             self._statistics = statistics_at(self.target.spec.noise, self.sigma)
         self.rho = preset.rho if rho is None else rho

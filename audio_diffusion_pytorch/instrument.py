@@ -35,6 +35,7 @@ class InstrumentSpec:
         handoff_sigma: default noise level at which a bridge hands over.
         labels: what the network tells apart, see `Labels`; none: one instrument.
         handoff_sigmas: source instrument -> another default of the bridges from it.
+        handoffs: source instrument -> how a bridge from it hands over, "plain" or "matched"; the others are matched.
         pitch_range: lowest and highest MIDI pitch that the model knows; None: that of the instrument's name.
         noise: what its own recordings are like as noise, see `handoff.noise_statistics`; of several instruments, a
             mapping from each to its own; none: not measured.
@@ -52,6 +53,7 @@ class InstrumentSpec:
     handoff_sigma: float = 4.0
     labels: tuple[str, ...] = ()
     handoff_sigmas: Mapping[str, float] = field(default_factory=dict)
+    handoffs: Mapping[str, str] = field(default_factory=dict)
     pitch_range: tuple[int, int] | None = None
     noise: Mapping[str, Any] = field(default_factory=dict)
 

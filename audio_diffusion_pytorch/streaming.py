@@ -22,6 +22,7 @@ EDGE = 4  # frames at a window's border that lack context and count for nothing 
 DECODE_FRAMES, DECODE_CONTEXT = 512, 64  # a block of the decoder, and what it sees beyond on both sides
 SILENCE = 1e-5  # peak below which everything is silence
 QUIET = 5e-4  # ... and below which it is silence beside a recording's level: -66 dB
+FAINT = 0.022  # peak beside the level, -33 dB, below which the codec's floor would be heard: what comes out is lowered
 
 
 def window_starts(frames: int, window: int, hop: int) -> list[int]:
@@ -50,7 +51,7 @@ class Window:
         channel: which of the recording's channels.
         start: first latent frame.
         last: no window follows in this channel.
-        sounding: [L] 1 in the latent frames that hold sound, 0 in silence.
+        sounding: [L] 1 in the latent frames that hold sound, less in faint ones, 0 in silence.
         wav: [samples] at the codec's rate, at the source model's level.
     """
 
@@ -68,19 +69,24 @@ class Survey:
     Args:
         level: RMS of its sounding parts.
         cents: how far its tuning lies from A = 440 Hz.
+        offset: mean of each of its channels, which is no sound; none: next to nothing.
     """
 
     level: float
     cents: float = 0.0
+    offset: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, blocks: Iterable[Tensor], sample_rate: int) -> "Survey":
         """Of a recording in blocks [C, n], at sample_rate Hz."""
-        level, tuning = LevelMeter(sample_rate), TuningMeter(sample_rate)
+        level, tuning, total, count = LevelMeter(sample_rate), TuningMeter(sample_rate), 0.0, 0
         for block in blocks:
             level.update(block)
             tuning.update(block)
-        return cls(level.rms, tuning.cents)
+            total, count = total + block.double().sum(-1), count + block.shape[-1]
+        offset = (total / max(count, 1)).tolist() if count else []
+        heard = any(abs(value) > QUIET * level.rms for value in offset)
+        return cls(level.rms, tuning.cents, tuple(offset) if heard else ())
 
 
 def matching_gain(level: float, sound: LevelMeter) -> float:
@@ -108,7 +114,8 @@ class Track:
         self.bridge, self.channels, self.length = bridge, channels, 0  # `length` in samples of the recording, so far
         expected = bridge.source.spec.level_db
         self.gain = 1.0 if expected is None or level < SILENCE else 10 ** (expected / 20) / level
-        self.quiet = max(QUIET * level, SILENCE) * self.gain
+        self.quiet, self.faint = max(QUIET * level, SILENCE) * self.gain, max(FAINT * level, SILENCE) * self.gain
+        self._offset = torch.tensor(survey.offset)[:, None] if survey.offset else 0.0
         rate = bridge.codec.sample_rate
         self.sample_rate = tuned = sample_rate * 2 ** (-survey.cents / 1200) if survey.cents else sample_rate
         self._in, self._out = Resampler(tuned, rate, channels), Resampler(rate, tuned, channels)
@@ -161,12 +168,14 @@ class Track:
     def _resampled(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
         for block in blocks:
             self.length += block.shape[-1]
-            yield self._in(block * self.gain)
+            yield self._in((block - self._offset) * self.gain)
         yield self._in(torch.zeros(self.channels, 0), last=True)
 
     def _windows(self, wav: Tensor, start: int, last: bool) -> Iterator[Window]:
-        peaks = wav.abs().unflatten(-1, (self.bridge.window, -1)).amax(-1)
-        sounding = F.max_pool1d((peaks >= self.quiet).float(), 2 * EDGE + 1, 1, EDGE)
+        parts = wav.unflatten(-1, (self.bridge.window, -1))
+        peaks = (parts.amax(-1) - parts.amin(-1)) / 2  # whatever constant there is
+        sounding = torch.where(peaks >= self.quiet, (peaks / self.faint).clamp(max=1.0), 0.0)
+        sounding = F.max_pool1d(sounding, 2 * EDGE + 1, 1, EDGE)
         wav = shift_octaves(wav, self.octaves, self.bridge.codec.sample_rate)
         for channel in range(self.channels):
             yield Window(channel, start, last, sounding[channel], wav[channel])

@@ -15,6 +15,7 @@ def main() -> None:
     parser.add_argument("--name", help="instrument's name, if another than the model's")
     parser.add_argument("--handoff-sigma", type=float, help="default hand-off noise level of bridges to this model")
     parser.add_argument("--handoff-from", nargs="+", default=[], metavar="SOURCE=SIGMA", help="the same, by source")
+    parser.add_argument("--plain-from", nargs="+", metavar="SOURCE", help="bridges from these hand over plainly")
     parser.add_argument("--noise-from", type=Path, metavar="FOLDER", help="recordings: measure what they are as noise")
     parser.add_argument("--pitch-range", nargs=2, type=int, metavar=("LOW", "HIGH"), help="MIDI pitches it knows")
     args = parser.parse_args()
@@ -28,6 +29,7 @@ def main() -> None:
         model = load_instrument(args.model, whole=True)
         changes = {"name": args.name, "handoff_sigma": args.handoff_sigma, "pitch_range": args.pitch_range}
         changes["handoff_sigmas"] = by_source(args.handoff_from) or None
+        changes["handoffs"] = dict.fromkeys(args.plain_from, "plain") if args.plain_from else None
         changes["noise"] = None if args.noise_from is None else noise_of(model, args.noise_from)
         model.spec = replace(model.spec, **{key: value for key, value in changes.items() if value is not None})
         model.save(args.output)

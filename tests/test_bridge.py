@@ -96,7 +96,7 @@ def test_latents_come_back_through_windows_unchanged(identity, codec):
 def test_windows_of_any_batch_size_give_the_same(make_instrument, codec):
     models = make_instrument("flute", 0), make_instrument("violin", 1)
     outs = [Bridge(*models, num_steps=2, batch_size=n, codec=codec)(clip(3.0), RATE) for n in (1, 3)]
-    assert torch.allclose(*outs, atol=1e-4)
+    assert torch.allclose(*outs, atol=5e-4)
 
 
 def test_progress_counts_windows(bridge):

@@ -72,6 +72,10 @@ def test_the_handoff_of_a_bridge(make_instrument, codec):
     known, unknown = make_instrument("violin", noise=KNOWN), make_instrument("violin")
     assert Bridge(unknown, known, codec=codec).handoff == "matched"
     assert Bridge(known, unknown, codec=codec).handoff == Bridge(unknown, known, handoff="plain", codec=codec).handoff
+    chosen = make_instrument("violin", noise=KNOWN, handoffs={"flute": "plain"})
+    flute, oboe = make_instrument("flute"), make_instrument("oboe")
+    assert [Bridge(source, chosen, codec=codec).handoff for source in (flute, oboe)] == ["plain", "matched"]
+    assert Bridge(flute, chosen, handoff="matched", codec=codec).handoff == "matched"
     with pytest.raises(InputError, match="violin holds no statistics"):
         Bridge(known, unknown, handoff="matched", codec=codec)
     with pytest.raises(InputError, match="no handoff 'loud'"):

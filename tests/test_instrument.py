@@ -200,10 +200,10 @@ def test_export_sets_what_a_bridge_takes_by_default(tmp_path, make_instrument, m
     make_instrument("violin").save(tmp_path / "in.safetensors")
     script = str(ROOT / "scripts" / "export_model.py")
     arguments = [str(tmp_path / "in.safetensors"), str(tmp_path / "out.safetensors"), "--handoff-sigma", "3"]
-    monkeypatch.setattr(sys, "argv", [script, *arguments, "--handoff-from", "flute=2.5", "--pitch-range", "55", "93"])
+    monkeypatch.setattr(sys, "argv", [script, *arguments, "--handoff-from", "flute=2.5", "--plain-from", "flute"])
     runpy.run_path(script, run_name="__main__")
     spec = load_instrument(tmp_path / "out.safetensors").spec
-    assert (spec.handoff_sigma, spec.handoff_sigmas, tuple(spec.pitch_range)) == (3, {"flute": 2.5}, (55, 93))
+    assert (spec.handoff_sigma, spec.handoff_sigmas, spec.handoffs) == (3, {"flute": 2.5}, {"flute": "plain"})
     monkeypatch.setattr(sys, "argv", [script, *arguments, "--handoff-from", "flute"])
     with pytest.raises(SystemExit):
         runpy.run_path(script, run_name="__main__")

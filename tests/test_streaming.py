@@ -162,7 +162,28 @@ def test_networks_do_not_run_on_silence(make_bridge, monkeypatch):
 
 def test_the_gain_matches_levels_and_keeps_peaks():
     meter = LevelMeter(1000)
-    meter.update(torch.full((1, 500), 0.1))
+    meter.update(torch.tensor([[0.1, -0.1]]).repeat(1, 250))
     assert matching_gain(0.2, meter) == pytest.approx(2)
     meter.update(torch.tensor([[0.8]]))
     assert matching_gain(0.4, meter) * 0.8 <= 1 + 1e-6
+
+
+def test_a_constant_offset_is_no_sound(make_bridge):
+    bridge, wav = make_bridge(frames=256), moving_notes(2.0)
+    survey = Survey.of([wav + 0.3], RATE)
+    assert survey.offset == pytest.approx((0.3 + float(wav.mean()),), abs=1e-6)
+    assert survey.level == pytest.approx(Survey.of([wav], RATE).level, rel=1e-3) and not Survey.of([wav], RATE).offset
+    (with_offset,) = Track(bridge, RATE, 1, survey).cut([wav + 0.3])
+    (without,) = Track(bridge, RATE, 1, Survey.of([wav - wav.mean()], RATE)).cut([wav - wav.mean()])
+    assert torch.allclose(with_offset.wav, without.wav, atol=1e-4)
+    assert not bridge(torch.full((1, RATE), 0.5), RATE).any()
+
+
+def test_faint_parts_are_not_lifted_to_the_floor_of_the_codec(make_bridge):
+    """As far as they lie below it they count less."""
+    bridge, wav = make_bridge(frames=256), moving_notes(2.0)
+    level = Survey.of([wav], RATE).level
+    for peak, expected in ((1.0, 1.0), (0.01, 0.01 / 0.022), (0.001, 0.001 / 0.022), (1e-4, 0.0)):
+        tone = level * peak * torch.sin(torch.arange(wav.shape[1]) * 0.4)[None]
+        (window,) = Track(bridge, RATE, 1, Survey(level)).cut([tone])
+        assert float(window.sounding[20:-20].median()) == pytest.approx(expected, rel=0.05)
