@@ -131,7 +131,7 @@ class Plan:
             raise InputError(f"no recording of {pair[0]} in data={settings.data}")
         systems, limits = self._bridges(pair), PITCH_RANGES.get(pair[1])
         if settings.outputs is not None:
-            outputs = find_outputs(settings.outputs, pair, sources, len(self.pairs) == 1, self.problems)
+            outputs = find_outputs(settings.outputs, pair, settings.data, sources, len(self.pairs) == 1, self.problems)
             systems = [Finished(settings.system, outputs, self.evaluation.sample_rate)]
             usable = [r for r in self.recordings if r.instrument != pair[0] or r.path in outputs]
         elif not systems:

@@ -13,6 +13,7 @@ import soundfile
 from conftest import RATE, ROOT
 
 from audio_diffusion_pytorch.classifier import InstrumentClassifier
+from audio_diffusion_pytorch.clips import Problems, Recording, find_outputs
 
 TUNES = ((60, 64, 67, 72, 71, 67), (62, 65, 69, 67, 65, 64), (67, 65, 64, 62, 60, 62))
 SECONDS = 2.0
@@ -180,6 +181,63 @@ def test_outputs_of_one_pair_may_lie_in_the_folder_itself(evaluate, data, tmp_pa
     outputs = finished(tmp_path / "theirs", data, ".")
     assert evaluate("pairs=[flute-violin]", f"outputs={outputs}").code == 0
     assert len(results(tmp_path / "out")["clips"]) == 12
+
+
+def in_albums(data: Path) -> tuple[Path, Path]:
+    """Two performances of one name on each instrument, in two subfolders."""
+    for path in data.rglob("*.*"):
+        path.unlink()
+    for number, album in enumerate(("s1", "s2")):
+        for instrument in ("flute", "violin"):
+            put(data / album, instrument, number, name="x")
+    return data / "s1", data / "s2"
+
+
+@pytest.mark.parametrize("below", ["", "flute"])
+def test_inputs_of_one_name_have_their_own_outputs_and_truths(below, evaluate, data, tmp_path):
+    """Here the outputs are the true performances: any mistake is a distance."""
+    theirs = tmp_path / "theirs"
+    for album in in_albums(data):
+        made = theirs / album.relative_to(data) / below / "x_flute.wav"
+        made.parent.mkdir(parents=True)
+        shutil.copy(album / "violin" / "x_violin.wav", made)
+    result = evaluate("pairs=[flute-violin]", f"outputs={theirs}", "references=[identity,truth]", f"data={data}")
+    if not below:  # neither mirrored from the data's folder on, nor of names that tell
+        assert "s1/flute/x_flute.wav: no output of this name in" in result.error()
+        return
+    assert result.code == 0, result.err
+    rows = [row for row in results(tmp_path / "out")["clips"] if row["system"] == "outputs"]
+    assert [row["clip"] for row in rows] == ["s1/flute/x_flute.wav@0", "s2/flute/x_flute.wav@0"]
+    assert [row["log_mel_truth"] for row in rows] == [0, 0] and all(row["rca"] > 0.9 for row in rows)
+    shutil.move(theirs / "s2" / below / "x_flute.wav", theirs / "x_flute.wav")
+    result = evaluate("pairs=[flute-violin]", f"outputs={theirs}", "references=[identity,truth]", f"data={data}")
+    assert "s2/flute/x_flute.wav: no output of this name in" in result.out
+    rows = [row for row in results(tmp_path / "out")["clips"] if row["system"] == "outputs"]
+    assert [row["clip"] for row in rows] == ["s1/flute/x_flute.wav@0"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "expected"),
+    [
+        ("flute/s1/x.wav flute/s2/x.wav", "s1/x.wav s2/x.wav", "s1/x.wav s2/x.wav"),
+        ("flute/s1/x.wav flute/s2/x.wav", "s1/x.wav x.wav", "s1/x.wav -"),
+        ("flute/x.wav flute/flute/x.wav", "x.wav flute/x.wav", "x.wav flute/x.wav"),
+        ("a.wav a.mp3 b.mp3", "a.wav.wav a.mp3.flac b.flac", "a.wav.wav a.mp3.flac b.flac"),
+        ("a.wav a.flac", "a.wav a.flac", "a.wav a.flac"),
+        ("s1/a.wav s2/b.wav", "a.wav other/b.wav", "a.wav other/b.wav"),
+        ("s1/a.wav b.wav", "s1/a.wav s2/a.wav", "s1/a.wav -"),
+        ("s1/a.wav b.wav", "s2/a.wav s3/a.wav", "- -"),
+    ],
+)
+def test_outputs_are_found_by_place_and_by_names_that_tell(inputs, outputs, expected, tmp_path):
+    data, place = tmp_path / "data", tmp_path / "place"
+    for path in outputs.split():
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(place / path, np.zeros(240), RATE, format=path.rpartition(".")[2].upper())
+    recordings = [Recording(data / path, "flute", "", 0.01) for path in inputs.split()]
+    found = find_outputs(place, ("flute", "violin"), data, recordings, True, Problems())
+    told = [str(found[r.path].relative_to(place)) if r.path in found else "-" for r in recordings]
+    assert told == expected.split()
 
 
 MOVES = "identity", "moved input"
