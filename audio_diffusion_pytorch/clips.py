@@ -81,12 +81,18 @@ class Problems:
         if line not in self.lines:
             self.lines.append(line)
 
+    def short(self) -> str:
+        """The first and the last ones, in one line."""
+        hidden = len(self.lines) - 6
+        lines = [*self.lines[:3], f"... ({hidden} more)", *self.lines[-3:]] if hidden > 0 else self.lines
+        return "; ".join(lines)
+
 
 def find_recordings(folder: str | Path, problems: Problems) -> list[Recording]:
     """The recordings under a folder, sorted by path; unreadable ones become problems.
 
-    The instrument is that of the folder a file lies in, else the one in the file's name. Notes are read from the .json
-    file of the same name ("notes": [[onset, offset, MIDI pitch], ...]).
+    The instrument is that of the folder a file lies in, else the one in the file's name, else that of the nearest
+    folder above. Notes are read from the .json file of the same name ("notes": [[onset, offset, MIDI pitch], ...]).
 
     Raises:
         InputError: no folder, or no recording of a known instrument in it.
@@ -96,10 +102,11 @@ def find_recordings(folder: str | Path, problems: Problems) -> list[Recording]:
         raise InputError(f"no such folder of clips: data={folder}")
     recordings = []
     for path in _audio_files(folder):
-        instrument = instrument_of(path.parent) if path.parent != folder else None
-        instrument = instrument or instrument_of(path)
+        above = path.relative_to(folder).parents[:-1]  # without the folder of all
+        places = (*above[:1], path, *above[1:])
+        instrument = next(filter(None, map(instrument_of, places)), None)
         if instrument is None:
-            problems.add(f"{path}: no instrument's name in the file's or folder's name")
+            problems.add(f"{path}: no instrument's name in the file's or folders' names")
             continue
         try:
             seconds, notes = audio.info(path).seconds, _read_notes(path.with_suffix(".json"))
@@ -109,8 +116,8 @@ def find_recordings(folder: str | Path, problems: Problems) -> list[Recording]:
         recordings.append(Recording(path, instrument, _performance(path.stem, instrument), seconds, notes))
     if not recordings:
         raise InputError(
-            f"no recording to evaluate in data={folder}: clips need an instrument's name in the file's or folder's name"
-            + "".join(f"; {line}" for line in problems.lines[:3])
+            f"no recording to evaluate in data={folder}: clips need an instrument's name in the name of the file or of "
+            "a folder" + "".join(f"; {line}" for line in problems.lines[:3])
         )
     named = Counter((r.instrument, r.path.stem) for r in recordings)
     return [
@@ -128,6 +135,8 @@ def pairs_of(text: str | Sequence[str], instruments: Sequence[str]) -> list[tupl
     Raises:
         InputError: no pair, or something else than SOURCE-TARGET.
     """
+    if not isinstance(text, str | Sequence):
+        raise InputError(f"pairs={text} is no pair: give pairs=[flute-violin,...] or pairs=all")
     if text == "all":
         found = [(a, b) for a in instruments for b in instruments if a != b]
         if not found:

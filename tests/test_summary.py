@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from audio_diffusion_pytorch import results, tables
@@ -154,6 +155,26 @@ def test_excerpts_of_unpaired_or_short_recordings():
     assert len(chosen) == 3 and all(e.truth is None for e in chosen)  # one name, but not one performance
     assert "p1_flute.wav: 5.0 s, shorter than an excerpt (seconds=10): left out" in problems.lines
     assert len(real_excerpts(data, "flute", 2, 10.0)) == 2
+
+
+def test_instruments_are_named_by_any_folder_above(tmp_path):
+    expected = {
+        "flute/album/x.wav": "flute",
+        "flute/album/x_violin.wav": "violin",
+        "tuba/flute/x_violin.wav": "flute",
+        "x_oboe.wav": "oboe",
+    }
+    for name in expected:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / name, np.zeros(2400), 24000)
+    found = find_recordings(tmp_path, Problems())
+    assert {r.path.relative_to(tmp_path).as_posix(): r.instrument for r in found} == expected
+
+
+def test_many_problems_are_told_by_the_first_and_the_last():
+    problems = Problems([str(number) for number in range(9)])
+    assert problems.short() == "0; 1; 2; ... (3 more); 6; 7; 8"
+    assert Problems(["a", "b"]).short() == "a; b"
 
 
 def test_pairs_are_read():
