@@ -12,6 +12,7 @@ import torch
 
 from audio_diffusion_pytorch import results, tables
 from audio_diffusion_pytorch.clips import Problems, Recording, choose_excerpts, find_recordings, pairs_of, real_excerpts
+from audio_diffusion_pytorch.evaluation_report import write_report
 from audio_diffusion_pytorch.frechet import Moments
 from audio_diffusion_pytorch.summary import (
     PAPER_PAIRS,
@@ -127,6 +128,18 @@ def test_results_are_plain_json_and_name_the_embedder(tmp_path):
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 3 * CLIPS
     text = results.as_text(found, content)
     assert "bridge: targets" in text and "Frechet (small codec)" in text
+
+
+def test_results_may_name_files_that_are_not_utf_8(tmp_path):
+    found, problems, name = groups([("flute", "violin")]), Problems(["bad\udcff.wav: damaged"]), "bad\udcff"
+    found[0].rows[0].scores["clip"] = name
+    given = dict.fromkeys(("pairs", "data", "outputs", "models", "sigma", "quality", "clips", "seconds"), name)
+    content = results.collect(found, {}, "small codec", problems, given)
+    results.write(content, tmp_path)
+    write_report(None, found, content, tmp_path / "report.html", 0)
+    assert json.loads((tmp_path / "results.json").read_text())["clips"][0]["clip"] == name
+    assert "bad\\udcff" in (tmp_path / "results.csv").read_text()
+    assert "bad\\udcff.wav: damaged" in (tmp_path / "report.html").read_text()
 
 
 def recording(name: str, instrument: str, seconds: float = 30.0, octaves: int = 0) -> Recording:
