@@ -1,11 +1,13 @@
 """What is evaluated: recordings with their notes, performances on several instruments, excerpts, finished outputs."""
 
 import json
+import os
 import re
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,7 @@ class Recording:
     """A file of the data.
 
     `performance` is its name without the instrument's; `notes` [N, 3] as in `notes.py`, None where no file tells them.
+    `name` tells it from the others of its instrument (empty: the file's name does).
     """
 
     path: Path
@@ -31,6 +34,7 @@ class Recording:
     performance: str
     seconds: float
     notes: np.ndarray | None = field(default=None, compare=False)
+    name: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Excerpt:
 
     @property
     def name(self) -> str:
-        return f"{self.recording.path.stem}@{self.start:g}"
+        return f"{self.recording.name or self.recording.path.stem}@{self.start:g}"
 
     @property
     def notes(self) -> np.ndarray | None:
@@ -77,12 +81,18 @@ class Problems:
         if line not in self.lines:
             self.lines.append(line)
 
+    def short(self) -> str:
+        """The first and the last ones, in one line."""
+        hidden = len(self.lines) - 6
+        lines = [*self.lines[:3], f"... ({hidden} more)", *self.lines[-3:]] if hidden > 0 else self.lines
+        return "; ".join(lines)
+
 
 def find_recordings(folder: str | Path, problems: Problems) -> list[Recording]:
     """The recordings under a folder, sorted by path; unreadable ones become problems.
 
-    The instrument is that of the folder a file lies in, else the one in the file's name. Notes are read from the .json
-    file of the same name ("notes": [[onset, offset, MIDI pitch], ...]).
+    The instrument is that of the folder a file lies in, else the one in the file's name, else that of the nearest
+    folder above. Notes are read from the .json file of the same name ("notes": [[onset, offset, MIDI pitch], ...]).
 
     Raises:
         InputError: no folder, or no recording of a known instrument in it.
@@ -92,10 +102,11 @@ def find_recordings(folder: str | Path, problems: Problems) -> list[Recording]:
         raise InputError(f"no such folder of clips: data={folder}")
     recordings = []
     for path in _audio_files(folder):
-        instrument = instrument_of(path.parent) if path.parent != folder else None
-        instrument = instrument or instrument_of(path)
+        above = path.relative_to(folder).parents[:-1]  # without the folder of all
+        places = (*above[:1], path, *above[1:])
+        instrument = next(filter(None, map(instrument_of, places)), None)
         if instrument is None:
-            problems.add(f"{path}: no instrument's name in the file's or folder's name")
+            problems.add(f"{path}: no instrument's name in the file's or folders' names")
             continue
         try:
             seconds, notes = audio.info(path).seconds, _read_notes(path.with_suffix(".json"))
@@ -105,10 +116,14 @@ def find_recordings(folder: str | Path, problems: Problems) -> list[Recording]:
         recordings.append(Recording(path, instrument, _performance(path.stem, instrument), seconds, notes))
     if not recordings:
         raise InputError(
-            f"no recording to evaluate in data={folder}: clips need an instrument's name in the file's or folder's name"
-            + "".join(f"; {line}" for line in problems.lines[:3])
+            f"no recording to evaluate in data={folder}: clips need an instrument's name in the name of the file or of "
+            "a folder" + "".join(f"; {line}" for line in problems.lines[:3])
         )
-    return recordings
+    named = Counter((r.instrument, r.path.stem) for r in recordings)
+    return [
+        replace(r, name=r.path.relative_to(folder).as_posix()) if named[r.instrument, r.path.stem] > 1 else r
+        for r in recordings
+    ]
 
 
 def pairs_of(text: str | Sequence[str], instruments: Sequence[str]) -> list[tuple[str, str]]:
@@ -120,6 +135,8 @@ def pairs_of(text: str | Sequence[str], instruments: Sequence[str]) -> list[tupl
     Raises:
         InputError: no pair, or something else than SOURCE-TARGET.
     """
+    if not isinstance(text, str | Sequence):
+        raise InputError(f"pairs={text} is no pair: give pairs=[flute-violin,...] or pairs=all")
     if text == "all":
         found = [(a, b) for a in instruments for b in instruments if a != b]
         if not found:
@@ -147,7 +164,10 @@ def choose_excerpts(
         octaves: function of a Recording -> octaves by which the input will be moved.
     """
     source, target = pair
-    truths = {r.performance: r for r in recordings if r.instrument == target}
+    truths: dict[str, list[Recording]] = defaultdict(list)
+    for recording in recordings:
+        if recording.instrument == target:
+            truths[recording.performance].append(recording)
     tiers: dict[tuple[bool, int], list[Excerpt]] = defaultdict(list)
     for recording in recordings:
         if recording.instrument != source:
@@ -157,9 +177,9 @@ def choose_excerpts(
                 f"{recording.path}: {recording.seconds:.1f} s, shorter than an excerpt (seconds={seconds:g}): left out"
             )
             continue
-        truth = truths.get(recording.performance)
+        truth = _truth(recording, truths[recording.performance])
         apart = None if truth is None else _octaves_apart(recording, truth)
-        if apart is None or truth.seconds < seconds - 1e-3:
+        if truth is not None and truth.seconds < seconds - 1e-3:
             truth = None
         elsewhere = truth is None or apart != octaves(recording)
         length = min(r.seconds for r in (recording, truth) if r is not None)
@@ -187,6 +207,13 @@ def _spread(tiers: list[list[Excerpt]], count: int) -> list[Excerpt]:
         left = min(count - len(chosen), len(tier))
         chosen += [tier[i * len(tier) // left] for i in range(left)]
     return chosen
+
+
+def _truth(recording: Recording, candidates: Sequence[Recording]) -> Recording | None:
+    """The same performance on the target: where several files say so, the one in folders of the same names."""
+    same = [other for other in candidates if _octaves_apart(recording, other) is not None]
+    parts = set(recording.path.parts)
+    return max(reversed(same), key=lambda other: len(parts & set(other.path.parts)), default=None)
 
 
 def _octaves_apart(a: Recording, b: Recording) -> int | None:
@@ -225,14 +252,21 @@ def _read_notes(path: Path) -> np.ndarray | None:
 
 
 def find_outputs(
-    folder: str | Path, pair: tuple[str, str], recordings: Sequence[Recording], single: bool, problems: Problems
+    folder: str | Path,
+    pair: tuple[str, str],
+    data: str | Path,
+    recordings: Sequence[Recording],
+    single: bool,
+    problems: Problems,
 ) -> dict[Path, Path]:
     """Finished outputs of a pair: path of the input -> path of the output.
 
     They lie in `folder/SOURCE-TARGET`, or where only one pair is evaluated in the folder itself, and carry their
-    input's name. One output for one input matches whatever its name.
+    input's name, in its subfolder where several inputs have one name. One output for one input matches whatever its
+    name.
 
     Args:
+        data: folder of the recordings.
         recordings: of the source instrument.
         single: one pair is evaluated.
     """
@@ -243,13 +277,16 @@ def find_outputs(
         problems.add(f"no folder of outputs for {name}: {folder / name}")
         return {}
     files, outputs = _audio_files(place), {}
-    named = {path.stem: path for path in files}
+    inputs = [recording.path for recording in recordings]
+    found = dict(zip(inputs, files, strict=True)) if len(files) == len(inputs) == 1 else {}
+    found = found or _same_place(inputs, Path(data), files, place)
     for recording in recordings:
-        path = named.get(recording.path.stem)
-        if path is None and len(files) == len(recordings) == 1:
-            path = files[0]
+        path = found.get(recording.path)
         if path is None:
-            problems.add(f"{recording.path.name}: no output of this name in {place}")
+            problems.add(
+                f"{recording.name or recording.path.name}: no output of this name in {place}, or several and none in "
+                "the input's subfolder"
+            )
             continue
         try:
             header = audio.info(path)
@@ -261,3 +298,34 @@ def find_outputs(
             continue
         outputs[recording.path] = path
     return outputs
+
+
+def _same_place(inputs: Sequence[Path], data: Path, files: Sequence[Path], place: Path) -> dict[Path, Path]:
+    """Inputs and outputs at one place of their trees, then those whose name appears once on either side.
+
+    The inputs' tree begins at `data` or at the folder that they share: whichever fits more outputs.
+    """
+    outs = {path: path.relative_to(place) for path in files}
+
+    def fitting(root: Path) -> dict[Path, Path]:
+        ins = {path: path.relative_to(root) for path in inputs}
+        found = _alike(_bare(ins), _bare(outs))
+        found |= _alike(ins, _bare(outs))  # a.mp3 -> a.mp3.flac, where there is an a.wav as well
+        return found | _alike(ins, outs)
+
+    shared = Path(os.path.commonpath([path.parent for path in inputs]))
+    found = max(fitting(data), fitting(shared), key=len)
+    named = _alike({path: path.stem for path in inputs}, {path: path.stem for path in files})
+    return {**{a: b for a, b in named.items() if b not in found.values()}, **found}
+
+
+def _bare(paths: Mapping[Path, Path]) -> dict[Path, Path]:
+    return {path: relative.with_suffix("") for path, relative in paths.items()}
+
+
+def _alike(inputs: Mapping[Path, Any], files: Mapping[Path, Any]) -> dict[Path, Path]:
+    """Inputs and files, each with a key, by the keys that one input and one file have."""
+    once = ({key for key, count in Counter(side.values()).items() if count == 1} for side in (inputs, files))
+    by_key = {key: path for path, key in files.items()}
+    both = set.intersection(*once)
+    return {path: by_key[key] for path, key in inputs.items() if key in both}

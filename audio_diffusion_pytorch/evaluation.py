@@ -152,7 +152,7 @@ class Evaluation:
             progress(sum(scores is None for scores in known))
 
     def found(self, items: Iterable[Item]) -> int:
-        return sum(self.score_path(item).is_file() for item in items)
+        return sum(_load(self.score_path(item)) is not None for item in items)
 
     def _score(self, batch: Sequence[Item]) -> list[tuple[Item, dict[str, Any]]]:
         made = []
@@ -205,18 +205,18 @@ class Evaluation:
         if not item.system.stored:
             out, facts = item.system.make(given[None], item.excerpt, item.index)
             return out[0], facts
-        facts = _load(path.with_suffix(".json"))
-        if facts is None or not path.is_file():
+        facts, kept = _load(path.with_suffix(".json")), _read_kept(path)
+        if facts is None or kept is None:
             out, facts = item.system.make(given[None], item.excerpt, item.index)
             audio.write(path, out / max(1.0, float(out.abs().max())), self.sample_rate)
             _save(path.with_suffix(".json"), facts)
-        return audio.read(path)[0][0], facts
+            kept = audio.read(path)[0][0]
+        return kept, facts
 
     def output(self, item: Item) -> Tensor:
         """The output [T] of an item that has been scored."""
-        if item.system.stored:
-            return audio.read(self.sound_path(item))[0][0]
-        return item.system.make(self.given(item)[1][None], item.excerpt, item.index)[0][0]
+        kept = _read_kept(self.sound_path(item)) if item.system.stored else None
+        return self._output(item, self.given(item)[1])[0] if kept is None else kept
 
     def _facts(self, item: Item) -> dict[str, Any]:
         system, excerpt = item.system, item.excerpt
@@ -264,6 +264,18 @@ def embed_rows(
     return found
 
 
+def embed_real(excerpt: Excerpt, sample_rate: int, embedder: Embedder) -> Moments:
+    """The moments of a real clip.
+
+    Raises:
+        InputError: it is damaged, or silence.
+    """
+    wav = read_excerpt(excerpt.recording.path, excerpt, sample_rate)[0]
+    if wav.abs().max() < _SILENCE:
+        raise InputError(f"{excerpt.recording.path}: silence from {excerpt.start:g} s: no real clip")
+    return embed(wav, sample_rate, embedder)
+
+
 def embed(wav: Tensor, sample_rate: int, embedder: Embedder) -> Moments:
     """wav [T] -> the moments of its frames, at the level at which sounds are compared."""
     wav = audio.resample(at_level(wav[None], sample_rate), sample_rate, embedder.sample_rate)
@@ -283,12 +295,22 @@ def _runs(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _load(path: Path) -> dict[str, Any] | None:
-    """Scores that were kept, None (in the file) as NaN; None where there are none."""
+    """Scores that were kept, None (in the file) as NaN; None where there are none, or a damaged file."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
+    if not isinstance(content, dict):
+        return None
     return {key: math.nan if value is None and key != "taken_for" else value for key, value in content.items()}
+
+
+def _read_kept(path: Path) -> Tensor | None:
+    """A sound [T] that was kept; None where there is none, or a damaged file."""
+    try:
+        return audio.read(path)[0][0]
+    except InputError:
+        return None
 
 
 def _save(path: Path, scores: dict[str, Any]) -> None:

@@ -73,7 +73,7 @@ def write_report(
         f"<style>{_STYLE}</style></head><body><h1>Evaluation of timbre transfers</h1>{''.join(parts)}</body></html>\n"
     )
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files may be any bytes
 
 
 def _about(content: Mapping[str, Any]) -> str:

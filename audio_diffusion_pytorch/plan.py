@@ -19,7 +19,7 @@ from audio_diffusion_pytorch.clips import (
 )
 from audio_diffusion_pytorch.codec import ASSETS, Codec, load_codec
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.evaluation import Evaluation, Item, embed, pair_name
+from audio_diffusion_pytorch.evaluation import Evaluation, Item, embed_real, pair_name
 from audio_diffusion_pytorch.frechet import Embedder, Moments
 from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, shared_codec
 from audio_diffusion_pytorch.systems import (
@@ -31,7 +31,6 @@ from audio_diffusion_pytorch.systems import (
     System,
     Truth,
     WarmStart,
-    read_excerpt,
 )
 from audio_diffusion_pytorch.transpose import PITCH_RANGES, pitch_range
 
@@ -95,7 +94,7 @@ class Plan:
             except InputError as error:
                 self.problems.add(f"{pair_name(pair)}: {error}")
         if not self.items:
-            raise InputError("nothing to evaluate: " + "; ".join(self.problems.lines[-4:]))
+            raise InputError(f"nothing to evaluate: {self.problems.short()}")
 
     def _instruments(self) -> list[str]:
         """Those with recordings, and with a model of every bridge or a folder of outputs."""
@@ -131,7 +130,7 @@ class Plan:
             raise InputError(f"no recording of {pair[0]} in data={settings.data}")
         systems, limits = self._bridges(pair), PITCH_RANGES.get(pair[1])
         if settings.outputs is not None:
-            outputs = find_outputs(settings.outputs, pair, sources, len(self.pairs) == 1, self.problems)
+            outputs = find_outputs(settings.outputs, pair, settings.data, sources, len(self.pairs) == 1, self.problems)
             systems = [Finished(settings.system, outputs, self.evaluation.sample_rate)]
             usable = [r for r in self.recordings if r.instrument != pair[0] or r.path in outputs]
         elif not systems:
@@ -227,15 +226,17 @@ class Plan:
     ) -> dict[str, list[Moments]]:
         """Moments of real clips of each target, twice as many as are scored: each half is as large as a pair's.
 
-        `progress` is called after each target.
+        Silent and damaged ones are left out and named. `progress` is called after each target.
         """
         real, settings = {}, self.settings
         for target in targets:
             excerpts = real_excerpts(self.recordings, target, 2 * settings.clips, settings.seconds)
             real[target] = []
             for excerpt in excerpts:
-                wav = read_excerpt(excerpt.recording.path, excerpt, self.evaluation.sample_rate)[0]
-                real[target].append(embed(wav, self.evaluation.sample_rate, embedder))
+                try:
+                    real[target].append(embed_real(excerpt, self.evaluation.sample_rate, embedder))
+                except InputError as error:
+                    self.problems.add(str(error))
             progress()
         return real
 

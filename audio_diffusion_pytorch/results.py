@@ -92,7 +92,7 @@ def write(content: Mapping[str, Any], folder: Path) -> None:
     writer.writeheader()
     writer.writerows(content["clips"])
     with replacing(folder / "results.csv") as temporary:
-        temporary.write_text(text.getvalue())
+        temporary.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")  # names may be any bytes
 
 
 def as_text(groups: Sequence[Group], content: Mapping[str, Any]) -> str:

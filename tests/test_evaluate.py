@@ -13,6 +13,7 @@ import soundfile
 from conftest import RATE, ROOT
 
 from audio_diffusion_pytorch.classifier import InstrumentClassifier
+from audio_diffusion_pytorch.clips import Problems, Recording, find_outputs
 
 TUNES = ((60, 64, 67, 72, 71, 67), (62, 65, 69, 67, 65, 64), (67, 65, 64, 62, 60, 62))
 SECONDS = 2.0
@@ -182,6 +183,63 @@ def test_outputs_of_one_pair_may_lie_in_the_folder_itself(evaluate, data, tmp_pa
     assert len(results(tmp_path / "out")["clips"]) == 12
 
 
+def in_albums(data: Path) -> tuple[Path, Path]:
+    """Two performances of one name on each instrument, in two subfolders."""
+    for path in data.rglob("*.*"):
+        path.unlink()
+    for number, album in enumerate(("s1", "s2")):
+        for instrument in ("flute", "violin"):
+            put(data / album, instrument, number, name="x")
+    return data / "s1", data / "s2"
+
+
+@pytest.mark.parametrize("below", ["", "flute"])
+def test_inputs_of_one_name_have_their_own_outputs_and_truths(below, evaluate, data, tmp_path):
+    """Here the outputs are the true performances: any mistake is a distance."""
+    theirs = tmp_path / "theirs"
+    for album in in_albums(data):
+        made = theirs / album.relative_to(data) / below / "x_flute.wav"
+        made.parent.mkdir(parents=True)
+        shutil.copy(album / "violin" / "x_violin.wav", made)
+    result = evaluate("pairs=[flute-violin]", f"outputs={theirs}", "references=[identity,truth]", f"data={data}")
+    if not below:  # neither mirrored from the data's folder on, nor of names that tell
+        assert "s1/flute/x_flute.wav: no output of this name in" in result.error()
+        return
+    assert result.code == 0, result.err
+    rows = [row for row in results(tmp_path / "out")["clips"] if row["system"] == "outputs"]
+    assert [row["clip"] for row in rows] == ["s1/flute/x_flute.wav@0", "s2/flute/x_flute.wav@0"]
+    assert [row["log_mel_truth"] for row in rows] == [0, 0] and all(row["rca"] > 0.9 for row in rows)
+    shutil.move(theirs / "s2" / below / "x_flute.wav", theirs / "x_flute.wav")
+    result = evaluate("pairs=[flute-violin]", f"outputs={theirs}", "references=[identity,truth]", f"data={data}")
+    assert "s2/flute/x_flute.wav: no output of this name in" in result.out
+    rows = [row for row in results(tmp_path / "out")["clips"] if row["system"] == "outputs"]
+    assert [row["clip"] for row in rows] == ["s1/flute/x_flute.wav@0"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "expected"),
+    [
+        ("flute/s1/x.wav flute/s2/x.wav", "s1/x.wav s2/x.wav", "s1/x.wav s2/x.wav"),
+        ("flute/s1/x.wav flute/s2/x.wav", "s1/x.wav x.wav", "s1/x.wav -"),
+        ("flute/x.wav flute/flute/x.wav", "x.wav flute/x.wav", "x.wav flute/x.wav"),
+        ("a.wav a.mp3 b.mp3", "a.wav.wav a.mp3.flac b.flac", "a.wav.wav a.mp3.flac b.flac"),
+        ("a.wav a.flac", "a.wav a.flac", "a.wav a.flac"),
+        ("s1/a.wav s2/b.wav", "a.wav other/b.wav", "a.wav other/b.wav"),
+        ("s1/a.wav b.wav", "s1/a.wav s2/a.wav", "s1/a.wav -"),
+        ("s1/a.wav b.wav", "s2/a.wav s3/a.wav", "- -"),
+    ],
+)
+def test_outputs_are_found_by_place_and_by_names_that_tell(inputs, outputs, expected, tmp_path):
+    data, place = tmp_path / "data", tmp_path / "place"
+    for path in outputs.split():
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(place / path, np.zeros(240), RATE, format=path.rpartition(".")[2].upper())
+    recordings = [Recording(data / path, "flute", "", 0.01) for path in inputs.split()]
+    found = find_outputs(place, ("flute", "violin"), data, recordings, True, Problems())
+    told = [str(found[r.path].relative_to(place)) if r.path in found else "-" for r in recordings]
+    assert told == expected.split()
+
+
 MOVES = "identity", "moved input"
 
 
@@ -280,7 +338,30 @@ def test_nothing_to_score_is_an_error(evaluate, data, tmp_path):
         ("sigma=[1,0]", "sigma=0 must be a number above 0"),
         ("sigma=high", "sigma=high must be a number above 0"),
         ("transpose=up", "transpose=up must be auto"),
+        ("transpose=99", "transpose=99 must be auto, or whole octaves from -5 to 5"),
+        ("transpose=true", "transpose=True must be auto"),
         ("references=[codecs]", "references: no codecs"),
+        ("references=junk", "references: no junk;"),
+        ("references=null", "references: no None;"),
+        ("pairs=null", "pairs=None is no pair"),
+        ("pairs=7", "pairs=7 is no pair"),
+        ("models=[]", "models=[] must be a text"),
+        ("models={flute: 7}", "models.flute=7 must be a text"),
+        ("models={flute: null}", "models.flute= must be a text"),
+        ("compare=junk", "compare=junk must be {NAME: models, ...}"),
+        ("compare={other: []}", "compare.other=[] must be a text"),
+        ("compare={bridge: all}", "compare: bridge is the name of another system"),
+        ("compare={identity: all}", "compare: identity is the name of another system"),
+        ("system=codec only", "system=codec only is the name of a reference point"),
+        ("system=[a]", "system=['a'] must be one name"),
+        ("codec=null", "codec=None: give codec.weights=FILE"),
+        ("output=", "output= must be a text that is not empty"),
+        ("output=null", "output=null: give one"),
+        ("data=", "data= must be a text that is not empty"),
+        ("sigma=[4,4.0000001]", "some are the same in the tables"),
+        ("quality=null", "quality=null: give one"),
+        ("solver=7", "solver=7 must be a text"),
+        ("device=null", "device=None cannot be used"),
         ("embedder=vggish", "no codec named 'vggish'"),
         ("solver=rk4", "no solver 'rk4'"),
         ("device=tpu", "device=tpu cannot be used"),
@@ -288,6 +369,49 @@ def test_nothing_to_score_is_an_error(evaluate, data, tmp_path):
 )
 def test_arguments_that_make_no_sense(argument, says, evaluate):
     assert says in evaluate("pairs=[flute-violin]", argument).error()
+
+
+def test_a_system_may_be_named_by_a_number(evaluate, data, tmp_path):
+    outputs = finished(tmp_path / "theirs", data)
+    result = evaluate("pairs=[flute-violin]", f"outputs={outputs}", "system=7", "references=identity", "report_clips=1")
+    assert result.code == 0, result.err
+    assert {pair["system"] for pair in results(tmp_path / "out")["pairs"]} == {"identity", "7"}
+
+
+def test_reference_points_alone_are_no_evaluation(evaluate, data, tmp_path):
+    outputs = finished(tmp_path / "theirs", data)
+    for path in outputs.rglob("*.wav"):
+        soundfile.write(path, np.full(2 * RATE, np.nan), RATE, subtype="FLOAT")
+    error = evaluate("pairs=[flute-violin]", f"outputs={outputs}", "references=[identity]").error()
+    assert "nothing but reference points could be scored" in error and "holds NaN" in error
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_silent_recordings_are_no_real_clips(evaluate, data, tmp_path):
+    outputs = finished(tmp_path / "theirs", data)
+    soundfile.write(data / "violin" / "silent_violin.wav", np.zeros(2 * RATE), RATE)
+    result = evaluate("pairs=[flute-violin]", f"outputs={outputs}", "references=[identity]")
+    assert result.code == 0, result.err
+    assert "silent_violin.wav: silence from 0 s: no real clip" in result.out
+    assert results(tmp_path / "out")["real"]["violin"]["clips"] == 3
+
+
+def test_what_is_kept_and_damaged_is_made_again(evaluate, tmp_path):
+    arguments = "pairs=[flute-violin]", "references=[identity]", "clips=2"
+    assert evaluate(*arguments).code == 0
+    first = results(tmp_path / "out")
+    sounds = sorted((tmp_path / "out" / "sounds").glob("*.flac"))
+    before = [path.read_bytes() for path in sounds]
+    scores = sorted((tmp_path / "out" / "scores").glob("*.json"))
+    sounds[0].write_bytes(before[0][:200])
+    assert "4 of 4 scores found" in evaluate(*arguments).out  # it is still needed for the Frechet distance
+    assert sounds[0].read_bytes() == before[0] and results(tmp_path / "out") == first
+    sounds[1].write_bytes(b"no sound")
+    for path in scores:
+        path.write_text("[]")
+    result = evaluate(*arguments)
+    assert result.code == 0 and "0 of 4 scores found" in result.out, result.err
+    assert [path.read_bytes() for path in sounds] == before and len(results(tmp_path / "out")["clips"]) == 4
 
 
 def test_help_says_what_there_is(command):

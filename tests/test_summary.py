@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from audio_diffusion_pytorch import results, tables
 from audio_diffusion_pytorch.clips import Problems, Recording, choose_excerpts, find_recordings, pairs_of, real_excerpts
+from audio_diffusion_pytorch.evaluation_report import write_report
 from audio_diffusion_pytorch.frechet import Moments
 from audio_diffusion_pytorch.summary import (
     PAPER_PAIRS,
@@ -128,6 +130,18 @@ def test_results_are_plain_json_and_name_the_embedder(tmp_path):
     assert "bridge: targets" in text and "Frechet (small codec)" in text
 
 
+def test_results_may_name_files_that_are_not_utf_8(tmp_path):
+    found, problems, name = groups([("flute", "violin")]), Problems(["bad\udcff.wav: damaged"]), "bad\udcff"
+    found[0].rows[0].scores["clip"] = name
+    given = dict.fromkeys(("pairs", "data", "outputs", "models", "sigma", "quality", "clips", "seconds"), name)
+    content = results.collect(found, {}, "small codec", problems, given)
+    results.write(content, tmp_path)
+    write_report(None, found, content, tmp_path / "report.html", 0)
+    assert json.loads((tmp_path / "results.json").read_text())["clips"][0]["clip"] == name
+    assert "bad\\udcff" in (tmp_path / "results.csv").read_text()
+    assert "bad\\udcff.wav: damaged" in (tmp_path / "report.html").read_text()
+
+
 def recording(name: str, instrument: str, seconds: float = 30.0, octaves: int = 0) -> Recording:
     notes = np.array([[i, i + 0.9, 60 + i % 12 + 12 * octaves] for i in range(int(seconds))], float)
     return Recording(Path(f"{name}_{instrument}.wav"), instrument, name, seconds, notes)
@@ -154,6 +168,26 @@ def test_excerpts_of_unpaired_or_short_recordings():
     assert len(chosen) == 3 and all(e.truth is None for e in chosen)  # one name, but not one performance
     assert "p1_flute.wav: 5.0 s, shorter than an excerpt (seconds=10): left out" in problems.lines
     assert len(real_excerpts(data, "flute", 2, 10.0)) == 2
+
+
+def test_instruments_are_named_by_any_folder_above(tmp_path):
+    expected = {
+        "flute/album/x.wav": "flute",
+        "flute/album/x_violin.wav": "violin",
+        "tuba/flute/x_violin.wav": "flute",
+        "x_oboe.wav": "oboe",
+    }
+    for name in expected:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / name, np.zeros(2400), 24000)
+    found = find_recordings(tmp_path, Problems())
+    assert {r.path.relative_to(tmp_path).as_posix(): r.instrument for r in found} == expected
+
+
+def test_many_problems_are_told_by_the_first_and_the_last():
+    problems = Problems([str(number) for number in range(9)])
+    assert problems.short() == "0; 1; 2; ... (3 more); 6; 7; 8"
+    assert Problems(["a", "b"]).short() == "a; b"
 
 
 def test_pairs_are_read():
