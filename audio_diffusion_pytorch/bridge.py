@@ -202,13 +202,20 @@ class Bridge:
         return match(noise, sounding, *(x.to(noise.device) for x in self._statistics))
 
     @torch.inference_mode()
-    def __call__(self, wav: Tensor, sample_rate: int, progress: Callable[[int, int], None] | None = None) -> Tensor:
+    def __call__(
+        self,
+        wav: Tensor,
+        sample_rate: int,
+        progress: Callable[[int, int], None] | None = None,
+        octaves: int = 0,
+    ) -> Tensor:
         """Bridge a recording of any length; every channel on its own.
 
         Args:
             wav: [C, T] in [-1, 1], T > 0.
             sample_rate: in Hz; the result has the same.
             progress: called as progress(windows done, windows in all).
+            octaves: by which it is moved before.
 
         Returns:
             [C, T], at the input's level, peaks at 1 at most; silence stays silence.
@@ -217,7 +224,7 @@ class Bridge:
             InputError: wav is empty or not [C, T].
         """
         survey = _survey(wav, sample_rate)
-        track = Track(self, sample_rate, len(wav), survey)
+        track = Track(self, sample_rate, len(wav), survey, octaves)
         total = self.num_windows(wav.shape[1], track.sample_rate) * len(wav)
         parts = []
         for _, window, latents in self.bridge_windows((None, w) for w in track.cut([wav.cpu()])):

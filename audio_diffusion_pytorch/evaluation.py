@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -193,21 +193,24 @@ class Evaluation:
     def _sounds(self, item: Item) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor | None], dict[str, Any]]:
         """Input, what is given, output, true performance (None: none in the output's register), all [T]; facts."""
         wav, given = self.given(item)
-        out, facts = self._output(item, given)
+        out, facts = self._output(item, wav, given)
         truth, excerpt = None, item.excerpt
         if excerpt.truth is not None and excerpt.truth_octaves == item.octaves:
             truth = read_excerpt(excerpt.truth.path, excerpt, self.sample_rate)[0]
         return (wav, given, out, truth), facts
 
-    def _output(self, item: Item, given: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    def _output(self, item: Item, wav: Tensor, given: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """The output [T] and its facts; read back from its file, so that a later run scores the same."""
-        path = self.sound_path(item)
-        if not item.system.stored:
-            out, facts = item.system.make(given[None], item.excerpt, item.index)
+        path, system = self.sound_path(item), item.system
+        make = partial(system.make, given[None], item.excerpt, item.index)
+        if system.shifts:
+            make = partial(system.make, wav[None], item.excerpt, item.index, item.octaves)
+        if not system.stored:
+            out, facts = make()
             return out[0], facts
         facts, kept = _load(path.with_suffix(".json")), _read_kept(path)
         if facts is None or kept is None:
-            out, facts = item.system.make(given[None], item.excerpt, item.index)
+            out, facts = make()
             audio.write(path, out / max(1.0, float(out.abs().max())), self.sample_rate)
             _save(path.with_suffix(".json"), facts)
             kept = audio.read(path)[0][0]
@@ -216,7 +219,7 @@ class Evaluation:
     def output(self, item: Item) -> Tensor:
         """The output [T] of an item that has been scored."""
         kept = _read_kept(self.sound_path(item)) if item.system.stored else None
-        return self._output(item, self.given(item)[1])[0] if kept is None else kept
+        return self._output(item, *self.given(item))[0] if kept is None else kept
 
     def _facts(self, item: Item) -> dict[str, Any]:
         system, excerpt = item.system, item.excerpt

@@ -180,7 +180,8 @@ def _transfer_commands(module: nn.Module, run_dir: Path) -> Iterator[str]:
     other = other_shipped(spec.name, spec.codec)
     target = other.spec.name if other else "OTHER_RUN_FOLDER"
     several = Labels(spec.labels).instruments
-    source = f"{run_dir}:{several[0]}" if several else str(run_dir)
+    chosen = next((name for name in several if name != target), None)
+    source = f"{run_dir}:{chosen}" if chosen else str(run_dir)
     yield f"python transfer.py {shlex.quote(f'source={source}')} target={target} input=FILE output=FILE.wav"
 
 

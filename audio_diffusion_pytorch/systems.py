@@ -18,8 +18,9 @@ from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.instrument import InstrumentModel
 from audio_diffusion_pytorch.metrics import log_mel_distance
 from audio_diffusion_pytorch.scores import noise_scores
+from audio_diffusion_pytorch.transpose import shift_octaves
 
-VERSION = 2  # raise it when a system gives another sound at the same settings
+VERSION = 3  # raise it when a system gives another sound at the same settings
 
 IDENTITY, MOVED, CODEC, WARM, TRUTH = "identity", "moved input", "codec only", "warm start", "true performance"
 
@@ -51,6 +52,7 @@ class System:
     reference: what others are measured against.
     stored: making takes time, so that outputs are kept.
     moved: it is given the input in the target's register.
+    shifts: it moves the input there itself: `make` takes the input as it is, and the octaves.
     about: facts for every row (steps, solver ...).
     settings: what the sound depends on.
     """
@@ -61,6 +63,7 @@ class System:
     reference = True
     stored = True
     moved = True
+    shifts = False
     about: Mapping[str, Any] = {}
     settings: Mapping[str, Any] = {}
 
@@ -160,7 +163,7 @@ class BridgeSystem(System):
         options: of `Bridge`.
     """
 
-    reference = False
+    reference, shifts = False, True
 
     def __init__(
         self,
@@ -182,15 +185,15 @@ class BridgeSystem(System):
         }
 
     @torch.inference_mode()
-    def make(self, wav: Tensor, excerpt: Excerpt, index: int) -> tuple[Tensor, dict[str, Any]]:
+    def make(self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0) -> tuple[Tensor, dict[str, Any]]:
         self.bridge.noise, started = [], time.perf_counter()
-        out = self.bridge(wav, self.sample_rate)
+        out = self.bridge(wav, self.sample_rate, octaves=octaves)
         scores: dict[str, Any] = {"seconds_per_second": (time.perf_counter() - started) / excerpt.seconds}
         if self.bridge.noise:  # a silent clip has none
             noise = torch.cat(self.bridge.noise, -1)
             scores |= noise_scores(noise, self.sigma, self.bridge.source.spec.sigma_data)
         if index < self.cycle_clips:
-            scores |= self._cycle(wav)
+            scores |= self._cycle(shift_octaves(wav, octaves, self.sample_rate))
         return out, scores
 
     def _cycle(self, wav: Tensor) -> dict[str, float]:
