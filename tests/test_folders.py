@@ -102,6 +102,24 @@ def test_a_list_a_glob_and_sigmas(transfer, takes, tmp_path):
     assert {job.output.parent.name for job in jobs} == {"deep er"}
 
 
+def test_two_recordings_never_become_one_file(takes, tmp_path):
+    """Nor does a recording that is named twice."""
+    out = f"{tmp_path}/out"
+    (takes / "deep er/a.flac").rename(takes / "deep er/A.wav")
+    with pytest.raises(InputError, match=re.escape(f"{takes}/a.wav and {takes}/deep er/A.wav would both become {out}")):
+        plan([f"{takes}/a.wav", f"{takes}/deep er"], out, None)
+    with pytest.raises(InputError, match=r"sigma=4 and sigma=4\.0000001 would both become"):
+        plan(f"{takes}/a.wav", f"{tmp_path}/x.wav", [4, 4.0000001])
+    for name in ("d.wav", "d.mp3.wav"):
+        soundfile.write(takes / name, melody(0.1), RATE)
+    with pytest.raises(InputError, match=r"d\.mp3 and .*d\.mp3\.wav would both become"):
+        plan(f"{takes}/d.*", out, None, "wav")
+    (takes / "link.wav").symlink_to(takes / "a.wav")
+    (tmp_path / "again").symlink_to(takes)
+    names = [job.output.name for job in plan([str(takes), f"{takes}/a.wav", f"{tmp_path}/again"], out, None)]
+    assert len(names) == 8 and len(set(names)) == 8 and "link.wav" in names
+
+
 def test_one_file_into_a_folder_and_with_sigmas(takes, tmp_path):
     (job,) = plan(f"{takes}/a.wav", f"{tmp_path}/out/", None, "flac")
     assert job.output == tmp_path / "out/a.flac" and job.record == tmp_path / "out/.transfer/a.flac.json"
