@@ -4,6 +4,7 @@ python transfer.py source=flute target=violin input=FILE output=FILE
 python transfer.py source=flute target=violin input=FOLDER output=FOLDER
 """
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parent
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
 PATH_KEYS = ("source", "target", "input", "output", "plot", "codec.repository", "codec.weights")
 PICTURES = (".png", ".pdf", ".svg")
+SWITCHES = ("overwrite", "report", "dry_run", "compile")
 BRIDGE_KEYS = ("quality", "num_steps", "solver", "handoff", "batch_size", "precision", "compile")
 
 
@@ -78,14 +80,28 @@ def _check_arguments(cfg: DictConfig) -> None:
     missing = [f"{key}=..." for key in ("source", "target", "input", "output") if OmegaConf.is_missing(cfg, key)]
     if missing:
         raise InputError(f"missing: {' '.join(missing)}; see python transfer.py --help")
+    inputs = list(cfg.input) if OmegaConf.is_list(cfg.input) else [cfg.input]
+    texts = [(key, cfg[key]) for key in ("source", "target", "output")] + [("input", value) for value in inputs]
+    for key, value in texts if inputs else [("input", cfg.input)]:
+        if not isinstance(value, str) or not value:
+            raise InputError(f"{key}={value} names nothing; see python transfer.py --help")
+    for key in SWITCHES:
+        if not isinstance(cfg[key], bool):
+            raise InputError(f"{key}={cfg[key]}: true or false")
+    if not (cfg.plot is None or isinstance(cfg.plot, str)):
+        raise InputError(f"plot={cfg.plot} must be one file")
+    if not OmegaConf.is_dict(cfg.codec):
+        raise InputError(f"codec={cfg.codec}: give codec.weights or codec.repository")
     if cfg.channels not in ("each", "mid"):
         raise InputError(f"channels={cfg.channels}: each or mid")
-    if cfg.transpose != "auto" and cfg.transpose not in range(-5, 6):
+    whole = isinstance(cfg.transpose, int) and not isinstance(cfg.transpose, bool)
+    if cfg.transpose != "auto" and not (whole and -5 <= cfg.transpose <= 5):
         raise InputError(f"transpose={cfg.transpose}: whole octaves from -5 to 5, or auto")
-    sigmas = list(cfg.sigma) if OmegaConf.is_list(cfg.sigma) else [cfg.sigma]
+    sigmas = (list(cfg.sigma) or [[]]) if OmegaConf.is_list(cfg.sigma) else [] if cfg.sigma is None else [cfg.sigma]
     numbers = [("sigma", value, float) for value in sigmas]
-    for key, value, kind in [*numbers, *((key, cfg[key], int) for key in ("num_steps", "batch_size", "workers"))]:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | kind) or not value > 0):
+    counts = ["batch_size", "workers", *(["num_steps"] if cfg.num_steps is not None else [])]
+    for key, value, kind in [*numbers, *((key, cfg[key], int) for key in counts)]:
+        if isinstance(value, bool) or not isinstance(value, int | kind) or not 0 < value < math.inf:
             raise InputError(f"{key}={value} must be a positive {'whole ' if kind is int else ''}number")
 
 

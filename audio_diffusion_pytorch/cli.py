@@ -110,7 +110,9 @@ def choose_device(name: str):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=str(name)).device
+        probe = torch.empty(0, device=str(name))
+        probe.cpu()  # the device named meta holds nothing
+        return probe.device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device={name} cannot be used ({reason}): use cpu, cuda, cuda:1 ... or auto") from error

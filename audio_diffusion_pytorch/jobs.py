@@ -116,7 +116,7 @@ def plan(
     given = [inputs] if isinstance(inputs, str) else list(inputs)
     target = Path(output)
     if len(given) == 1 and _is_file(given[0]) and not (target.is_dir() or output.endswith(("/", os.sep))):
-        _check_name(target)
+        _check_name(target, file_format)
         jobs = [Job(Path(given[0]), target.with_name(target.stem + end + target.suffix), s) for s, end in levels]
     else:
         if target.suffix.lower() in (*EXTENSIONS, *OUTPUT_EXTENSIONS) and not target.is_dir():
@@ -214,12 +214,14 @@ def _check_distinct(jobs: list[Job]) -> None:
             raise InputError(f"{one} and {two} would both become {job.output}: give each its own run and output")
 
 
-def _check_name(output: Path) -> None:
+def _check_name(output: Path, file_format: str | None) -> None:
     if output.suffix.lower() not in OUTPUT_EXTENSIONS:
         raise InputError(
             f"output={output} must end in {', '.join(OUTPUT_EXTENSIONS)}, or be a folder: one that is there, or ending "
             "in /"
         )
+    if file_format is not None and output.suffix.lower() != f".{file_format}":
+        raise InputError(f"format={file_format} is not the ending of output={output}: leave format out")
 
 
 def check_output(path: Path, source: Path, key: str = "output") -> None:
