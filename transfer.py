@@ -5,6 +5,7 @@ python transfer.py source=flute target=violin input=FOLDER output=FOLDER
 """
 
 import math
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from audio_diffusion_pytorch.cli import run_command, start
-from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.cli import ending_on_terminate, run_command, start
+from audio_diffusion_pytorch.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
     from audio_diffusion_pytorch.jobs import Job
@@ -32,6 +33,7 @@ def transfer(cfg: DictConfig) -> None:
 
     Raises:
         InputError: something given cannot be used, or some of the files failed.
+        Interrupted: Ctrl-C or SIGTERM; what is finished stays.
     """
     _check_arguments(cfg)
     from audio_diffusion_pytorch.jobs import plan
@@ -58,13 +60,13 @@ def transfer(cfg: DictConfig) -> None:
         print(tally.dry_run())
         return
     try:
-        with tally:
+        with ending_on_terminate(), tally:
             if min(cfg.workers, len(tally.todo)) > 1:
                 run.do_in_processes(cfg.workers, tally.todo, tally)
             else:
                 run.do(bridge, tally.todo, tally)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(tally.interrupted()) from None
+    except (KeyboardInterrupt, Interrupted) as stop:
+        raise Interrupted(getattr(stop, "signal", signal.SIGINT), tally.interrupted()) from None
     if len(jobs) > 1 or not tally.failures:
         print(tally.summary())
     tally.raise_failures()

@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 
@@ -80,7 +81,7 @@ def start(main: Callable[[], None], path_keys: Sequence[str], usage_errors: tupl
 def run_command(function: Callable[[], None], usage_errors: tuple[type[Exception], ...] = ()) -> None:
     """Call `function`; an `InputError` becomes one line on stderr and exit status 1, Ctrl-C exit status 130.
 
-    Other signals that a run saves its state at end with 128 + their number.
+    Other signals that raise `Interrupted` end it with 128 + their number.
     """
     try:
         function()
@@ -92,6 +93,21 @@ def run_command(function: Callable[[], None], usage_errors: tuple[type[Exception
         if str(interrupt):
             print(f"\ninterrupted: {interrupt}", file=sys.stderr)  # below the progress bar
         sys.exit(128 + getattr(interrupt, "signal", signal.SIGINT))
+
+
+@contextmanager
+def ending_on_terminate() -> Iterator[None]:
+    """Inside, SIGTERM raises `Interrupted`, which leaves by the way of `finally`; a second one ends the process."""
+
+    def stop(number: int, _) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Interrupted(number, "terminated")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _thread_error(arguments: threading.ExceptHookArgs) -> None:

@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -327,7 +328,8 @@ def test_two_runs_and_their_workers_share_a_folder(instruments, tmp_path):
     assert not list((tmp_path / "out").rglob("*.lock"))
 
 
-def test_ctrl_c_keeps_what_is_finished(instruments, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_is_finished(number, instruments, tmp_path):
     folder, out = _clips(tmp_path / "in", 2), tmp_path / "out"
     soundfile.write(folder / "z.wav", np.tile(melody(10.0), 60), RATE)
     arguments = f"source={instruments[0]}", f"target={instruments[1]}", f"input={folder}", f"output={out}"
@@ -336,13 +338,39 @@ def test_ctrl_c_keeps_what_is_finished(instruments, tmp_path):
     while len(list(out.glob("?_clip.wav"))) < 2:
         assert time.monotonic() < limit and process.poll() is None
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, err = process.communicate(timeout=100)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert re.search(r"interrupted: [12] of 3 files are finished and stay; the same command goes on with the rest", err)
     assert outputs(out) == {"0_clip.wav", "1_clip.wav"} and not list(out.rglob("*.lock"))
     again = run_process("transfer.py", *arguments, "num_steps=20", "dry_run=true", cwd=tmp_path, logs=tmp_path)
     assert "1 files" in again.out and "2 are done already" in again.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_command(number, instruments, tmp_path):
+    """Also in the middle of a recording: they would hold on to the command's output, which ends here."""
+    out = tmp_path / "out"
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"in/{name}.wav", np.tile(melody(10.0), 60), RATE)
+    arguments = f"source={instruments[0]}", f"target={instruments[1]}", f"input={tmp_path}/in", f"output={out}"
+    arguments += "num_steps=200", "workers=2", "device=cpu"
+    process = start_process("transfer.py", *arguments, cwd=tmp_path, logs=tmp_path)
+    try:
+        limit = time.monotonic() + 200
+        while len(list(out.rglob("*.lock"))) < 2:
+            assert time.monotonic() < limit and process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert "interrupted: 0 of 2 files are finished and stay; the same command goes on with the rest" in err
+    assert not outputs(out) and not list(out.rglob("*.lock"))
 
 
 class Broken(nn.Module):
