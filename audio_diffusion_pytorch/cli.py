@@ -73,6 +73,7 @@ def start(main: Callable[[], None], path_keys: Sequence[str], usage_errors: tupl
     """
     sys.argv[1:] = quote_paths(sys.argv[1:], path_keys)
     plain_warnings()
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: file names need not be UTF-8
     threading.excepthook = _thread_error
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of several lines of its own
     run_command(main, usage_errors)

@@ -215,10 +215,26 @@ def test_report(transfer, takes, tmp_path):
     (takes / "notes.wav").write_text("no audio")
     result = transfer(f"input={takes}/*.wav", f"output={tmp_path}/out", "report=true", "sigma=3")
     assert result.code == 1
-    assert outputs(tmp_path / "out") >= {"a.wav", "a.png", "a_pitch.png", "report.jsonl"}
+    assert outputs(tmp_path / "out") >= {"a.wav", "a.wav.png", "a.wav_pitch.png", "report.jsonl"}
     (line,) = map(json.loads, (tmp_path / "out/report.jsonl").read_text().splitlines())
     assert line["input"].endswith("a.wav") and line["sigma"] == 3 and line["num_steps"] == 2 and line["duration"] == 0.3
     assert line["evaluations"] == 2 and line["seconds"] > 0 and {"dpd", "jd", "source", "target"} <= set(line)
+
+
+def test_names_that_are_not_utf8(transfer, quick, tmp_path):
+    """From the command line and from a folder, in the report, too, and where the file cannot be read."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    odd, bad = (os.fsdecode(name) for name in (b"\xff $a^^$.wav", b"bad\xff.wav"))
+    os.replace(_clips(tmp_path / "clips", 1) / "0_clip.wav", folder / odd)
+    result = transfer(f"input={folder / odd}", f"output={tmp_path / odd}")
+    assert result.code == 0 and (tmp_path / odd).is_file() and r"\udcff" in result.out, result.err
+    (folder / bad).write_text("no audio")
+    result = transfer(f"input={folder}", f"output={out}", "report=true")
+    assert f"1 of 2 files failed: cannot read {folder}/bad" in result.error()
+    assert outputs(out) >= {odd, f"{odd}.png", f"{odd}_pitch.png"}
+    line = json.loads((out / "report.jsonl").read_text())
+    assert line["output"] == str(out / odd)
 
 
 # What goes wrong on the way.
@@ -291,6 +307,7 @@ def test_a_disk_that_gets_full(ending, quick, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     ((job, reason),) = told["failed"]
     assert job.input.name == f"long.{ending}" and reason.startswith(f"cannot write {out}/long.{ending}: ")
+    assert "File too large; choose another output or free space" in reason
     assert len(told["done"]) == 2 and outputs(out) == {f"0_short.{ending}", f"1_short.{ending}"}  # nothing half-written
 
 
