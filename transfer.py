@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parent
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
 PATH_KEYS = ("source", "target", "input", "output", "plot", "codec.repository", "codec.weights")
 PICTURES = (".png", ".pdf", ".svg")
+TEXTS = ("source", "target", "input", "output")
 SWITCHES = ("overwrite", "report", "dry_run", "compile")
+LISTS = ("input", "sigma", "codec")  # may be more than one value
 BRIDGE_KEYS = ("quality", "num_steps", "solver", "handoff", "batch_size", "precision", "compile")
 
 
@@ -79,21 +81,10 @@ def transfer(cfg: DictConfig) -> None:
 
 def _check_arguments(cfg: DictConfig) -> None:
     """What can be told before anything heavy is imported or computed."""
-    missing = [f"{key}=..." for key in ("source", "target", "input", "output") if OmegaConf.is_missing(cfg, key)]
+    missing = [f"{key}=..." for key in TEXTS if OmegaConf.is_missing(cfg, key)]
     if missing:
         raise InputError(f"missing: {' '.join(missing)}; see python transfer.py --help")
-    inputs = list(cfg.input) if OmegaConf.is_list(cfg.input) else [cfg.input]
-    texts = [(key, cfg[key]) for key in ("source", "target", "output")] + [("input", value) for value in inputs]
-    for key, value in texts if inputs else [("input", cfg.input)]:
-        if not isinstance(value, str) or not value:
-            raise InputError(f"{key}={value} names nothing; see python transfer.py --help")
-    for key in SWITCHES:
-        if not isinstance(cfg[key], bool):
-            raise InputError(f"{key}={cfg[key]}: true or false")
-    if not (cfg.plot is None or isinstance(cfg.plot, str)):
-        raise InputError(f"plot={cfg.plot} must be one file")
-    if not OmegaConf.is_dict(cfg.codec):
-        raise InputError(f"codec={cfg.codec}: give codec.weights or codec.repository")
+    _check_kinds(cfg)
     if cfg.channels not in ("each", "mid"):
         raise InputError(f"channels={cfg.channels}: each or mid")
     whole = isinstance(cfg.transpose, int) and not isinstance(cfg.transpose, bool)
@@ -105,6 +96,20 @@ def _check_arguments(cfg: DictConfig) -> None:
     for key, value, kind in [*numbers, *((key, cfg[key], int) for key in counts)]:
         if isinstance(value, bool) or not isinstance(value, int | kind) or not 0 < value < math.inf:
             raise InputError(f"{key}={value} must be a positive {'whole ' if kind is int else ''}number")
+
+
+def _check_kinds(cfg: DictConfig) -> None:
+    """Lists, texts and switches where they belong: `no` is text, which would count as true."""
+    if not OmegaConf.is_dict(cfg.codec):
+        raise InputError(f"codec={cfg.codec}: give codec.weights or codec.repository")
+    for key, value in cfg.items():
+        if OmegaConf.is_config(value) and key not in LISTS:
+            raise InputError(f"{key}={value} must be one value")
+        if key in SWITCHES and not isinstance(value, bool):
+            raise InputError(f"{key}={value}: true or false")
+        for one in (value or [None]) if OmegaConf.is_list(value) else [value]:
+            if key in TEXTS and not (isinstance(one, str) and one):
+                raise InputError(f"{key}={value} names nothing; see python transfer.py --help")
 
 
 def _check_plot(plot: str | None, jobs: "list[Job]") -> None:
