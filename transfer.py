@@ -4,6 +4,8 @@ python transfer.py source=flute target=violin input=FILE output=FILE
 python transfer.py source=flute target=violin input=FOLDER output=FOLDER
 """
 
+import math
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +14,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from audio_diffusion_pytorch.cli import run_command, start
-from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.cli import ending_on_terminate, run_command, start
+from audio_diffusion_pytorch.errors import InputError, Interrupted
 
 if TYPE_CHECKING:
     from audio_diffusion_pytorch.jobs import Job
@@ -22,6 +24,9 @@ ROOT = Path(__file__).resolve().parent
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
 PATH_KEYS = ("source", "target", "input", "output", "plot", "codec.repository", "codec.weights")
 PICTURES = (".png", ".pdf", ".svg")
+TEXTS = ("source", "target", "input", "output")
+SWITCHES = ("overwrite", "report", "dry_run", "compile")
+LISTS = ("input", "sigma", "codec")  # may be more than one value
 BRIDGE_KEYS = ("quality", "num_steps", "solver", "handoff", "batch_size", "precision", "compile")
 
 
@@ -30,6 +35,7 @@ def transfer(cfg: DictConfig) -> None:
 
     Raises:
         InputError: something given cannot be used, or some of the files failed.
+        Interrupted: Ctrl-C or SIGTERM; what is finished stays.
     """
     _check_arguments(cfg)
     from audio_diffusion_pytorch.jobs import plan
@@ -56,13 +62,13 @@ def transfer(cfg: DictConfig) -> None:
         print(tally.dry_run())
         return
     try:
-        with tally:
+        with ending_on_terminate(), tally:
             if min(cfg.workers, len(tally.todo)) > 1:
                 run.do_in_processes(cfg.workers, tally.todo, tally)
             else:
                 run.do(bridge, tally.todo, tally)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(tally.interrupted()) from None
+    except (KeyboardInterrupt, Interrupted) as stop:
+        raise Interrupted(getattr(stop, "signal", signal.SIGINT), tally.interrupted()) from None
     if len(jobs) > 1 or not tally.failures:
         print(tally.summary())
     tally.raise_failures()
@@ -75,18 +81,35 @@ def transfer(cfg: DictConfig) -> None:
 
 def _check_arguments(cfg: DictConfig) -> None:
     """What can be told before anything heavy is imported or computed."""
-    missing = [f"{key}=..." for key in ("source", "target", "input", "output") if OmegaConf.is_missing(cfg, key)]
+    missing = [f"{key}=..." for key in TEXTS if OmegaConf.is_missing(cfg, key)]
     if missing:
         raise InputError(f"missing: {' '.join(missing)}; see python transfer.py --help")
+    _check_kinds(cfg)
     if cfg.channels not in ("each", "mid"):
         raise InputError(f"channels={cfg.channels}: each or mid")
-    if cfg.transpose != "auto" and cfg.transpose not in range(-5, 6):
+    whole = isinstance(cfg.transpose, int) and not isinstance(cfg.transpose, bool)
+    if cfg.transpose != "auto" and not (whole and -5 <= cfg.transpose <= 5):
         raise InputError(f"transpose={cfg.transpose}: whole octaves from -5 to 5, or auto")
-    sigmas = list(cfg.sigma) if OmegaConf.is_list(cfg.sigma) else [cfg.sigma]
+    sigmas = (list(cfg.sigma) or [[]]) if OmegaConf.is_list(cfg.sigma) else [] if cfg.sigma is None else [cfg.sigma]
     numbers = [("sigma", value, float) for value in sigmas]
-    for key, value, kind in [*numbers, *((key, cfg[key], int) for key in ("num_steps", "batch_size", "workers"))]:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | kind) or not value > 0):
+    counts = ["batch_size", "workers", *(["num_steps"] if cfg.num_steps is not None else [])]
+    for key, value, kind in [*numbers, *((key, cfg[key], int) for key in counts)]:
+        if isinstance(value, bool) or not isinstance(value, int | kind) or not 0 < value < math.inf:
             raise InputError(f"{key}={value} must be a positive {'whole ' if kind is int else ''}number")
+
+
+def _check_kinds(cfg: DictConfig) -> None:
+    """Lists, texts and switches where they belong: `no` is text, which would count as true."""
+    if not OmegaConf.is_dict(cfg.codec):
+        raise InputError(f"codec={cfg.codec}: give codec.weights or codec.repository")
+    for key, value in cfg.items():
+        if OmegaConf.is_config(value) and key not in LISTS:
+            raise InputError(f"{key}={value} must be one value")
+        if key in SWITCHES and not isinstance(value, bool):
+            raise InputError(f"{key}={value}: true or false")
+        for one in (value or [None]) if OmegaConf.is_list(value) else [value]:
+            if key in TEXTS and not (isinstance(one, str) and one):
+                raise InputError(f"{key}={value} names nothing; see python transfer.py --help")
 
 
 def _check_plot(plot: str | None, jobs: "list[Job]") -> None:

@@ -62,7 +62,7 @@ class AudioReader:
         self.path = Path(path)
         self._state = _state(self.path)
         try:
-            self._file, self._position = _Sequential(str(path)), 0
+            self._file, self._position = _Sequential(os.fsencode(path)), 0
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise InputError(f"cannot read {path} as audio: {_reason(error, path)}") from error
         file = self._file
@@ -292,36 +292,35 @@ def writing(
     if path.suffix.lower() not in OUTPUT_EXTENSIONS:
         raise InputError(f"cannot write {path}: the output must end in {', '.join(OUTPUT_EXTENSIONS)}")
     file_format = path.suffix[1:].upper()
-    with replacing(path) as temporary:
-        written = 0
+    subtype = _subtype(file_format, subtype)
+    if file_format == "WAV" and frames * channels * _BYTES.get(subtype, 4) > _LARGEST_WAV:
+        file_format = "RF64"
+    written = 0
 
-        def write_block(wav: Tensor) -> None:
-            nonlocal written
-            data = wav.detach().cpu().T.contiguous().numpy()
-            for start in range(0, len(data), _BLOCK):
-                block = data[start : start + _BLOCK]
-                try:
-                    file.write(block)
-                except AssertionError as error:  # what soundfile raises where fewer frames could be written
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-            written += len(data)
+    def write_block(wav: Tensor) -> None:
+        nonlocal written
+        data = wav.detach().cpu().T.contiguous().numpy()
+        for start in range(0, len(data), _BLOCK):
+            block = data[start : start + _BLOCK]
+            try:
+                file.write(block)
+            except AssertionError as error:  # what soundfile raises where fewer frames could be written
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        written += len(data)
 
-        try:
-            subtype = _subtype(file_format, subtype)
-            if file_format == "WAV" and frames * channels * _BYTES.get(subtype, 4) > _LARGEST_WAV:
-                file_format = "RF64"
-            with soundfile.SoundFile(
-                str(temporary), "w", sample_rate, channels, subtype=subtype, format=file_format
-            ) as file:
+    try:
+        with replacing(path) as temporary:
+            name = os.fsencode(temporary)  # soundfile takes text for UTF-8, which a name need not be
+            with soundfile.SoundFile(name, "w", sample_rate, channels, subtype=subtype, format=file_format) as file:
                 for key, value in (tags or {}).items():
                     setattr(file, key, value)
                 yield write_block
-            if soundfile.info(str(temporary)).frames != written:  # a disk that gets full at the very end raises nothing
+            if soundfile.info(name).frames != written:  # a disk that gets full at the very end raises nothing
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except soundfile.LibsndfileError as error:
-            raise InputError(f"cannot write {path}: {error.error_string}") from error
-        if complete is not None:
-            complete(temporary)
+            if complete is not None:
+                complete(temporary)
+    except soundfile.LibsndfileError as error:  # no disk that is full, which `replacing` finds out
+        raise InputError(f"cannot write {path}: {error.error_string}") from error
 
 
 def write(path: str | Path, wav: Tensor, sample_rate: int, subtype: str | None = None) -> None:

@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 
@@ -72,6 +73,7 @@ def start(main: Callable[[], None], path_keys: Sequence[str], usage_errors: tupl
     """
     sys.argv[1:] = quote_paths(sys.argv[1:], path_keys)
     plain_warnings()
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: file names need not be UTF-8
     threading.excepthook = _thread_error
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of several lines of its own
     run_command(main, usage_errors)
@@ -80,7 +82,7 @@ def start(main: Callable[[], None], path_keys: Sequence[str], usage_errors: tupl
 def run_command(function: Callable[[], None], usage_errors: tuple[type[Exception], ...] = ()) -> None:
     """Call `function`; an `InputError` becomes one line on stderr and exit status 1, Ctrl-C exit status 130.
 
-    Other signals that a run saves its state at end with 128 + their number.
+    Other signals that raise `Interrupted` end it with 128 + their number.
     """
     try:
         function()
@@ -92,6 +94,21 @@ def run_command(function: Callable[[], None], usage_errors: tuple[type[Exception
         if str(interrupt):
             print(f"\ninterrupted: {interrupt}", file=sys.stderr)  # below the progress bar
         sys.exit(128 + getattr(interrupt, "signal", signal.SIGINT))
+
+
+@contextmanager
+def ending_on_terminate() -> Iterator[None]:
+    """Inside, SIGTERM raises `Interrupted`, which leaves by the way of `finally`; a second one ends the process."""
+
+    def stop(number: int, _) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Interrupted(number, "terminated")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _thread_error(arguments: threading.ExceptHookArgs) -> None:
@@ -110,7 +127,9 @@ def choose_device(name: str):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=str(name)).device
+        probe = torch.empty(0, device=str(name))
+        probe.cpu()  # the device named meta holds nothing
+        return probe.device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device={name} cannot be used ({reason}): use cpu, cuda, cuda:1 ... or auto") from error

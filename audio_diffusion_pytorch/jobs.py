@@ -109,14 +109,14 @@ def plan(
         file_format: `wav`, `flac`, `ogg`: ending of files in an output folder; None: the input's, `flac` for others.
 
     Raises:
-        InputError: nothing there, or an output that does not suit.
+        InputError: nothing there, an output that does not suit, or one for two of the recordings.
     """
     several = not (sigmas is None or isinstance(sigmas, int | float))
     levels = [(s, f"_sigma{s:g}" if several else "") for s in (sigmas if several else [sigmas])]
     given = [inputs] if isinstance(inputs, str) else list(inputs)
     target = Path(output)
     if len(given) == 1 and _is_file(given[0]) and not (target.is_dir() or output.endswith(("/", os.sep))):
-        _check_name(target)
+        _check_name(target, file_format)
         jobs = [Job(Path(given[0]), target.with_name(target.stem + end + target.suffix), s) for s, end in levels]
     else:
         if target.suffix.lower() in (*EXTENSIONS, *OUTPUT_EXTENSIONS) and not target.is_dir():
@@ -124,6 +124,7 @@ def plan(
         if file_format is not None and f".{file_format}" not in OUTPUT_EXTENSIONS:
             raise InputError(f"format={file_format} is none of {', '.join(e[1:] for e in OUTPUT_EXTENSIONS)}")
         jobs = list(_folder_jobs(_find(given, target), target, levels, file_format))
+    _check_distinct(jobs)
     for job in jobs:
         check_output(job.output, job.input)
     return jobs
@@ -134,10 +135,10 @@ def _folder_jobs(found: list[tuple[Path, Path]], target: Path, levels, file_form
         ending = f".{file_format}" if file_format else relative.suffix.lower()
         return relative.with_suffix(ending if ending in OUTPUT_EXTENSIONS else ".flac")
 
-    taken = Counter(str(name(relative)).lower() for _, relative in found)
+    taken = Counter(_folded(name(relative)) for _, relative in found)
     for path, relative in found:
         short = name(relative)
-        if taken[str(short).lower()] > 1:  # a.wav and a.mp3: keep the whole name
+        if taken[_folded(short)] > 1:  # a.wav and a.mp3: keep the whole name
             short = short.with_name(relative.name + short.suffix)
         for sigma, end in levels:
             yield Job(path, target / short.with_name(short.stem + end + short.suffix), sigma, target)
@@ -145,7 +146,7 @@ def _folder_jobs(found: list[tuple[Path, Path]], target: Path, levels, file_form
 
 def _find(given: list[str], target: Path) -> list[tuple[Path, Path]]:
     """Files, each with its place in the tree; every file once."""
-    found: dict[Path, Path] = {}
+    found: dict[Path, tuple[Path, Path]] = {}  # by the folder's own name: links to files have places of their own
     for entry in given:
         path = Path(entry)
         if path.is_dir():
@@ -165,8 +166,8 @@ def _find(given: list[str], target: Path) -> list[tuple[Path, Path]]:
         if not paths:
             raise InputError(f"no audio file ({', '.join(EXTENSIONS)}) in {entry}")
         for p in paths:
-            found.setdefault(p, p.relative_to(root))
-    return list(found.items())
+            found.setdefault(p.parent.resolve() / p.name, (p, p.relative_to(root)))
+    return list(found.values())
 
 
 def _walk(folder: Path) -> list[Path]:
@@ -197,12 +198,30 @@ def _is_file(entry: str) -> bool:
     return path.is_file()
 
 
-def _check_name(output: Path) -> None:
+def _folded(path: Path) -> str:
+    """What two paths share where the disk does not tell capitals."""
+    return str(path).casefold()
+
+
+def _check_distinct(jobs: list[Job]) -> None:
+    taken: dict[str, Job] = {}
+    for job in jobs:
+        other = taken.setdefault(_folded(job.output), job)
+        if other is not job:
+            one, two = other.input, job.input
+            if one == two:
+                one, two = f"sigma={other.sigma}", f"sigma={job.sigma}"
+            raise InputError(f"{one} and {two} would both become {job.output}: give each its own run and output")
+
+
+def _check_name(output: Path, file_format: str | None) -> None:
     if output.suffix.lower() not in OUTPUT_EXTENSIONS:
         raise InputError(
             f"output={output} must end in {', '.join(OUTPUT_EXTENSIONS)}, or be a folder: one that is there, or ending "
             "in /"
         )
+    if file_format is not None and output.suffix.lower() != f".{file_format}":
+        raise InputError(f"format={file_format} is not the ending of output={output}: leave format out")
 
 
 def check_output(path: Path, source: Path, key: str = "output") -> None:

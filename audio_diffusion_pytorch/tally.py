@@ -94,7 +94,7 @@ class Tally:
         return ", ".join([f"wrote {self.counts['done']} files to {self._where()}", *parts])
 
     def interrupted(self) -> str:
-        """How to go on after Ctrl-C."""
+        """How to go on after a signal."""
         if len(self.jobs) == 1:
             return "nothing was written; the same command starts again"
         finished = self.counts["done"] + self.counts["skipped"]

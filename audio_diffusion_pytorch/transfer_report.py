@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,16 @@ def report(job: Job, facts: dict[str, Any]) -> dict[str, Any]:
         InputError: something cannot be read or written.
     """
     clips = _excerpts(job)
-    stem = job.output.with_suffix("")
-    plot_spectrograms(clips, f"{stem}.png")
-    plot_pitch_tracks(clips, f"{stem}_pitch.png")
+    plot_spectrograms(clips, f"{job.output}.png")  # the whole name: a.wav and a.flac may both be there
+    plot_pitch_tracks(clips, f"{job.output}_pitch.png")
     (before, rate), (after, _) = clips.values()
     scores = pitch_metrics(before, after, rate)
     values = {"dpd": float(scores.dpd[0]), "jd": float(scores.jaccard[0])}
     line = {**facts, **{key: None if math.isnan(value) else round(value, 4) for key, value in values.items()}}
     path = job.folder / LINES
-    with FileLock(path.with_name(f".{LINES}.lock")), open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    text = json.dumps(line, ensure_ascii=False) + "\n"
+    with FileLock(path.with_name(f".{LINES}.lock")), open(path, "ab") as file:
+        file.write(text.encode(errors="backslashreplace"))  # names that are not UTF-8: as JSON escapes them, too
     return line
 
 
@@ -62,5 +63,6 @@ def _excerpts(job: Job) -> dict[str, tuple[Tensor, int]]:
         with audio.AudioReader(path) as file:
             frames, rate = min(file.info.frames, SECONDS * file.info.sample_rate), file.info.sample_rate
             cut = f", first {SECONDS} s" if frames < file.info.frames else ""
-            clips[f"{title}: {path.name}{cut}"] = audio.to_mono(file.read(0, frames)), rate
+            name = os.fsencode(path.name).decode(errors="replace").replace("$", r"\$")  # no formula
+            clips[f"{title}: {name}{cut}"] = audio.to_mono(file.read(0, frames)), rate
     return clips

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -107,8 +108,21 @@ class Run:
 
 def _work(run: Run, index: int, workers: int, jobs: Sequence[Job], taken, events) -> None:
     """A worker process."""
+
+    def stop(*_) -> None:
+        """Leave by the way of `finally`, which cleans up; what is not told yet may have no reader any more."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        events.cancel_join_thread()
+        sys.exit(128 + signal.SIGTERM)
+
+    def follow() -> None:
+        """The command was killed: stop also in the middle of a job."""
+        multiprocessing.parent_process().join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the command ends its workers
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # leaving by the way of `finally`, which cleans up
+    signal.signal(signal.SIGTERM, stop)
+    threading.Thread(target=follow, daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     positions = {job: position for position, job in enumerate(jobs)}
 

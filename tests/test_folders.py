@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,24 @@ def test_a_list_a_glob_and_sigmas(transfer, takes, tmp_path):
     jobs = plan(f"{takes}/*/?.*", f"{tmp_path}/new", [4])
     assert {job.output.name for job in jobs} == {"a_sigma4.flac", "c_sigma4.ogg"}
     assert {job.output.parent.name for job in jobs} == {"deep er"}
+
+
+def test_two_recordings_never_become_one_file(takes, tmp_path):
+    """Nor does a recording that is named twice."""
+    out = f"{tmp_path}/out"
+    (takes / "deep er/a.flac").rename(takes / "deep er/A.wav")
+    with pytest.raises(InputError, match=re.escape(f"{takes}/a.wav and {takes}/deep er/A.wav would both become {out}")):
+        plan([f"{takes}/a.wav", f"{takes}/deep er"], out, None)
+    with pytest.raises(InputError, match=r"sigma=4 and sigma=4\.0000001 would both become"):
+        plan(f"{takes}/a.wav", f"{tmp_path}/x.wav", [4, 4.0000001])
+    for name in ("d.wav", "d.mp3.wav"):
+        soundfile.write(takes / name, melody(0.1), RATE)
+    with pytest.raises(InputError, match=r"d\.mp3 and .*d\.mp3\.wav would both become"):
+        plan(f"{takes}/d.*", out, None, "wav")
+    (takes / "link.wav").symlink_to(takes / "a.wav")
+    (tmp_path / "again").symlink_to(takes)
+    names = [job.output.name for job in plan([str(takes), f"{takes}/a.wav", f"{tmp_path}/again"], out, None)]
+    assert len(names) == 8 and len(set(names)) == 8 and "link.wav" in names
 
 
 def test_one_file_into_a_folder_and_with_sigmas(takes, tmp_path):
@@ -196,10 +215,26 @@ def test_report(transfer, takes, tmp_path):
     (takes / "notes.wav").write_text("no audio")
     result = transfer(f"input={takes}/*.wav", f"output={tmp_path}/out", "report=true", "sigma=3")
     assert result.code == 1
-    assert outputs(tmp_path / "out") >= {"a.wav", "a.png", "a_pitch.png", "report.jsonl"}
+    assert outputs(tmp_path / "out") >= {"a.wav", "a.wav.png", "a.wav_pitch.png", "report.jsonl"}
     (line,) = map(json.loads, (tmp_path / "out/report.jsonl").read_text().splitlines())
     assert line["input"].endswith("a.wav") and line["sigma"] == 3 and line["num_steps"] == 2 and line["duration"] == 0.3
     assert line["evaluations"] == 2 and line["seconds"] > 0 and {"dpd", "jd", "source", "target"} <= set(line)
+
+
+def test_names_that_are_not_utf8(transfer, quick, tmp_path):
+    """From the command line and from a folder, in the report, too, and where the file cannot be read."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    odd, bad = (os.fsdecode(name) for name in (b"\xff $a^^$.wav", b"bad\xff.wav"))
+    os.replace(_clips(tmp_path / "clips", 1) / "0_clip.wav", folder / odd)
+    result = transfer(f"input={folder / odd}", f"output={tmp_path / odd}")
+    assert result.code == 0 and (tmp_path / odd).is_file() and r"\udcff" in result.out, result.err
+    (folder / bad).write_text("no audio")
+    result = transfer(f"input={folder}", f"output={out}", "report=true")
+    assert f"1 of 2 files failed: cannot read {folder}/bad" in result.error()
+    assert outputs(out) >= {odd, f"{odd}.png", f"{odd}_pitch.png"}
+    line = json.loads((out / "report.jsonl").read_text())
+    assert line["output"] == str(out / odd)
 
 
 # What goes wrong on the way.
@@ -272,6 +307,7 @@ def test_a_disk_that_gets_full(ending, quick, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     ((job, reason),) = told["failed"]
     assert job.input.name == f"long.{ending}" and reason.startswith(f"cannot write {out}/long.{ending}: ")
+    assert "File too large; choose another output or free space" in reason
     assert len(told["done"]) == 2 and outputs(out) == {f"0_short.{ending}", f"1_short.{ending}"}  # nothing half-written
 
 
@@ -309,7 +345,8 @@ def test_two_runs_and_their_workers_share_a_folder(instruments, tmp_path):
     assert not list((tmp_path / "out").rglob("*.lock"))
 
 
-def test_ctrl_c_keeps_what_is_finished(instruments, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_is_finished(number, instruments, tmp_path):
     folder, out = _clips(tmp_path / "in", 2), tmp_path / "out"
     soundfile.write(folder / "z.wav", np.tile(melody(10.0), 60), RATE)
     arguments = f"source={instruments[0]}", f"target={instruments[1]}", f"input={folder}", f"output={out}"
@@ -318,13 +355,39 @@ def test_ctrl_c_keeps_what_is_finished(instruments, tmp_path):
     while len(list(out.glob("?_clip.wav"))) < 2:
         assert time.monotonic() < limit and process.poll() is None
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, err = process.communicate(timeout=100)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert re.search(r"interrupted: [12] of 3 files are finished and stay; the same command goes on with the rest", err)
     assert outputs(out) == {"0_clip.wav", "1_clip.wav"} and not list(out.rglob("*.lock"))
     again = run_process("transfer.py", *arguments, "num_steps=20", "dry_run=true", cwd=tmp_path, logs=tmp_path)
     assert "1 files" in again.out and "2 are done already" in again.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_command(number, instruments, tmp_path):
+    """Also in the middle of a recording: they would hold on to the command's output, which ends here."""
+    out = tmp_path / "out"
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"in/{name}.wav", np.tile(melody(10.0), 60), RATE)
+    arguments = f"source={instruments[0]}", f"target={instruments[1]}", f"input={tmp_path}/in", f"output={out}"
+    arguments += "num_steps=200", "workers=2", "device=cpu"
+    process = start_process("transfer.py", *arguments, cwd=tmp_path, logs=tmp_path)
+    try:
+        limit = time.monotonic() + 200
+        while len(list(out.rglob("*.lock"))) < 2:
+            assert time.monotonic() < limit and process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert "interrupted: 0 of 2 files are finished and stay; the same command goes on with the rest" in err
+    assert not outputs(out) and not list(out.rglob("*.lock"))
 
 
 class Broken(nn.Module):
