@@ -120,7 +120,7 @@ class Bridge:
             sigma_min = max(*(s.sigma_min for s in specs), min(preset.sigma_min or 0.0, self.sigma / 10))
         if not sigma_min < self.sigma <= known:
             raise InputError(
-                f"sigma={self.sigma} lies outside ({sigma_min}, {known}], the noise levels that both models know"
+                f"sigma={self.sigma:g} lies outside ({sigma_min:g}, {known:g}], the noise levels that both models know"
             )
         if num_steps < 2:
             raise InputError(f"num_steps={num_steps}: a schedule needs at least 2 points")
