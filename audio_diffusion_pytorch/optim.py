@@ -39,12 +39,14 @@ def check_length(steps: float, total_steps: int | None) -> None:
         total_steps: length of the cycle; None: there is none.
 
     Raises:
-        InputError: it would.
+        InputError: it would, or `total_steps` is no whole number.
     """
+    if not isinstance(total_steps, int | None):
+        raise InputError(f"total_steps={total_steps} must be a whole number")
     if total_steps is None or steps <= total_steps:
         return
     planned = "has no end" if steps == math.inf else f"takes {steps} steps"
-    longer = "" if steps == math.inf else f"set total_steps={steps} instead (trainer.max_steps follows it), or "
+    longer = "" if steps == math.inf else f"set total_steps={steps}, too, or "
     raise InputError(
         f"training {planned}, but total_steps={total_steps} is the length of the learning rate's cycle: {longer}end it "
         f"with trainer.max_steps={total_steps}"

@@ -130,10 +130,8 @@ def needs_report(module: nn.Module, datamodule: pl.LightningDataModule, trainer:
 
 def planned_steps(datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> tuple[int, float]:
     """Optimiser steps of an epoch, and of the whole run (infinity: nothing ends it)."""
-    batches, limit = (
-        len(datamodule.train_set) // (datamodule.batch_size * trainer.world_size),
-        trainer.limit_train_batches,
-    )
+    batches = len(datamodule.train_set) // (datamodule.batch_size * trainer.world_size)
+    limit = trainer.limit_train_batches  # a number, or a share
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = -(-batches // trainer.accumulate_grad_batches)
     of_epochs = math.inf if trainer.max_epochs in (-1, None) else steps * trainer.max_epochs
@@ -225,9 +223,8 @@ def _transfer_commands(module: nn.Module, run_dir: Path) -> Iterator[str]:
 
 
 def _epochs(total: float, steps: int) -> str:
-    return (
-        f"{total / steps:.3g} epochs" if steps and total < math.inf else "set trainer.max_steps or trainer.max_epochs"
-    )
+    limited = steps and total < math.inf
+    return f"{total / steps:.3g} epochs" if limited else "set trainer.max_steps or trainer.max_epochs"
 
 
 def _names(files: list[str]) -> str:

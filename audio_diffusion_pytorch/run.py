@@ -204,13 +204,12 @@ def check_unused(ckpt_dir: Path) -> None:
 def resume_arguments(run_dir: Path, ckpt_dir: Path, logs_dir: Path) -> str:
     """What to add to a run's command, so that it goes on in the same folder: "exp_tag=NAME ckpt=last"."""
     run, logs = (Path(os.path.abspath(path)) for path in (run_dir, logs_dir))
-    if (
-        logs not in run.parents or Path(os.path.abspath(ckpt_dir)) != run / "checkpoints"
-    ):  # those were given as they are
+    usual = logs in run.parents and Path(os.path.abspath(ckpt_dir)) == run / "checkpoints"
+    if not usual:  # run_dir or ckpt_dir was given
         return shlex.quote(f"ckpt={ckpt_dir / 'last.ckpt'}")
     arguments = [f"exp_tag={run.relative_to(logs)}", "ckpt=last"]
-    usual = os.environ.get("DIR_LOGS") or os.path.join(os.environ.get("PROJECT_ROOT", ""), "logs")
-    if logs != Path(os.path.abspath(usual)):
+    default = os.environ.get("DIR_LOGS", os.path.join(os.environ.get("PROJECT_ROOT", ""), "logs"))
+    if logs != Path(os.path.abspath(default)):
         arguments.append(f"logs_dir={logs_dir}")
     return shlex.join(arguments)
 
