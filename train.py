@@ -43,6 +43,7 @@ PATH_KEYS = (
     "callbacks.preview.clip",
     "callbacks.preview.other",
 )
+SWITCHES = ("dry_run", "train", "compile", "print_config", "ignore_warnings")
 OmegaConf.register_new_resolver("eval", arithmetic, replace=True)
 
 
@@ -56,6 +57,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
         raise InputError(
             "no experiment given: add exp=NAME, for example exp=flute_small; python train.py --help lists them"
         )
+    for key in SWITCHES:
+        if not isinstance(cfg[key], bool):
+            raise InputError(f"{key}={cfg[key]}: give true or false")
     if cfg.ignore_warnings:
         warnings.simplefilter("ignore")
     cfg = adapt(cfg)
@@ -95,8 +99,10 @@ def fit(cfg: DictConfig) -> dict[str, float]:
 
     from audio_diffusion_pytorch import run
     from audio_diffusion_pytorch.checkpointing import requeue
+    from audio_diffusion_pytorch.datamodule import Datamodule
     from audio_diffusion_pytorch.monitoring import log_config
-    from audio_diffusion_pytorch.report import data_report, needs_report, summary
+    from audio_diffusion_pytorch.optim import check_length
+    from audio_diffusion_pytorch.report import data_report, needs_report, planned_steps, summary
     from audio_diffusion_pytorch.trainer import ending_together
 
     run_dir, ckpt_dir = Path(cfg.run_dir), Path(cfg.ckpt_dir)
@@ -112,6 +118,8 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     datamodule = instantiate(cfg.datamodule)
     codec = instantiate(cfg.codec)
     module = instantiate(cfg.model, codec=codec)
+    if isinstance(datamodule, Datamodule):
+        check_length(planned_steps(datamodule, trainer)[1], module.hparams.get("total_steps"))
     if saved is not None:
         run.check_fits(saved, module, datamodule, cfg.ckpt)
     elif cfg.init_from is not None:
@@ -133,27 +141,25 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     if trainer.is_global_zero:
         exported.unlink(missing_ok=True)  # of a run that goes on after its end: from now on its checkpoints are newer
         log_config(loggers, OmegaConf.to_container(cfg, resolve=True), OmegaConf.to_yaml(cfg, resolve=True))
+    resume = run.resume_arguments(run_dir, ckpt_dir, Path(cfg.logs_dir))
     try:
         with ending_together(trainer):
             trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
     except Interrupted as interrupt:
         if interrupt.signal == signal.SIGUSR1 and trainer.is_global_zero:
             print(requeue())
-        raise
+        raise Interrupted(interrupt.signal, f"{interrupt}; resume with {resume}") from None
     except SystemExit:  # how Lightning ends after a Ctrl-C that did not wait
-        last = ckpt_dir / "last.ckpt"
-        hint = f"resume with ckpt={last}" if last.is_file() else "nothing was saved yet"
+        hint = f"resume with {resume}" if (ckpt_dir / "last.ckpt").is_file() else "nothing was saved yet"
         raise KeyboardInterrupt(f"stopped at step {trainer.global_step}; {hint}") from None
     except torch.OutOfMemoryError as error:
         raise InputError(f"the GPU's memory does not suffice: lower datamodule.batch_size ({error})") from error
     except RuntimeError as error:
-        raise run.explained(error) from error
+        raise run.explained(error, resume) from error
     except OSError as error:
         if error.filename is not None:
             raise
-        raise InputError(
-            f"cannot write to {run_dir}: {error.strerror}; free space and resume with ckpt=last"
-        ) from error
+        raise InputError(f"cannot write to {run_dir}: {error.strerror}; free space and resume with {resume}") from error
 
     if trainer.is_global_zero:
         module.export(exported)

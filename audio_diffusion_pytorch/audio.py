@@ -100,8 +100,12 @@ class AudioReader:
             raise InputError(f"cannot use {self.path}: it changed while it was being read; wait until it is complete")
 
     def _seek(self, start: int) -> None:
-        if self._position != start:
+        if self._position == start:
+            return
+        try:
             self._position = self._file.seek(start)
+        except (soundfile.LibsndfileError, RuntimeError) as error:  # a FLAC file that was cut off
+            raise InputError(f"cannot read {self.path} as audio: {_reason(error, self.path)}") from error
 
     def _next(self, expected: int) -> Tensor:
         start = self._position

@@ -69,7 +69,7 @@ class LastCheckpoint(Checkpoint):
         return self._signal != 0
 
     def _stop(self, trainer: pl.Trainer) -> None:
-        raise Interrupted(self._signal, f"stopped at step {trainer.global_step}; resume with ckpt={self.path}")
+        raise Interrupted(self._signal, f"stopped at step {trainer.global_step}")
 
     def on_exception(self, trainer: pl.Trainer, *args) -> None:
         self._restore_handlers()

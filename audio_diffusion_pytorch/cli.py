@@ -6,8 +6,9 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 
@@ -140,10 +141,52 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"cannot use {error.filename}: {error.strerror}; check the path, its permissions and the space left"
     text = str(error).rpartition("InputError: ")[2].partition("\nConfig search path")[0]
-    text = text.partition("\n    full_key:")[0]
+    text = _unknown_setting(text, error) or text.partition("\n    full_key:")[0] + _other_experiment(text)
     if "Could not find 'hydra/launcher/" in text:
         text += '; install the launchers with pip install -e ".[cluster]"'
     return " ".join(text.split())
+
+
+def _unknown_setting(text: str, error: Exception) -> str | None:
+    """In place of Hydra's advice to add a setting that is not there: what was probably meant."""
+    found = re.match(r"Could not override '([^']+)'", text)
+    parent = getattr(error.__cause__, "parent_node", None)
+    if not found or parent is None:
+        return None
+    from omegaconf import OmegaConf
+
+    settings = OmegaConf.to_container(parent._get_root())
+    settings.pop("hydra", None)
+    key, there = found[1], dict(_settings(settings))
+    # `batch_size` may mean `datamodule.batch_size`
+    same = [name for name, group in there.items() if not group and name.rpartition(".")[2] == key]
+    close = same if len(same) == 1 else get_close_matches(key, there, 1, 0.75)
+    hint = f"did you mean {close[0]}?" if close else f"see python {os.path.basename(sys.argv[0])} --help"
+    if "_target_" in parent:
+        hint += f" (+{key}=VALUE passes on what the configuration does not list)"
+    return f"no such setting: {key}; {hint}"
+
+
+def _settings(node: Mapping, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """(dotted name, whether it is a group) of all of a configuration."""
+    for key, value in node.items():
+        yield f"{prefix}{key}", isinstance(value, Mapping)
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{prefix}{key}.")
+
+
+def _other_experiment(text: str) -> str:
+    """What to say beside Hydra's list of experiments."""
+    found = re.search(r"Could not find 'exp/(\w+)'", text)
+    if not found:
+        return ""
+    options = text.partition("Available options in 'exp':")[2]
+    if close := get_close_matches(found[1], options.split(), 1, 0.9):
+        return f"; did you mean exp={close[0]}?"
+    instrument, _, size = found[1].rpartition("_")
+    if not instrument or size not in ("small", "latent"):
+        return ""
+    return f"; another instrument: exp=flute_{size} instruments=[{instrument.replace('_', ' ')}]"
 
 
 def plain_warnings() -> None:

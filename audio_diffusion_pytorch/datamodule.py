@@ -15,7 +15,7 @@ from tqdm import tqdm
 from audio_diffusion_pytorch.audio import active_rms
 from audio_diffusion_pytorch.cache import LatentCache, build, statistics
 from audio_diffusion_pytorch.codec import Codec
-from audio_diffusion_pytorch.dataset import InstrumentDataset, start_worker
+from audio_diffusion_pytorch.dataset import InstrumentDataset, batches_of, start_worker
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.labels import Labels
 
@@ -251,17 +251,18 @@ def latent_statistics(
     total = min(len(loader), max(1, max_items // datamodule.batch_size))
     rows = max(len(names), 1)
     count, sums, squares, levels = torch.zeros(rows, 1).double(), 0.0, 0.0, []
-    for index, batch in enumerate(tqdm(loader, desc="latent statistics", total=total, unit="batch")):
-        if index == total:
-            break
-        wav, label = (batch, None) if isinstance(batch, Tensor) else batch
-        latents = codec.encode(wav).double()
-        number = labels.instrument(label) if names else torch.zeros(len(wav), dtype=torch.long)
-        of = F.one_hot(number, rows).double().T  # [instruments, B]
-        count += of.sum(1, keepdim=True) * latents.shape[2]
-        sums = sums + of @ latents.sum(2)
-        squares = squares + of @ latents.square().sum(2)
-        levels += [active_rms(item, codec.sample_rate) for item in wav]
+    with batches_of(loader) as batches:
+        for index, batch in enumerate(tqdm(batches, desc="latent statistics", total=total, unit="batch")):
+            if index == total:
+                break
+            wav, label = (batch, None) if isinstance(batch, Tensor) else batch
+            latents = codec.encode(wav).double()
+            number = labels.instrument(label) if names else torch.zeros(len(wav), dtype=torch.long)
+            of = F.one_hot(number, rows).double().T  # [instruments, B]
+            count += of.sum(1, keepdim=True) * latents.shape[2]
+            sums = sums + of @ latents.sum(2)
+            squares = squares + of @ latents.square().sum(2)
+            levels += [active_rms(item, codec.sample_rate) for item in wav]
     return _regular(count, sums, squares, torch.tensor(levels).median(), bool(names))
 
 

@@ -5,7 +5,8 @@ import re
 import signal
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def find_files(path: str | Path | Sequence, instruments: Sequence[str] | None, r
             listing = ", ".join(f"{name} ({count})" for name, count in sorted(there.items()))
             raise InputError(
                 f"no file of {', '.join(instruments)} in {where}: an instrument's name must be in the file's name. "
-                f"Files there: {listing}"
+                f"Files there: {listing}. Say which to take with instruments=[NAME], or take all with instruments=null"
             )
     return sorted(found)
 
@@ -195,10 +196,11 @@ class InstrumentDataset(WAVDataset):
             return
         own = torch.Generator()  # the loader draws a number, which must not come from the global generator
         loader = DataLoader(_Variants(self), None, num_workers=num_workers, generator=own, worker_init_fn=start_worker)
-        progress = tqdm(loader, desc="pitch-shifted recordings", total=len(self.wavs), unit="file", delay=1)
-        for file, key in zip(self.wavs, progress, strict=True):
-            if key:
-                self.pitch_shift.keys[file] = key
+        with batches_of(loader) as keys:
+            progress = tqdm(keys, desc="pitch-shifted recordings", total=len(self.wavs), unit="file", delay=1)
+            for file, key in zip(self.wavs, progress, strict=True):
+                if key:
+                    self.pitch_shift.keys[file] = key
         self.prepared = True
 
     def __getitem__(self, index: int) -> Tensor | tuple[Tensor, int]:
@@ -337,6 +339,21 @@ class _Variants(Dataset):
     def __getitem__(self, index: int) -> str:
         dataset = self.dataset
         return dataset.pitch_shift.prepare(dataset.wavs[index], dataset.sample_rate, dataset.channels == 1)
+
+
+@contextmanager
+def batches_of(loader: DataLoader) -> Iterator[Iterator]:
+    """The batches of a loader, whose processes end with the block, however it ends.
+
+    An error's traceback would keep them until Python's exit, which waits for ever: it sends one SIGTERM, which
+    `start_worker` lets pass.
+    """
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        if loader.num_workers:
+            batches._shutdown_workers()  # what torch does when the iterator is deleted
 
 
 def start_worker(worker: int) -> None:

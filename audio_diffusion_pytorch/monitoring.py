@@ -138,7 +138,23 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, floa
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's, with the speed and the wait that a `TrainingMonitor` measures."""
+    """One bar for the whole run, in optimiser steps, with the speed and the wait that a `TrainingMonitor` measures."""
+
+    def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        super().on_train_start(trainer, *args)
+        steps = trainer.estimated_stepping_batches
+        self.train_progress_bar.total = None if steps == math.inf else steps
+        self.train_progress_bar.initial = self.train_progress_bar.n = trainer.global_step  # a resumed run goes on
+        self.on_train_epoch_start(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch}")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
+        bar, step = self.train_progress_bar, trainer.global_step
+        if not bar.disable and step != bar.n and self._should_update(step, bar.total):
+            bar.n = step
+            bar.set_postfix(self.get_metrics(trainer, module))  # draws it, too
 
     def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
         items = super().get_metrics(trainer, module)

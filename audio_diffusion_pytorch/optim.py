@@ -1,5 +1,6 @@
 """AdamW and the one-cycle learning rate, for both kinds of training."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -28,6 +29,28 @@ def adamw(
     warmup = max(warmup, 2 / total_steps)  # of one step or less it would divide by zero
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps, pct_start=warmup, cycle_momentum=False)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def check_length(steps: float, total_steps: int | None) -> None:
+    """Fail before training where it would go on after the end of its one-cycle learning rate.
+
+    Args:
+        steps: of the whole run; infinity where nothing ends it.
+        total_steps: length of the cycle; None: there is none.
+
+    Raises:
+        InputError: it would, or `total_steps` is no whole number.
+    """
+    if not isinstance(total_steps, int | None):
+        raise InputError(f"total_steps={total_steps} must be a whole number")
+    if total_steps is None or steps <= total_steps:
+        return
+    planned = "has no end" if steps == math.inf else f"takes {steps} steps"
+    longer = "" if steps == math.inf else f"set total_steps={steps}, too, or "
+    raise InputError(
+        f"training {planned}, but total_steps={total_steps} is the length of the learning rate's cycle: {longer}end it "
+        f"with trainer.max_steps={total_steps}"
+    )
 
 
 def follow_configured_length(checkpoint: dict) -> None:

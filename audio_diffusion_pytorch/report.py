@@ -1,7 +1,10 @@
 """Before a run: what there is to train on and what training would need. After it: what came of it."""
 
+import math
+import os
 import shlex
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +30,11 @@ _TRAINED, _SAVED, _EXPORTED = 20, 16, 2
 
 
 def data_report(datamodule: pl.LightningDataModule) -> list[str]:
-    """Lines on the recordings: files, hours, rates, unreadable and silent ones, the split."""
+    """Lines on the recordings: files, hours, rates, unreadable and silent ones, the split.
+
+    Raises:
+        InputError: of the crops that were listened to, none can be read, or none has any sound.
+    """
     train, valid = datamodule.train_set, datamodule.valid_set
     if not isinstance(train, InstrumentDataset):
         return [f"data:       {type(train).__name__}, {len(train)} items to train on, {len(valid)} to validate on"]
@@ -38,6 +45,11 @@ def data_report(datamodule: pl.LightningDataModule) -> list[str]:
     seconds = [header.seconds for header in headers.values()]
     short = sum(value < train.length / train.sample_rate for value in seconds)
     silent, probed, broken = _listen(train)
+    if silent + len(broken) == probed:
+        raise InputError(
+            f"nothing to train on in {train.paths}: of {probed} crops that were listened to, {silent} are silent (peak "
+            f"below {train.silence_db} dB) and {len(broken)} cannot be read{_names(broken)}"
+        )
     if whole.span != (0.0, 1.0):
         split = f"one recording: the first {train.span[1]:.0%} to train on, the rest to validate on"
     else:
@@ -48,27 +60,28 @@ def data_report(datamodule: pl.LightningDataModule) -> list[str]:
         f"files:      {len(headers)} ({_counts(suffixes)}), {_time(sum(seconds))} in all, "
         f"{_time(min(seconds))} to {_time(max(seconds))} long",
         f"rates:      {_counts(rates, ' Hz')}; trained at {train.sample_rate} Hz",
-        f"unreadable: {len(train.unreadable)} by their headers, {broken} of {probed} crops that were read",
-        f"silent:     {silent / max(probed - broken, 1):.0%} of {probed} crops of "
-        f"{train.length / train.sample_rate:.1f} s (peak below {train.silence_db} dB); these are drawn again",
+        f"unreadable: {len(train.unreadable)} by their headers, {len(broken)} of {probed} crops that were read"
+        + _names(broken),
+        f"silent:     {silent / (probed - len(broken)):.0%} of {probed} crops of "
+        f"{train.length / train.sample_rate:.3g} s (peak below {train.silence_db} dB); these are drawn again",
         *([f"short:      {short} files are shorter than a crop, and padded with silence"] if short else []),
         f"split:      {split}",
     ]
 
 
-def _listen(dataset: InstrumentDataset) -> tuple[int, int, int]:
-    """(silent, read, unreadable) of some crops, spread over the recordings."""
+def _listen(dataset: InstrumentDataset) -> tuple[int, int, list[str]]:
+    """(silent, read, the files of unreadable ones) of some crops, spread over the recordings."""
     rng, files = np.random.default_rng(dataset.seed), list(dataset.headers)
     count = min(_PROBES, max(20, 4 * len(files)))
     chosen = np.arange(count) * len(files) // count
-    silent = broken = 0
+    silent, broken = 0, []
     for index in tqdm(chosen, desc="listening to some crops", unit="crop", delay=2):
         header = dataset.headers[files[index]]
         frames = min(round(dataset.length * header.sample_rate / dataset.sample_rate), header.frames)
         try:
             wav, _ = audio.read(files[index], int(rng.integers(header.frames - frames + 1)), frames)
         except InputError:
-            broken += 1
+            broken.append(files[index])
             continue
         silent += bool(dataset.silence_db is not None and wav.abs().max() <= 10 ** (dataset.silence_db / 20))
     return silent, len(chosen), broken
@@ -77,12 +90,11 @@ def _listen(dataset: InstrumentDataset) -> tuple[int, int, int]:
 def needs_report(module: nn.Module, datamodule: pl.LightningDataModule, trainer: pl.Trainer, folder: Path) -> list[str]:
     """Lines on what training would need: steps, memory, disk."""
     world, accumulated = trainer.world_size, trainer.accumulate_grad_batches
-    batches = len(datamodule.train_set) // (datamodule.batch_size * world)
-    steps = -(-batches // accumulated)
+    steps, total = planned_steps(datamodule, trainer)
     batch = f"{datamodule.batch_size}" + (f" x {world} processes" if world > 1 else "")
     batch += f" x {accumulated} accumulated" if accumulated > 1 else ""
-    total = trainer.max_steps if trainer.max_steps > 0 else steps * max(trainer.max_epochs or 0, 0)
-    lines = [f"steps:      {steps} per epoch, batch {batch}; {total or 'no limit'} in all ({_epochs(total, steps)})"]
+    in_all = "no limit" if total == math.inf else total
+    lines = [f"steps:      {steps} per epoch, batch {batch}; {in_all} in all ({_epochs(total, steps)})"]
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     lines.append(f"model:      {trained / 1e6:.1f} M parameters, codec {module.codec.name}")
     if hasattr(module, "denoiser"):
@@ -90,6 +102,7 @@ def needs_report(module: nn.Module, datamodule: pl.LightningDataModule, trainer:
         frames = module.codec.num_frames(module.hparams.length)
         frames += -frames % module.denoiser.net.downsample_factor
         kept = activation_bytes(module.denoiser.net.config, datamodule.batch_size, frames, recompute)
+        _check_memory(trained * _TRAINED + kept, trainer)
         advice = "" if recompute else "; less with model.checkpoint_activations=true"
         lines.append(
             f"memory:     about {_size(trained * _TRAINED + kept)} on each device in float32: weights, gradients, "
@@ -113,6 +126,31 @@ def needs_report(module: nn.Module, datamodule: pl.LightningDataModule, trainer:
         size = seconds * train.sample_rate * 2 * shifted
         lines.append(f"            at most {_size(size)} for pitch-shifted recordings in {train.pitch_shift.cache}")
     return lines
+
+
+def planned_steps(datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> tuple[int, float]:
+    """Optimiser steps of an epoch, and of the whole run (infinity: nothing ends it)."""
+    batches = len(datamodule.train_set) // (datamodule.batch_size * trainer.world_size)
+    limit = trainer.limit_train_batches  # a number, or a share
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = -(-batches // trainer.accumulate_grad_batches)
+    of_epochs = math.inf if trainer.max_epochs in (-1, None) else steps * trainer.max_epochs
+    return steps, min(of_epochs, math.inf if trainer.max_steps == -1 else trainer.max_steps)
+
+
+def _check_memory(needed: float, trainer: pl.Trainer) -> None:
+    """Warn where a device has less than training needs; the processes of the CPU share its memory."""
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        there = torch.cuda.get_device_properties(device).total_memory
+    else:
+        there, needed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), needed * trainer.num_devices
+    if needed > there:
+        warnings.warn(
+            f"training needs about {_size(needed)} of memory, and there are {_size(there)}: lower "
+            "datamodule.batch_size, or set model.checkpoint_activations=true",
+            stacklevel=2,
+        )
 
 
 def activation_bytes(config: dict, batch: int, frames: int, recompute: bool = False) -> int:
@@ -185,8 +223,14 @@ def _transfer_commands(module: nn.Module, run_dir: Path) -> Iterator[str]:
     yield f"python transfer.py {shlex.quote(f'source={source}')} target={target} input=FILE output=FILE.wav"
 
 
-def _epochs(total: int, steps: int) -> str:
-    return f"{total / steps:.3g} epochs" if steps and total else "set trainer.max_steps or trainer.max_epochs"
+def _epochs(total: float, steps: int) -> str:
+    limited = steps and total < math.inf
+    return f"{total / steps:.3g} epochs" if limited else "set trainer.max_steps or trainer.max_epochs"
+
+
+def _names(files: list[str]) -> str:
+    names = list(dict.fromkeys(Path(file).name for file in files))
+    return (": " + ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")) if names else ""
 
 
 def _counts(counter: Counter, unit: str = "") -> str:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shlex
 import socket
 import warnings
 from collections.abc import Iterator
@@ -66,15 +67,21 @@ def find_checkpoint(ckpt: str | None, ckpt_dir: Path) -> str | None:
     auto is last.ckpt, best.ckpt where an early kill left only that, and None (a new run) where there is neither.
 
     Raises:
-        InputError: last or best is not there.
+        InputError: it is not there.
     """
     if ckpt == "auto":
         found = [ckpt_dir / name for name in ("last.ckpt", "best.ckpt") if (ckpt_dir / name).is_file()]
         return str(found[0]) if found else None
+    if ckpt is None:
+        return None
     if ckpt not in ("last", "best"):
-        return ckpt
+        if not Path(str(ckpt)).is_file():
+            raise InputError(f"no such checkpoint: {ckpt}; give a file, or last, best or auto with exp_tag=NAME")
+        return str(ckpt)
     path = ckpt_dir / f"{ckpt}.ckpt"
     if not path.is_file():
+        if (ckpt_dir / "last.ckpt").is_file():
+            raise InputError(f"ckpt={ckpt}: {ckpt_dir.parent} has had no validation yet: use ckpt=last")
         raise InputError(f"ckpt={ckpt}: there is no {path}; name the run to resume with exp_tag=NAME, or give a file")
     return str(path)
 
@@ -194,6 +201,19 @@ def check_unused(ckpt_dir: Path) -> None:
         )
 
 
+def resume_arguments(run_dir: Path, ckpt_dir: Path, logs_dir: Path) -> str:
+    """What to add to a run's command, so that it goes on in the same folder: "exp_tag=NAME ckpt=last"."""
+    run, logs = (Path(os.path.abspath(path)) for path in (run_dir, logs_dir))
+    usual = logs in run.parents and Path(os.path.abspath(ckpt_dir)) == run / "checkpoints"
+    if not usual:  # run_dir or ckpt_dir was given
+        return shlex.quote(f"ckpt={ckpt_dir / 'last.ckpt'}")
+    arguments = [f"exp_tag={run.relative_to(logs)}", "ckpt=last"]
+    default = os.environ.get("DIR_LOGS", os.path.join(os.environ.get("PROJECT_ROOT", ""), "logs"))
+    if logs != Path(os.path.abspath(default)):
+        arguments.append(f"logs_dir={logs_dir}")
+    return shlex.join(arguments)
+
+
 def prepare_run_folder(run_dir: Path, ckpt_dir: Path, config: str) -> None:
     """Write the resolved configuration into the folder, and remove what a killed run left half-written."""
     with replacing(run_dir / "config.yaml") as temporary:
@@ -203,8 +223,12 @@ def prepare_run_folder(run_dir: Path, ckpt_dir: Path, config: str) -> None:
             temporary.unlink()
 
 
-def explained(error: RuntimeError) -> Exception:
-    """What to tell the user of an error of the loader's processes; any other comes back as it is."""
+def explained(error: RuntimeError, resume: str = "ckpt=last") -> Exception:
+    """What to tell the user of an error of the loader's processes; any other comes back as it is.
+
+    Args:
+        resume: see `resume_arguments`.
+    """
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
     if "Bus error" in text or "shared memory" in text or ("torch_" in text and "No space left" in text):
         return InputError(
@@ -218,6 +242,6 @@ def explained(error: RuntimeError) -> Exception:
     if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
         return InputError(
             f"a process of the loader died ({text}); where memory ran out, lower "
-            "datamodule.num_workers. Resume with ckpt=last"
+            f"datamodule.num_workers. Resume with {resume}"
         )
     return error

@@ -20,6 +20,8 @@ from audio_diffusion_pytorch.checkpoint import load_checkpoint, save_checkpoint
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.monitoring import WaitClock
 
+_WHOLE = ("gpus", "max_steps", "max_epochs", "accumulate_grad_batches", "log_every_n_steps", "num_nodes")
+
 
 def make_trainer(gpus: int = -1, timeout_minutes: float = 120, **kwargs) -> pl.Trainer:
     """A Lightning Trainer.
@@ -31,8 +33,12 @@ def make_trainer(gpus: int = -1, timeout_minutes: float = 120, **kwargs) -> pl.T
         **kwargs: arguments of `pytorch_lightning.Trainer`; with `gpus=0`, `devices` is the number of processes.
 
     Raises:
-        InputError: more GPUs are asked for than there are, or a precision that the device lacks.
+        InputError: more GPUs are asked for than there are, a precision that the device lacks, or no whole number where
+            one is needed.
     """
+    for key, value in {"gpus": gpus, **kwargs}.items():
+        if key in _WHOLE and value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise InputError(f"trainer.{key}={value} must be a whole number")
     available = torch.cuda.device_count()
     if gpus > available or gpus < -1:
         raise InputError(f"trainer.gpus={gpus}, but this machine has {available}; use trainer.gpus=0 for the CPU")

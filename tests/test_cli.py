@@ -6,7 +6,9 @@ import sys
 
 import pytest
 from conftest import ODD_NAME, ROOT
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -114,6 +116,41 @@ def test_warnings_are_one_line_and_noise_is_none():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (0, "warning: 2 files skipped\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides", "says"),
+    [
+        ("config", ["exp=flute_small", "batch_size=4"], "batch_size; did you mean datamodule.batch_size?"),
+        ("config", ["exp=flute_small", "trainr=cpu"], "trainr; did you mean trainer?"),
+        ("config", ["exp=flute_small", "trainer.min_steps=1"], "(+trainer.min_steps=VALUE passes on what the"),
+        ("config", ["exp=flute_small", "nothing.alike=1"], "nothing.alike; see python"),
+        ("transfer", ["sorce=a"], "sorce; did you mean source?"),
+        ("evaluate", ["codec.wights=a"], "codec.wights; did you mean codec.weights?"),
+    ],
+)
+def test_a_setting_that_is_not_there(command, overrides, says, monkeypatch):
+    monkeypatch.setenv("PROJECT_ROOT", str(ROOT))
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"), pytest.raises(HydraException) as error:
+        compose(command, overrides)
+    message = one_line(error.value)
+    assert message.startswith("no such setting: ") and says in message and "append" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("double_bass_small", "; another instrument: exp=flute_small instruments=[double bass]"),
+        ("viola_latent", "; another instrument: exp=flute_latent instruments=[viola]"),
+        ("flut_small", "; did you mean exp=flute_small?"),
+        ("something", "violin_small"),
+    ],
+)
+def test_an_experiment_that_is_not_there(name, says, monkeypatch):
+    monkeypatch.setenv("PROJECT_ROOT", str(ROOT))
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"), pytest.raises(HydraException) as error:
+        compose("config", [f"exp={name}"])
+    assert one_line(error.value).endswith(says)
 
 
 def test_a_mapping_of_paths_is_left_to_hydra():

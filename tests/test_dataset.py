@@ -9,6 +9,7 @@ import soundfile
 import torch
 from conftest import ODD_NAME, RATE, melody
 
+from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.augment import RecordingAugment
 from audio_diffusion_pytorch.dataset import InstrumentDataset, find_files, instrument_of
 from audio_diffusion_pytorch.errors import InputError
@@ -138,6 +139,20 @@ def test_bad_files_are_named_once_and_skipped(tmp_path):
     assert len(messages) == 4 and all(message.startswith("skipped: ") for message in messages)
     for file, says in ((gone, "no such audio file"), (cut, ""), (changed, ""), (folder / "flute_nan.wav", "holds NaN")):
         assert [says in message for message in messages if str(file) in message] == [True]
+
+
+def test_a_flac_file_that_was_cut_off_is_skipped(tmp_path):
+    """Its header is whole; past a third of it libsndfile cannot even seek."""
+    soundfile.write(tmp_path / "flute_0.flac", melody(4), RATE)
+    soundfile.write(tmp_path / "flute_1.wav", melody(4), RATE)
+    whole = (tmp_path / "flute_0.flac").read_bytes()
+    (tmp_path / "flute_0.flac").write_bytes(whole[: len(whole) // 3])
+    with pytest.raises(InputError, match=r"cannot read .*flute_0\.flac as audio"):
+        audio.read(tmp_path / "flute_0.flac", 3 * RATE, 4800)
+    data = InstrumentDataset(str(tmp_path), length=4800, crops_per_file=8)
+    with pytest.warns(UserWarning, match=r"skipped: cannot read .*flute_0\.flac") as caught:
+        assert all(data[i].abs().max() > 0.01 for i in range(16))
+    assert len(caught) == 1
 
 
 def test_a_validation_part_without_a_good_file_borrows_one(tmp_path):

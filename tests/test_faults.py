@@ -151,7 +151,10 @@ def test_a_disk_that_is_full_when_losses_are_logged(train, recordings, tmp_path,
     with monkeypatch.context() as patch:
         patch.setattr(RecordWriter, "write", full)
         error = train(*settings).error()
-    assert f"cannot write to {tmp_path}/logs/a: No space left on device; free space and resume with ckpt=last" in error
+    assert (
+        f"cannot write to {tmp_path}/logs/a: No space left on device; free space and resume with exp_tag=a ckpt=last"
+        in error
+    )
     assert 0 < load_checkpoint(tmp_path / "logs/a/checkpoints/last.ckpt")["global_step"] < 20
     assert train(*settings, "ckpt=last").code == 0
     assert {step for name, step in logged(tmp_path / "logs/a") if name == "train_loss"} == set(range(20))

@@ -7,6 +7,7 @@ from conftest import TINY_SMALL, TINY_UNET
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_checkpointing import Noise
 
+from audio_diffusion_pytorch.checkpointing import LastCheckpoint
 from audio_diffusion_pytorch.datamodule import Datamodule
 from audio_diffusion_pytorch.denoiser import Denoiser, KDistribution
 from audio_diffusion_pytorch.errors import InputError
@@ -27,12 +28,40 @@ class Log(pl.loggers.logger.DummyLogger):
         self.values.setdefault(step, {}).update(metrics)
 
 
+class Bars(pl.Callback):
+    """The progress bar as it stands after every batch, and at the start."""
+
+    def __init__(self):
+        self.seen: list[tuple[int, int, int, str]] = []
+
+    def on_train_batch_start(self, trainer, *args) -> None:
+        bar = trainer.progress_bar_callback.train_progress_bar
+        self.seen.append((bar.initial, bar.n, bar.total, bar.desc))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_bar_for_the_whole_run_also_after_a_resume(codec, tmp_path):
+    """Four batches an epoch, two to a step."""
+    bars, data = Bars(), Datamodule(Noise(), batch_size=5)
+    bar = {"enable_progress_bar": True, "accumulate_grad_batches": 2, "data": data}
+    fit(codec, ProgressBar(), bars, steps=4, **bar)
+    assert bars.seen == [(0, batch // 2, 4, f"Epoch {batch // 4}: ") for batch in range(8)]
+    bars.seen.clear()
+    fit(codec, ProgressBar(), bars, steps=-1, max_epochs=1, **bar)
+    assert [total for _, _, total, _ in bars.seen] == [2] * 4
+    bar["enable_checkpointing"] = True
+    fit(codec, ProgressBar(), LastCheckpoint(str(tmp_path), 100), steps=3, **bar)  # in the middle of an epoch
+    bars.seen.clear()
+    fit(codec, ProgressBar(), bars, steps=6, ckpt=str(tmp_path / "last.ckpt"), **bar)
+    assert bars.seen == [(3, batch // 2, 6, f"Epoch {batch // 4}: ") for batch in range(6, 12)]
+
+
 class Located(Noise):
     def locate(self, index: int) -> str:
         return f"file {index} in epoch {self.epoch}"
 
 
-def fit(codec, *callbacks, steps=4, data=None, **settings):
+def fit(codec, *callbacks, steps=4, data=None, ckpt=None, **settings):
     torch.manual_seed(0)
     module = InstrumentModule(UNet1d(**TINY_UNET), codec, KDistribution(0.01, 10.0), length=1280)
     module.mean.fill_(-6)
@@ -40,7 +69,7 @@ def fit(codec, *callbacks, steps=4, data=None, **settings):
     quiet = dict(enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0, limit_val_batches=0)
     settings = {"enable_progress_bar": False, "log_every_n_steps": 1, **quiet, **settings}
     trainer = make_trainer(0, max_steps=steps, callbacks=list(callbacks), logger=log, **settings)
-    trainer.fit(module, data or Datamodule(Noise(), batch_size=4))
+    trainer.fit(module, data or Datamodule(Noise(), batch_size=4), ckpt_path=ckpt)
     return module, log.values, trainer
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.optim import adamw, follow_configured_length
+from audio_diffusion_pytorch.optim import adamw, check_length, follow_configured_length
 
 
 def build(total_steps):
@@ -30,6 +30,19 @@ def test_constant_without_a_length():
 def test_too_short():
     with pytest.raises(InputError, match="total_steps=3"):
         build(3)
+
+
+def test_training_may_not_outlast_the_cycle():
+    for steps, total_steps in ((10, 10), (9, 10), (10, None), (float("inf"), None)):
+        check_length(steps, total_steps)
+    with pytest.raises(
+        InputError, match=r"takes 11 steps, but total_steps=10 is .*: set total_steps=11, too, or end it"
+    ):
+        check_length(11, 10)
+    with pytest.raises(InputError, match=r"has no end, but total_steps=10 is .*: end it with trainer.max_steps=10"):
+        check_length(float("inf"), 10)
+    with pytest.raises(InputError, match="total_steps=abc must be a whole number"):
+        check_length(10, "abc")
 
 
 def test_a_resumed_schedule_ends_where_the_configuration_says():

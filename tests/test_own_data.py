@@ -55,6 +55,33 @@ def test_a_dry_run_tells_what_there_is_and_leaves_nothing(command, own, tmp_path
     assert not {"config.yaml", "checkpoints", "tensorboard", "mean.pt"} & {p.name for p in tmp_path.glob("logs/dry/*")}
 
 
+def test_a_dry_run_names_a_flac_file_that_was_cut_off(command, tmp_path):
+    for index in range(3):
+        soundfile.write(tmp_path / f"flute_{index}.flac", melody(4, seed=index), 24000)
+    whole = (tmp_path / "flute_0.flac").read_bytes()
+    (tmp_path / "flute_0.flac").write_bytes(whole[: len(whole) // 3])
+    result = command("train.py", "exp=flute_small", *TINY_SMALL, f"dataset_path={tmp_path}", "dry_run=true")
+    assert result.code == 0, result.err
+    assert re.search(r"unreadable: 0 by their headers, [1-7] of 20 crops that were read: flute_0.flac", result.out)
+
+
+def test_a_dry_run_of_silence_is_an_error(command, tmp_path):
+    for index in range(2):
+        soundfile.write(tmp_path / f"flute_{index}.wav", np.zeros(24000), 24000)
+    settings = ("exp=flute_small", *TINY_SMALL, f"dataset_path={tmp_path}", "dry_run=true")
+    error = command("train.py", *settings).error()
+    assert f"nothing to train on in {tmp_path}: of 20 crops that were listened to, 20 are silent" in error
+
+
+def test_a_dry_run_warns_of_too_little_memory(command, own):
+    settings = ("exp=flute_small", *TINY_SMALL, f"dataset_path={own}", "dry_run=true", "length=240")
+    result = command("train.py", *settings, "datamodule.batch_size=4")
+    assert result.code == 0 and "of memory" not in result.err and "crops of 0.01 s" in result.out
+    result = command("train.py", *settings, "datamodule.batch_size=100000000")
+    assert result.code == 0, result.err
+    assert "GB of memory, and there are" in result.err and "lower datamodule.batch_size" in result.err
+
+
 def test_from_own_recordings_to_a_transfer(command, own, tmp_path):
     """Train, listen to the preview, and run the command that the end of training prints."""
     tiny = [argument for argument in TINY_SMALL if "preview" not in argument]

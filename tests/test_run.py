@@ -5,6 +5,7 @@ import fcntl
 import multiprocessing
 import os
 import re
+import shlex
 import signal
 import time
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from audio_diffusion_pytorch.run import (
     find_checkpoint,
     locked,
     prepare_run_folder,
+    resume_arguments,
 )
 
 
@@ -133,13 +135,34 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
 
 
 def test_names_of_checkpoints(tmp_path):
-    assert find_checkpoint(None, tmp_path) is None and find_checkpoint("a.ckpt", tmp_path) == "a.ckpt"
+    assert find_checkpoint(None, tmp_path) is None
+    with pytest.raises(InputError, match=r"no such checkpoint: lst; give a file, or last, best or auto"):
+        find_checkpoint("lst", tmp_path)
+    (tmp_path / "a.ckpt").touch()
+    assert find_checkpoint(f"{tmp_path}/a.ckpt", tmp_path) == f"{tmp_path}/a.ckpt"
     assert find_checkpoint("auto", tmp_path) is None
     for name in ("best", "last"):
         with pytest.raises(InputError, match=f"ckpt={name}: there is no .*{name}.ckpt; name the run"):
             find_checkpoint(name, tmp_path)
         (tmp_path / f"{name}.ckpt").touch()
         assert find_checkpoint(name, tmp_path) == find_checkpoint("auto", tmp_path) == str(tmp_path / f"{name}.ckpt")
+
+
+def test_best_before_a_validation(tmp_path):
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(InputError, match=r"ckpt=best: .* has had no validation yet: use ckpt=last"):
+        find_checkpoint("best", tmp_path)
+
+
+def test_what_a_resume_adds_to_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIR_LOGS", f"{tmp_path}/logs")
+    logs = tmp_path / "logs"
+    for tag, says in (("a", "exp_tag=a"), ("b/c", "exp_tag=b/c"), (ODD_NAME, shlex.quote(f"exp_tag={ODD_NAME}"))):
+        assert resume_arguments(logs / tag, logs / tag / "checkpoints", logs) == f"{says} ckpt=last"
+    other = tmp_path / "other"
+    assert resume_arguments(other / "a", other / "a/checkpoints", other) == f"exp_tag=a ckpt=last logs_dir={other}"
+    assert resume_arguments(other / "a", other / "a/checkpoints", logs) == f"ckpt={other}/a/checkpoints/last.ckpt"
+    assert resume_arguments(logs / "a", other, logs) == f"ckpt={other}/last.ckpt"
 
 
 def test_what_can_be_resumed_from(tmp_path, recwarn):

@@ -70,7 +70,18 @@ def test_the_line_that_users_of_the_original_type(recordings, tmp_path):
         key.startswith(("codec", "_codec")) for key in load_checkpoint(run / "checkpoints/last.ckpt")["state_dict"]
     )
 
-    noise = ("WARNING", "Warning:", "warning:", "Traceback", "[INFO]", "TPU", "Tip", "site-packages", "v_num")
+    noise = (
+        "weights_only",
+        "WARNING",
+        "Warning:",
+        "warning:",
+        "Traceback",
+        "[INFO]",
+        "TPU",
+        "Tip",
+        "site-packages",
+        "v_num",
+    )
     assert not [line for line in (result.out + result.err).splitlines() if any(word in line for word in noise)]
 
 
@@ -166,7 +177,7 @@ def test_interrupted_training_continues_where_it_stopped(number, command, record
 
     stopped = load_checkpoint(last)["global_step"]
     assert process.returncode == 128 + number and "Traceback" not in err, err
-    assert f"interrupted: stopped at step {stopped}; resume with ckpt={last}" in err
+    assert f"interrupted: stopped at step {stopped}; resume with exp_tag=a ckpt=last" in err
     assert max(losses(run)) == stopped - 1
     result = command("train.py", *settings, "ckpt=last", f"trainer.max_steps={stopped + 4}")
     assert result.code == 0 and "warning" not in result.err, result.err
@@ -210,7 +221,21 @@ def trained(train, recordings, tmp_path) -> Path:
             ["exp=flut_small", "dataset_path=."],
             "Could not find 'exp/flut_small' Available options in 'exp': all_small bassoon_latent",
         ),
-        (["exp=flute_small", "model.learning_rate=1"], "Could not override 'model.learning_rate'"),
+        (["exp=flute_small", "model.learning_rate=1"], "no such setting: model.learning_rate;"),
+        (["exp=flute_small", "exp_tga=a"], "no such setting: exp_tga; did you mean exp_tag?"),
+        (["exp=oboe_small"], "another instrument: exp=flute_small instruments=[oboe]"),
+        (["exp=flute_small", "dataset_path=DATA", "trainer.max_steps=abc"], "trainer.max_steps=abc must be a whole"),
+        (["exp=flute_small", "dataset_path=DATA", "dry_run='yes please'"], "dry_run=yes please: give true or false"),
+        (["exp=flute_small", "dataset_path=DATA", "train=no"], "train=no: give true or false"),
+        (["exp=flute_small", "dataset_path=DATA", "ckpt=lst"], "no such checkpoint: lst; give a file, or last, best"),
+        (
+            ["exp=flute_small", "dataset_path=DATA", "trainer.max_steps=10001"],
+            "takes 10001 steps, but total_steps=10000 is the length of the learning rate's cycle: set total_steps=",
+        ),
+        (
+            ["exp=flute_small", "dataset_path=DATA", "trainer.max_steps=10001", "dry_run=true"],
+            "takes 10001 steps, but total_steps=10000",
+        ),
         (
             ["exp=flute_small", "+model.learning_rate=1", "dataset_path=DATA"],
             "unexpected keyword argument 'learning_rate'",
@@ -251,7 +276,11 @@ def test_folders_without_data(train, folder, recordings, tmp_path):
     for name in ("trumpet (1).wav", "Trumpet_2.wav", "double-bass.wav", "notes.wav"):
         soundfile.write(folder / name, melody(), RATE)
     error = train(f"dataset_path={folder}").error()
-    assert "no file of flute" in error and "double bass (1), no known instrument (1), trumpet (2)" in error
+    assert (
+        "no file of flute" in error
+        and "instruments=null" in error
+        and "double bass (1), no known instrument (1), trumpet (2)" in error
+    )
     (folder / "flute.wav").write_bytes(b"")
     error = train(f"dataset_path={folder}").error()
     assert "none of the 1 audio files" in error and f"{folder}/flute.wav" in error and "empty" in error
@@ -264,6 +293,14 @@ def test_silence_is_an_error_and_never_a_hang(workers, train, folder):
         soundfile.write(folder / f"flute_{index}.wav", np.zeros(RATE), RATE)
     result = train(f"dataset_path={folder}", f"datamodule.num_workers={workers}", "trainer.max_steps=1")
     assert "no audible crop" in result.error() and str(folder) in result.error()
+
+
+def test_an_error_in_the_statistics_ends_the_loaders_process(folder, tmp_path):
+    """It ignores the one signal that Python's exit sends before it waits."""
+    soundfile.write(folder / "flute.wav", np.zeros(2 * RATE), RATE)
+    settings = ("exp=flute_small", *TINY_SMALL, f"dataset_path={folder}", "datamodule.num_workers=1")
+    result = run_process("train.py", *settings, cwd=tmp_path, logs=tmp_path / "logs", limit=120)
+    assert "no audible crop" in result.error()
 
 
 @pytest.mark.parametrize("workers", [0, 1])

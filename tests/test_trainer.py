@@ -30,6 +30,13 @@ def test_without_a_gpu(gpus, tmp_path):
             make_trainer(count)
 
 
+@pytest.mark.parametrize("setting", [{"gpus": "all"}, {"max_steps": "abc"}, {"max_epochs": 1.5}, {"max_steps": True}])
+def test_settings_that_must_be_whole_numbers(setting):
+    ((key, value),) = setting.items()
+    with pytest.raises(InputError, match=f"trainer.{key}={value} must be a whole number"):
+        make_trainer(**{"gpus": 0, **setting})
+
+
 def test_with_gpus(gpus, monkeypatch):
     seen = []
     monkeypatch.setattr("pytorch_lightning.Trainer", lambda **kwargs: seen.append(kwargs))

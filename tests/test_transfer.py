@@ -163,7 +163,7 @@ def test_a_run_folder_and_a_checkpoint_are_models(make_instrument, transfer, fol
         (["input={a:b}", "output=DIR/out"], "input={'a': 'b'} names nothing"),
         (["input=DIR/in=1.wav", "output=DIR/out.wav", "device=meta"], "device=meta cannot be used"),
         (["input=DIR/in=1.wav", "output=DIR/out.wav", "device=abacus"], "device=abacus cannot be used"),
-        (["input=DIR/in=1.wav", "output=DIR/out.wav", "sigmas=2"], "Could not override 'sigmas'"),
+        (["input=DIR/in=1.wav", "output=DIR/out.wav", "sigmas=2"], "no such setting: sigmas; did you mean sigma?"),
     ],
 )
 def test_wrong_arguments(arguments, says, transfer, folder):
