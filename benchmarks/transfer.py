@@ -38,6 +38,10 @@ ROOT = Path(__file__).resolve().parent.parent
 RATE, SAMPLES = 24000, 409600  # 17.07 s
 SIZES = ("small", "full")
 SETTINGS = ("plain", "draft", "normal", "high")
+ORIGINAL_PROPORTION = (
+    2.4 / 0.19
+)  # seconds: the codec both ways for a clip, an evaluation of the full network in float32
+TOLERANCE = 0.15
 
 
 def main() -> None:
@@ -159,6 +163,13 @@ def evaluation(args: argparse.Namespace) -> None:
         note = f"{size}: codec {codes['encode']:.2f} s + {codes['decode']:.2f} s a clip; plain path "
         note += f"396 x {windows} x {1000 * single:.0f} ms = {whole:.1f} s of evaluations"
         notes.append(note)
+        if size == "full":
+            proportion = sum(codes.values()) / single
+            alike = abs(proportion / ORIGINAL_PROPORTION - 1) <= TOLERANCE
+            notes.append(
+                f"full: codec : evaluation = {proportion:.1f}; the original's {ORIGINAL_PROPORTION:.1f}: "
+                f"{'' if alike else 'NOT '}within {TOLERANCE:.0%}"
+            )
     print("\n" + "\n".join(notes))
 
 
