@@ -156,7 +156,7 @@ def test_a_sweep_of_sigma_and_a_comparison_of_models(evaluate, instruments, tmp_
     labels = {pair["system"] for pair in results(tmp_path / "out")["pairs"]}
     names = "bridge, sigma 1", "bridge, sigma 2", "swapped, sigma 1", "swapped, sigma 2"
     assert labels == {"identity", *names}
-    assert "sigma=100.0 lies outside" in result.out
+    assert "sigma=100 lies outside" in result.out
     assert (tmp_path / "out" / "trade_off.png").is_file()
 
 
