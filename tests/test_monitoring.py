@@ -49,8 +49,8 @@ def test_one_bar_for_the_whole_run_also_after_a_resume(codec, tmp_path):
     bars.seen.clear()
     fit(codec, ProgressBar(), bars, steps=-1, max_epochs=1, **bar)
     assert [total for _, _, total, _ in bars.seen] == [2] * 4
-    bar["enable_checkpointing"] = True
-    fit(codec, ProgressBar(), LastCheckpoint(str(tmp_path), 100), steps=3, **bar)  # in the middle of an epoch
+    saving = bar | {"enable_checkpointing": True}
+    fit(codec, ProgressBar(), LastCheckpoint(str(tmp_path), 100), steps=3, **saving)  # in the middle of an epoch
     bars.seen.clear()
     fit(codec, ProgressBar(), bars, steps=6, ckpt=str(tmp_path / "last.ckpt"), **bar)
     assert bars.seen == [(3, batch // 2, 6, f"Epoch {batch // 4}: ") for batch in range(6, 12)]
