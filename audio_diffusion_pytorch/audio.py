@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import re
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -234,7 +235,7 @@ class LevelMeter:
         self.peak = 0.0
         self._block = max(1, sample_rate // 20)
         self._rest: Tensor | None = None
-        self._powers: list[Tensor] = []
+        self._powers = array("d")  # in one piece: small tensors among large ones fragment the memory of a long run
 
     def update(self, wav: Tensor) -> None:
         """Take the next block [C, n]."""
@@ -244,16 +245,16 @@ class LevelMeter:
         if self._rest is not None:
             wav = torch.cat([self._rest, wav], -1)
         whole = wav.shape[-1] // self._block * self._block
-        self._powers.append(self._power(wav[:, :whole], self._block))
+        self._powers.extend(self._power(wav[:, :whole], self._block).tolist())
         self._rest = wav[:, whole:].clone()
 
     @property
     def rms(self) -> float:
         """RMS of the sounding parts of what came so far, all channels together; 0 before anything came."""
-        powers = list(self._powers)
+        power = torch.tensor(self._powers, dtype=torch.float64)
         if self._rest is not None and self._rest.shape[-1]:  # silence follows
-            powers.append(self._power(self._rest, self._rest.shape[-1]) * (self._rest.shape[-1] / self._block))
-        power = torch.cat(powers) if powers else torch.zeros(0)
+            rest = self._power(self._rest, self._rest.shape[-1]) * (self._rest.shape[-1] / self._block)
+            power = torch.cat([power, rest])
         return float(power[power >= power.max() * 1e-3].mean().sqrt()) if len(power) else 0.0
 
     def _power(self, wav: Tensor, block: int) -> Tensor:
