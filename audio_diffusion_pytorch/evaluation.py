@@ -115,7 +115,7 @@ class Evaluation:
 
     def _item(self, pair: tuple[str, str], system: System, excerpt: Excerpt, octaves: int, index: int) -> Item:
         truth = None if excerpt.truth is None else [self.files(excerpt.truth.path), excerpt.truth_octaves]
-        key = self._input_key(excerpt, octaves if system.moved else 0)
+        heard, key = self._input_key(excerpt), self._input_key(excerpt, octaves if system.moved else 0)
         if isinstance(system, Truth):
             key = self._file_key(excerpt.truth.path, excerpt)
         elif isinstance(system, Finished):
@@ -123,7 +123,8 @@ class Evaluation:
         elif system.stored:
             key = digest(SYSTEMS_VERSION, key, dict(system.settings), index < getattr(system, "cycle_clips", 0))
         notes = None if excerpt.notes is None else excerpt.notes.tolist()
-        scored = digest(SCORES_VERSION, key, type(system).__name__, octaves, truth, notes, pair[1], self._classifier)
+        about = type(system).__name__, octaves, truth, notes, pair[1], self._classifier
+        scored = digest(SCORES_VERSION, heard, key, *about)  # one true performance is scored against several inputs
         return Item(pair, system, excerpt, octaves, index, key, scored)
 
     def _file_key(self, path: Path, excerpt: Excerpt, octaves: int = 0) -> str:

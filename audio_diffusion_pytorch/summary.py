@@ -219,10 +219,11 @@ def _resampled_distances(parts: Sequence[Moments], real: Moments) -> np.ndarray:
     size = len(parts)
     chosen = np.random.default_rng(0).integers(size, size=(FRECHET_RESAMPLES, size))
     weights = np.stack([np.bincount(row, minlength=size) for row in chosen]).astype(float)
+    weights, which = np.unique(weights, axis=0, return_inverse=True)  # of few clips, many samples are the same
     counts = weights @ [p.count for p in parts]
     totals = weights @ np.stack([p.total for p in parts])
     products = np.tensordot(weights, np.stack([p.products for p in parts]), 1)
-    return np.array([_distance(Moments(*m), real) for m in zip(counts, totals, products, strict=True)])
+    return np.array([_distance(Moments(*m), real) for m in zip(counts, totals, products, strict=True)])[which]
 
 
 def _clips(group: Group) -> list[str]:

@@ -177,6 +177,14 @@ def test_finished_outputs_of_any_system(evaluate, data, tmp_path):
     assert systems["theirs"]["log_mel_share"][0] == 0 and systems["theirs"]["rca_relative"][0] == 1
 
 
+def test_outputs_are_scored_anew_against_another_input(evaluate, data, tmp_path):
+    arguments = "pairs=[flute-violin]", f"outputs={finished(tmp_path / 'theirs', data)}"
+    assert evaluate(*arguments).code == 0
+    soundfile.write(data / "flute" / "tune0_flute.wav", play(notes_of(TUNES[1]), 2.0), RATE)
+    result = evaluate(*arguments)
+    assert result.code == 0 and "8 of 12 scores found" in result.out  # all four systems' of this clip are made
+
+
 def test_outputs_of_one_pair_may_lie_in_the_folder_itself(evaluate, data, tmp_path):
     outputs = finished(tmp_path / "theirs", data, ".")
     assert evaluate("pairs=[flute-violin]", f"outputs={outputs}").code == 0
