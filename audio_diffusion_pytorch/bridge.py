@@ -108,6 +108,7 @@ class Bridge:
         require_one_codec(self.source, self.target)
         if quality not in QUALITY:
             raise InputError(f"no quality {quality!r}; there are {', '.join(QUALITY)}")
+        self._asked = {"quality": quality, "sigma_min": sigma_min}  # the schedule's end follows from these and sigma
         preset = QUALITY[quality]
         self.solver = preset.solver if solver is None else solver
         if self.solver not in SOLVERS:
@@ -172,13 +173,13 @@ class Bridge:
             sigma,
             len(self.sigmas),
             self.solver,
-            sigma_min=float(self.sigmas[-1]),
             rho=self.rho,
             handoff=self.handoff,
             batch_size=self.batch_size,
             codec=self.codec,
             device=self.device,
             precision="32",
+            **self._asked,
         )
         other.denoisers = self.denoisers
         return other

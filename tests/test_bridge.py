@@ -121,6 +121,10 @@ def test_quality_chooses_and_arguments_override(make_instrument, codec):
     given = dict(num_steps=5, solver="heun", sigma_min=0.3, rho=2.0)
     assert settings(quality="draft", **given) == pytest.approx(("heun", 5, 2.0, 0.3, 3.0))
     assert float(Bridge(*models, sigma=0.1, codec=codec, quality="draft").sigmas[-1]) == pytest.approx(0.01)
+    for sigma in (0.02, 0.3, 8.0):  # another sigma is one of a bridge that is made for it
+        for arguments in ({"quality": "draft"}, {"quality": "high", "num_steps": 5}, {"sigma_min": 0.015}):
+            made = Bridge(*models, sigma=sigma, codec=codec, **arguments)
+            assert Bridge(*models, codec=codec, **arguments).at(2.0).at(sigma).settings == made.settings
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("16", 5e-3), ("bf16", 4e-2)])
