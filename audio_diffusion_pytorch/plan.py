@@ -165,8 +165,9 @@ class Plan:
         if "codec" in wanted:
             found.append(CodecOnly(self._codec_named("small") if first is None else first.codec))
         if "warm" in wanted and first is not None:
-            for sigma in self.settings.sigmas or [None]:
-                level = first.sigma if sigma is None else sigma
+            # those that a bridge could be made for
+            levels = dict.fromkeys(s.sigma for s in systems if s.name == systems[0].name)
+            for level in levels:
                 options = {**self._options(level, first.codec), "handoff": "plain"}
                 found.append(WarmStart(first.target, self.settings.seed, len(self.settings.sigmas) > 1, **options))
         if "truth" in wanted and any(excerpt.truth is not None for excerpt in excerpts):

@@ -176,7 +176,8 @@ class BridgeSystem(System):
     ):
         self.name, self.cycle_clips, self.sample_rate = name, cycle_clips, options["codec"].sample_rate
         self.bridge = _Observed(source, target, **options)
-        self.back = Bridge(target, source, **{**options, "sigma": self.bridge.sigma})
+        handoff = options.get("handoff", "auto") if source.spec.noise else "auto"  # only the way there needs "matched"
+        self.back = Bridge(target, source, **{**options, "sigma": self.bridge.sigma, "handoff": handoff})
         self.sigma, self.swept, schedule = self.bridge.sigma, swept, self.bridge.sigmas.tolist()
         self.about = {"num_steps": len(schedule), "solver": self.bridge.solver, "evaluations": self.bridge.evaluations}
         self.settings = {

@@ -150,14 +150,27 @@ def test_a_sweep_of_sigma_and_a_comparison_of_models(evaluate, instruments, tmp_
         shutil.copy(path, tmp_path / f"{name}.safetensors")
     other = f"{{flute: {tmp_path}/two.safetensors, violin: {tmp_path}/one.safetensors}}"
     result = evaluate(
-        "pairs=[flute-violin]", "sigma=[1,2,100]", f"compare={{swapped: {other}}}", "references=[identity]", "clips=2"
+        *("pairs=[flute-violin]", "sigma=[1,2,100]", f"compare={{swapped: {other}}}"),
+        *("references=[identity,warm]", "clips=2"),
     )
     assert result.code == 0, result.err
     labels = {pair["system"] for pair in results(tmp_path / "out")["pairs"]}
-    names = "bridge, sigma 1", "bridge, sigma 2", "swapped, sigma 1", "swapped, sigma 2"
+    names = (f"{name}, sigma {sigma}" for name in ("bridge", "swapped", "warm start") for sigma in (1, 2))
     assert labels == {"identity", *names}
     assert "sigma=100 lies outside" in result.out
     assert (tmp_path / "out" / "trade_off.png").is_file()
+
+
+def test_statistics_are_needed_of_the_target_only(evaluate, make_instrument, tmp_path):
+    known = {"sigma": [4.0], "mean": [[0.0] * 128], "std": [[1.0] * 128]}
+    make_instrument("flute").save(tmp_path / "models" / "flute.safetensors")
+    make_instrument("violin", seed=1, noise=known).save(tmp_path / "models" / "violin.safetensors")
+    arguments = "handoff=matched", f"models={tmp_path}/models", "references=[identity]", "clips=1"
+    result = evaluate("pairs=[flute-violin]", *arguments)
+    assert result.code == 0, result.err
+    row = next(row for row in results(tmp_path / "out")["clips"] if row["system"] == "bridge")
+    assert row["cycle_latent"] > 0
+    assert "the model of flute holds no statistics" in evaluate("pairs=[violin-flute]", *arguments).error()
 
 
 def test_all_pairs_of_what_has_clips_and_models(evaluate, data, tmp_path):
