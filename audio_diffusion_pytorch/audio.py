@@ -225,6 +225,17 @@ class Resampler:
         return out
 
 
+def fade_ends(wav: Tensor, samples: int, begin: bool = True, end: bool = True) -> Tensor:
+    """wav [C, T] that rises and falls over `samples` at its ends, half of it at most: half periods of a cosine."""
+    samples, wav = min(samples, wav.shape[-1] // 2), wav.clone()
+    ramp = torch.linspace(0, math.pi, samples + 2, device=wav.device)[1:-1].cos().mul(-0.5).add(0.5)
+    if begin:
+        wav[:, :samples] *= ramp
+    if end:
+        wav[:, wav.shape[-1] - samples :] *= ramp.flip(0)
+    return wav
+
+
 class LevelMeter:
     """Level of a recording that comes in blocks: RMS of its sounding parts, and its peak.
 

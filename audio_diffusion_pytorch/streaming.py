@@ -3,6 +3,7 @@
 Nothing here depends on how the recording is cut into blocks: a whole clip and a stream of it give the same.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audio_diffusion_pytorch.audio import LevelMeter, Resampler
+from audio_diffusion_pytorch.audio import LevelMeter, Resampler, fade_ends
 from audio_diffusion_pytorch.transpose import shift_octaves
 from audio_diffusion_pytorch.tuning import TuningMeter
 
@@ -22,6 +23,7 @@ EDGE = 4  # frames at a window's border that lack context and count for nothing 
 DECODE_FRAMES, DECODE_CONTEXT = 512, 64  # a block of the decoder, and what it sees beyond on both sides
 SILENCE = 1e-5  # peak below which everything is silence
 QUIET = 5e-4  # ... and below which it is silence beside a recording's level: -66 dB
+FADE_IN, FADE_OUT = 0.005, 0.03  # s, of a sound that is cut off: a click sets models astray
 FAINT = 0.022  # peak beside the level, -33 dB, below which the codec's floor would be heard: what comes out is lowered
 
 
@@ -41,6 +43,11 @@ def fade(window: int, hop: int, fade_in: bool, fade_out: bool) -> Tensor:
     if fade_out:
         weights[-overlap:] = torch.minimum(weights[-overlap:], ramp.flip(0))
     return weights
+
+
+def _half_range(parts: Tensor) -> Tensor:
+    """[..., n] -> the peak of each part, whatever constant there is."""
+    return (parts.amax(-1) - parts.amin(-1)) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,12 +153,7 @@ class Track:
         """
         if window.channel == 0:
             self._grow(window)
-        if edge := self.bridge.codec.edge:  # a sound that is cut off is a click there, which models exaggerate
-            latents = latents.clone()
-            if window.start == 0:
-                latents[:, :edge] = latents[:, edge, None]
-            if window.last:
-                latents[:, -edge:] = latents[:, -edge - 1, None]
+        latents = self._with_calm_ends(window, latents)
         part = torch.cat([latents, window.sounding[None]])
         here = slice(window.start - self._first, window.start - self._first + self.bridge.window)
         weights = fade(self.bridge.window, self.bridge.hop, window.start > 0, not window.last)
@@ -165,6 +167,19 @@ class Track:
         self._first += final
         return self._sound(window.last)
 
+    def _with_calm_ends(self, window: Window, latents: Tensor) -> Tensor:
+        """Frames that see beyond an end of the recording rise no further: models exaggerate clicks."""
+        codec, latents = self.bridge.codec, latents.clone()
+        frames = codec.num_frames(math.ceil(self.length * codec.sample_rate / self.sample_rate))
+        if (edge := min(codec.edge, frames // 3)) == 0:
+            return latents
+        if window.start == 0:
+            latents[:, :edge] = latents[:, :edge].minimum(latents[:, edge, None])
+        if window.last:  # a short recording ends within its only window
+            end = frames - window.start - edge
+            latents[:, end:] = latents[:, end:].minimum(latents[:, end - 1, None])
+        return latents
+
     def _resampled(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
         for block in blocks:
             self.length += block.shape[-1]
@@ -172,13 +187,32 @@ class Track:
         yield self._in(torch.zeros(self.channels, 0), last=True)
 
     def _windows(self, wav: Tensor, start: int, last: bool) -> Iterator[Window]:
+        wav = self._soften(wav, start == 0, last)
         parts = wav.unflatten(-1, (self.bridge.window, -1))
-        peaks = (parts.amax(-1) - parts.amin(-1)) / 2  # whatever constant there is
+        peaks = _half_range(parts)
         sounding = torch.where(peaks >= self.quiet, (peaks / self.faint).clamp(max=1.0), 0.0)
         sounding = F.max_pool1d(sounding, 2 * EDGE + 1, 1, EDGE)
         wav = shift_octaves(wav, self.octaves, self.bridge.codec.sample_rate)
         for channel in range(self.channels):
             yield Window(channel, start, last, sounding[channel], wav[channel])
+
+    def _soften(self, wav: Tensor, first: bool, last: bool) -> Tensor:
+        """A window [C, n] in which sounds that break off against silence, or at the recording's ends, fade."""
+        rate = self.bridge.codec.sample_rate
+        step = max(1, rate // 1000)  # what is cut off breaks off within a millisecond or two
+        blocks = F.pad(wav, (0, -wav.shape[-1] % step), mode="replicate").unflatten(-1, (-1, step))
+        peaks, frame, wav = _half_range(blocks), -(-self.bridge.codec.hop_length // step), wav.clone()
+        for channel, peak in zip(wav, peaks, strict=True):
+            heard = (peak >= self.quiet).nonzero()[:, 0]
+            gaps = (heard.diff() > frame).nonzero()[:, 0]
+            begins, ends = torch.cat([heard[:1], heard[gaps + 1]]), torch.cat([heard[gaps], heard[-1:]]) + 1
+            for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+                sound = channel[None, begin * step : end * step]
+                if (first or begin > frame) and peak[begin : begin + 2].max() >= self.faint:
+                    sound.copy_(fade_ends(sound, round(FADE_IN * rate), end=False))
+                if (last or end < len(peak) - frame) and peak[max(begin, end - 2) : end].max() >= self.faint:
+                    sound.copy_(fade_ends(sound, round(FADE_OUT * rate), begin=False))
+        return wav
 
     def _grow(self, window: Window) -> None:
         """Make room for the latents of a window."""

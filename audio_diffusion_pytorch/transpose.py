@@ -32,6 +32,7 @@ FARTHEST = 5  # octaves
 HEARD_SECONDS = 60  # of a recording, in which its register is looked for
 _CLEAR = 0.5  # posterior of a note that counts there
 _TONE_FFT = 2048  # samples
+_FADE = 0.05  # s at both ends: less than counts in the cross-fades of a bridge's windows
 _EQUALISER_DB = 25.0  # most that the equaliser changes a frequency by, up or down
 
 
@@ -93,26 +94,28 @@ def shift_octaves(wav: Tensor, octaves: int, sample_rate: int) -> Tensor:
     from audio_diffusion_pytorch.pitch_shift import shift_pitch
 
     moved = torch.from_numpy(shift_pitch(wav.cpu().numpy(), 12 * octaves, sample_rate)).to(wav.device)
-    out = _with_tone_of(moved, wav)
+    out = _with_tone_of(moved, wav, sample_rate)
     return out / max(1.0, float(out.abs().max()))
 
 
-def _with_tone_of(wav: Tensor, other: Tensor) -> Tensor:
-    """wav [C, T] with the smoothed average spectrum of `other` [C, T], by a gain for each frequency."""
+def _with_tone_of(wav: Tensor, other: Tensor, sample_rate: int) -> Tensor:
+    """wav [C, T] with the level and smoothed average spectrum of `other` [C, T], by a gain for each frequency."""
     import torch
     from torchaudio.functional import fftconvolve
 
+    from audio_diffusion_pytorch.audio import fade_ends
+
+    # The ends fade, as the filter would raise the highs of a sound that breaks off.
+    wav = fade_ends(wav, round(_FADE * sample_rate))
     have, want = (_tone(x) for x in (wav, other))
     gain = (want / (have + 1e-9 * have.max() + 1e-20)).sqrt()
-    gain = gain / (gain.square() * have).sum().div(have.sum() + 1e-20).sqrt().clamp_min(1e-6)  # the level stays
     decibels = (20 * gain.clamp_min(1e-6).log10()).clamp(-_EQUALISER_DB, _EQUALISER_DB)
     # A zero-phase filter of one window's length: the ends of the recording do not meet, as in one long transform.
     kernel = torch.fft.irfft(10 ** (decibels / 20)).roll(_TONE_FFT // 2)[1:] * torch.hann_window(
         _TONE_FFT - 1, periodic=False, device=wav.device
     )
-    pad = _TONE_FFT // 2 - 1
-    mode = "reflect" if wav.shape[-1] > pad else "constant"
-    return fftconvolve(torch.nn.functional.pad(wav, (pad, pad), mode), kernel.expand(len(wav), -1), mode="valid")
+    out = fftconvolve(wav, kernel.expand(len(wav), -1), mode="same")
+    return out * (other.square().mean() / (out.square().mean() + 1e-20)).sqrt()
 
 
 def _tone(wav: Tensor) -> Tensor:

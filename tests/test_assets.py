@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.codec import ASSETS, load_codec
 from audio_diffusion_pytorch.dataset import instrument_of
 from audio_diffusion_pytorch.instrument import load_instrument, shipped_instruments
@@ -57,6 +58,14 @@ def test_shipped_instrument(name):
 def test_shipped_codec():
     assert (ASSETS / "codec_small.safetensors").stat().st_size <= 5_000_000
     assert load_codec("small").latent_channels == 128
+
+
+@pytest.mark.parametrize("begin", [1, 3, 4])
+def test_a_recording_that_is_cut_in_a_note_ends_without_a_burst(begin):
+    wav, rate = audio.read(CLIPS / "bwv307_p4_t0_flute.flac")
+    out = Bridge("flute", "bassoon", quality="draft")(wav[:, begin * rate : round((begin + 2.5) * rate)], rate)
+    edge = rate // 20
+    assert out[:, -edge:].abs().max() < 1.2 * out[:, 5 * edge : -5 * edge].abs().max()
 
 
 def test_recipes_name_every_file():

@@ -8,7 +8,16 @@ from torch import nn
 
 from audio_diffusion_pytorch.audio import LevelMeter
 from audio_diffusion_pytorch.bridge import Bridge
-from audio_diffusion_pytorch.streaming import QUIET, Survey, Track, fade, matching_gain, window_starts
+from audio_diffusion_pytorch.streaming import (
+    FADE_IN,
+    FADE_OUT,
+    QUIET,
+    Survey,
+    Track,
+    fade,
+    matching_gain,
+    window_starts,
+)
 
 HOP = 320
 
@@ -166,6 +175,36 @@ def test_the_gain_matches_levels_and_keeps_peaks():
     assert matching_gain(0.2, meter) == pytest.approx(2)
     meter.update(torch.tensor([[0.8]]))
     assert matching_gain(0.4, meter) * 0.8 <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.01])
+def test_sounds_that_are_cut_off_fade(offset, make_bridge):
+    """At the recording's ends, and where silence begins and ends at once; nothing else changes."""
+    bridge, wav = make_bridge(frames=192), moving_notes(2.0)
+    cuts = [(0, RATE // 2), (RATE, 2 * RATE)]
+    wav[:, RATE // 2 : RATE] = 0
+    given = wav + offset
+    (window,) = Track(bridge, RATE, 1, Survey(Survey.of([wav], RATE).level)).cut([given])
+    out = window.wav[None, : wav.shape[1]]
+    gain = out[:, RATE // 4] / given[:, RATE // 4]
+    rise, fall, slack = round(FADE_IN * RATE), round(FADE_OUT * RATE), RATE // 1000
+    same = torch.ones(wav.shape[1], dtype=torch.bool)
+    for begin, end in cuts:
+        same[begin : begin + rise + slack] = same[end - fall - slack : end + slack] = False
+        for cut in (out[:, begin : begin + slack], out[:, end - slack : end]):
+            assert cut.abs().max() < 0.1 * gain * wav.abs().max()
+    assert torch.allclose(out[:, same], gain * given[:, same], atol=1e-5)
+
+
+def test_a_sound_that_begins_and_ends_by_itself_stays(make_bridge):
+    bridge, wav = make_bridge(frames=192), moving_notes(2.0)
+    swell = torch.linspace(0, torch.pi, RATE).sin() ** 2
+    wav[:, :RATE] *= swell
+    wav[:, RATE:] *= swell
+    wav = torch.nn.functional.pad(wav, (0, RATE // 4))
+    (window,) = Track(bridge, RATE, 1, Survey(Survey.of([wav], RATE).level)).cut([wav])
+    given = wav[0] * (window.wav.flatten()[RATE // 2] / wav[0, RATE // 2])
+    assert torch.allclose(window.wav.flatten()[: len(given)], given, atol=1e-6)
 
 
 def test_a_constant_offset_is_no_sound(make_bridge):

@@ -82,6 +82,16 @@ def test_a_moved_sound_has_clean_ends(octaves, start):
     assert ends < 3 * wav[:, -RATE // 20 :].square().mean().sqrt() + 1e-3
 
 
+@pytest.mark.parametrize("octaves", [-2, -1, 1, 2])
+def test_a_moved_sound_keeps_its_level(octaves):
+    """Nothing bursts where a bright sound breaks off, which would turn the rest down."""
+    time = torch.arange(2 * RATE) / RATE
+    wav = 0.15 * sum(torch.sin(2 * torch.pi * k * 523.25 * time + k) / k for k in range(1, 12))[None]
+    moved = shift_octaves(wav, octaves, RATE)
+    assert float(moved.square().mean() / wav.square().mean()) == pytest.approx(1, abs=0.02)
+    assert moved[:, -RATE // 50 :].abs().max() < moved[:, RATE // 2 : -RATE // 2].abs().max()
+
+
 @pytest.mark.parametrize("samples", [1, 100, 2000])
 def test_a_short_sound_moves_too(samples):
     moved = shift_octaves(torch.rand(2, samples) - 0.5, 1, RATE)
