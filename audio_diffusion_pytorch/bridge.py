@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
+from numbers import Integral
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from audio_diffusion_pytorch.audio import LevelMeter
 from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.handoff import HANDOFFS, match, statistics_at
+from audio_diffusion_pytorch.incoming import checked, checked_blocks, hold_first_sound
 from audio_diffusion_pytorch.instrument import (
     InstrumentModel,
     load_instrument,
@@ -24,9 +26,10 @@ from audio_diffusion_pytorch.instrument import (
     shared_codec,
     take_of,
 )
+from audio_diffusion_pytorch.labels import Labels
 from audio_diffusion_pytorch.precision import choose_dtype, prepare
 from audio_diffusion_pytorch.sampling import QUALITY, SOLVERS, karras_schedule
-from audio_diffusion_pytorch.streaming import SILENCE, Survey, Track, Window, matching_gain, window_starts
+from audio_diffusion_pytorch.streaming import Survey, Track, Window, matching_gain, window_starts
 
 FARTHEST = 6.0  # standard deviations: no recording's latents lie beyond, and decoders do not know what does
 
@@ -105,6 +108,9 @@ class Bridge:
         self.source = take_of(load_instrument(source, device), "varied")  # a recording may sound like anything
         self.target = take_of(load_instrument(target, device), "plain")
         specs = self.source.spec, self.target.spec
+        for several in (Labels(spec.labels).instruments for spec in specs):
+            if several:
+                raise InputError(f"the model knows {', '.join(several)}: say which, for example all:{several[0]}")
         require_one_codec(self.source, self.target)
         if quality not in QUALITY:
             raise InputError(f"no quality {quality!r}; there are {', '.join(QUALITY)}")
@@ -123,8 +129,10 @@ class Bridge:
             raise InputError(
                 f"sigma={self.sigma:g} lies outside ({sigma_min:g}, {known:g}], the noise levels that both models know"
             )
-        if num_steps < 2:
-            raise InputError(f"num_steps={num_steps}: a schedule needs at least 2 points")
+        if not isinstance(num_steps, Integral) or num_steps < 2:
+            raise InputError(f"num_steps={num_steps}: a schedule needs a whole number of points, at least 2")
+        if not isinstance(batch_size, Integral) or batch_size < 1:
+            raise InputError(f"batch_size={batch_size} must be a positive whole number")
         self.codec = (shared_codec(self.source, self.target) if codec is None else codec).to(device)
         if self.codec.latent_channels != len(self.source.mean):
             raise InputError(f"the codec has {self.codec.latent_channels} channels, the models {len(self.source.mean)}")
@@ -222,13 +230,14 @@ class Bridge:
             [C, T], at the input's level, peaks at 1 at most; silence stays silence.
 
         Raises:
-            InputError: wav is empty or not [C, T].
+            InputError: wav is empty, not [C, T] or not finite, or the rate is no whole number.
         """
-        survey = _survey(wav, sample_rate)
+        wav = checked(wav, sample_rate)
+        survey = Survey.of([wav], sample_rate)
         track = Track(self, sample_rate, len(wav), survey, octaves)
         total = self.num_windows(wav.shape[1], track.sample_rate) * len(wav)
         parts = []
-        for _, window, latents in self.bridge_windows((None, w) for w in track.cut([wav.cpu()])):
+        for _, window, latents in self.bridge_windows((None, w) for w in track.cut([wav])):
             parts.append(track.take(window, latents))
             if progress is not None:
                 progress(len(parts), total)
@@ -239,10 +248,11 @@ class Bridge:
         """wav [C, T] in [-1, 1], T > 0, at sample_rate Hz -> its noise at the hand-off sigma.
 
         Raises:
-            InputError: wav is empty or not [C, T].
+            InputError: wav is empty, not [C, T] or not finite, or the rate is no whole number.
         """
-        survey = _survey(wav, sample_rate)
-        windows = list(Track(self, sample_rate, len(wav), survey).cut([wav.cpu()]))
+        wav = checked(wav, sample_rate)
+        survey = Survey.of([wav], sample_rate)
+        windows = list(Track(self, sample_rate, len(wav), survey).cut([wav]))
         noise, levels = [], []
         for batch in batches(windows, self.batch_size):
             latents = self._latents(batch)
@@ -286,33 +296,26 @@ class Bridge:
             blocks: [C, n] in [-1, 1], of any lengths.
             sample_rate: of the blocks and of the result, in Hz.
             survey: level and tuning of the recording (`Survey.of`); None: those of its first sound, as much of it as
-                one window holds.
+                one window holds. What comes before a peak above -40 dB (`incoming.FIRST_SOUND`) may be a room's noise
+                and gives silence: a stream that is quieter throughout needs a survey.
 
         Yields:
             [C, n], as it gets ready.
 
         Raises:
-            InputError: a block is not [C, n], or has another C than the first.
+            InputError: a block is not [C, n] or not finite, or has another C than the first; or the rate is no whole
+                number.
         """
-        blocks = _checked(blocks)
-        first = next(blocks, None)
-        if first is None:
-            return
-        held, blocks = [], chain([first], blocks)
+        blocks = checked_blocks(blocks, sample_rate)
         if survey is None:
-            samples, needed = 0, self.window * self.codec.hop_length / self.codec.sample_rate * sample_rate
-            for block in blocks:
-                if not held and block.abs().max() < SILENCE:
-                    yield torch.zeros_like(block)
-                    continue
-                held.append(block)
-                samples += block.shape[-1]
-                if samples >= needed:
-                    break
-            if not held:
-                return
-            survey = Survey.of(held, sample_rate)
-        track = Track(self, sample_rate, len(first), survey)
+            seconds = self.window * self.codec.hop_length / self.codec.sample_rate
+            held = yield from hold_first_sound(blocks, sample_rate, seconds)
+        else:
+            held = list(islice(blocks, 1))
+        if not held:
+            return
+        survey = survey or Survey.of(held, sample_rate)
+        track = Track(self, sample_rate, len(held[0]), survey)
         trained = self.target.spec.level_db
         gain = 1 / track.gain if trained is None else survey.level / 10 ** (trained / 20)
         for _, window, latents in self.bridge_windows((None, w) for w in track.cut(chain(held, blocks))):
@@ -373,24 +376,7 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _survey(wav: Tensor, sample_rate: int) -> Survey:
-    if wav.dim() != 2 or wav.shape[1] == 0:
-        raise InputError(f"the bridge takes wav [C, T] with T > 0, not {list(wav.shape)}")
-    return Survey.of([wav.cpu()], sample_rate)
-
-
 def _at_level(wav: Tensor, sample_rate: int, level: float) -> Tensor:
     meter = LevelMeter(sample_rate)
     meter.update(wav)
     return wav * matching_gain(level, meter)
-
-
-def _checked(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Blocks [C, n] with n > 0, on the CPU."""
-    channels = None
-    for block in blocks:
-        if block.dim() != 2 or channels not in (None, len(block)):
-            raise InputError(f"a stream's blocks are [C, n] with one C, not {list(block.shape)}")
-        channels = len(block)
-        if block.shape[1]:
-            yield block.cpu()

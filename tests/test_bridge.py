@@ -170,6 +170,9 @@ def test_wrong_arguments(make_instrument, codec):
         ({"sigma": 11}, "sigma=11"),
         ({"sigma": 0.005}, "sigma=0.005"),
         ({"num_steps": 1}, "num_steps=1"),
+        ({"num_steps": 2.5}, "num_steps=2.5"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 1.5}, "batch_size=1.5"),
         ({"solver": "magic"}, "no solver 'magic'; there are .*heun"),
         ({"precision": "8"}, "no precision '8'; there are auto, 32, bf16, 16"),
         ({"quality": "best"}, "no quality 'best'; there are draft, normal, high"),
@@ -182,10 +185,10 @@ def test_wrong_arguments(make_instrument, codec):
         Bridge(make_instrument("flute", codec="encodec"), models[1], codec=codec)
     with pytest.raises(InputError, match="the codec has 16 channels, the models 128"):
         Bridge(*models, codec=EncodecCodec("random", config={"n_filters": 4, "dimension": 16, "lstm": 1}))
-    bridge = Bridge(*models, codec=codec)
-    for wav in (torch.zeros(0), torch.zeros(5), torch.zeros(1, 0), torch.zeros(1, 1, 5)):
-        with pytest.raises(InputError, match=r"wav \[C, T\]"):
-            bridge(wav, RATE)
+    several = make_instrument(labels=("flute", "violin"), unet={**TINY_UNET, "num_labels": 2})
+    for pair in ((several, models[1]), (models[0], several)):
+        with pytest.raises(InputError, match="the model knows flute, violin: say which, for example all:flute"):
+            Bridge(*pair, codec=codec)
 
 
 def test_models_of_different_sizes_and_paths(instruments, make_instrument, codec):
@@ -233,8 +236,12 @@ def test_a_stream_starts_before_its_input_ends(bridge):
     assert sum(next(stream).shape[1] for _ in range(3)) > RATE
 
 
-def test_a_stream_without_a_level_follows_its_first_sound(bridge):
-    wav = torch.cat([torch.zeros(1, 2 * RATE), clip(2.0) * 0.01], 1)
+@pytest.mark.parametrize("decibels", [None, -90, -60])
+def test_a_stream_without_a_level_follows_its_first_sound(decibels, bridge):
+    """Neither silence nor a room's noise is its first sound."""
+    wav = torch.cat([torch.zeros(1, 2 * RATE), clip(2.0) * 0.5], 1)
+    if decibels is not None:
+        wav += 10 ** (decibels / 20) * torch.randn(wav.shape, generator=torch.Generator().manual_seed(0))
     out = torch.cat(list(bridge.stream(wav.split(2000, 1), RATE)), 1)
     assert out.shape == wav.shape and not out[:, : 2 * RATE].any()
     again = torch.cat(list(bridge.stream(wav.split(2000, 1), RATE, Survey.of([wav], RATE))), 1)
@@ -243,10 +250,43 @@ def test_a_stream_without_a_level_follows_its_first_sound(bridge):
     assert not torch.cat(list(bridge.stream(wav[:, :RATE].split(99, 1), RATE)), 1).any()
 
 
-def test_what_is_no_stream(bridge):
-    for blocks in ([torch.zeros(5)], [torch.zeros(1, 5), torch.zeros(2, 5)]):
-        with pytest.raises(InputError, match=r"blocks are \[C, n\]"):
-            list(bridge.stream(blocks, RATE, Survey(0.1)))
+def test_a_stream_that_is_quiet_throughout_needs_a_survey(bridge):
+    wav = clip(1.0) * 0.01
+    assert not torch.cat(list(bridge.stream(wav.split(2000, 1), RATE)), 1).any()
+    out = torch.cat(list(bridge.stream(wav.split(2000, 1), RATE, Survey.of([wav], RATE))), 1)
+    assert out.shape == wav.shape and 0.003 < out.abs().max() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("wav", "says"),
+    [
+        (torch.zeros(0), r"\[C, (T|n)\].*not \[0\]"),
+        (torch.zeros(5), r"\[C, (T|n)\].*not \[5\]"),
+        (torch.zeros(0, 5), r"\[C, (T|n)\].*not \[0, 5\]"),
+        (torch.zeros(1, 1, 5), r"\[C, (T|n)\].*not \[1, 1, 5\]"),
+        (torch.zeros(1, 5, dtype=torch.int16), "floats .* torch.int16"),
+        (torch.tensor([[0.1, torch.nan]]), "NaN or infinite"),
+        (torch.tensor([[0.1, torch.inf]]), "NaN or infinite"),
+    ],
+)
+def test_what_is_no_sound(wav, says, bridge):
+    for call in (bridge, bridge.encode, lambda *x: list(bridge.stream([clip(0.1), x[0]], x[1]))):
+        with pytest.raises(InputError, match=says):
+            call(wav, RATE)
+
+
+def test_wrong_rates_and_blocks(bridge):
+    wav = clip(0.1)
+    for rate in (0, -1, 44099.5, None):
+        for call in (bridge, bridge.encode, lambda *x: list(bridge.stream([x[0]], x[1]))):
+            with pytest.raises(InputError, match=f"sample_rate={rate}"):
+                call(wav, rate)
+    with pytest.raises(InputError, match=r"wav \[C, T\] with C, T > 0, .* not \[1, 0\]"):
+        bridge(wav[:, :0], RATE)
+    with pytest.raises(InputError, match=r"blocks \[C, n\] have one C, not 1 and then 2"):
+        list(bridge.stream([wav, torch.zeros(2, 5)], RATE))
+    blocks = [wav[:, :0], wav[:, :99].double(), wav[:, :0], wav[:, 99:].double()]
+    assert torch.equal(torch.cat(list(bridge.stream(blocks, RATE)), 1), next(bridge.stream([wav], RATE)))
 
 
 def test_threads_share_a_bridge(bridge):

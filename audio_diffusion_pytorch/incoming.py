@@ -1,0 +1,72 @@
+"""Sound as a bridge is given it: checked, and of a stream as much held as its level and tuning are known by."""
+
+from collections.abc import Generator, Iterable, Iterator
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from audio_diffusion_pytorch.errors import InputError
+
+FIRST_SOUND = 1e-2  # peak, -40 dB: what is fainter may be a room's noise, which is no sound to set a level by
+
+
+def checked(wav: Tensor, sample_rate: int, name: str = "wav [C, T] with C, T > 0", least: int = 1) -> Tensor:
+    """wav [C, T], T >= least, as float32 on the CPU.
+
+    Args:
+        sample_rate: of wav, in Hz.
+        name: what it is called in errors.
+
+    Raises:
+        InputError: it has another shape or no channel, no floating-point or not finite samples, or the rate is none.
+    """
+    if not isinstance(sample_rate, Integral) or sample_rate < 1:
+        raise InputError(f"sample_rate={sample_rate} must be a positive whole number, in Hz")
+    if wav.dim() != 2 or not len(wav) or wav.shape[1] < least or not wav.is_floating_point():
+        raise InputError(f"a bridge takes {name}, floats in [-1, 1], not {list(wav.shape)} of {wav.dtype}")
+    if not wav.isfinite().all():
+        raise InputError(f"a bridge takes {name}, floats in [-1, 1]: some are NaN or infinite")
+    return wav.float().cpu()
+
+
+def checked_blocks(blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
+    """Blocks [C, n] of a stream with n > 0, each `checked`; empty ones are left out.
+
+    Raises:
+        InputError: as `checked`, or a block has another C than the first.
+    """
+    channels = None
+    for block in blocks:
+        block = checked(block, sample_rate, "a stream's blocks [C, n]", least=0)
+        if channels not in (None, len(block)):
+            raise InputError(f"a stream's blocks [C, n] have one C, not {channels} and then {len(block)}")
+        channels = len(block)
+        if block.shape[1]:
+            yield block
+
+
+def hold_first_sound(
+    blocks: Iterable[Tensor], sample_rate: int, seconds: float
+) -> Generator[Tensor, None, list[Tensor]]:
+    """Blocks [C, n] -> silence, block by block, up to the first sound.
+
+    Sound is what lies further from the mean of what came so far than `FIRST_SOUND`.
+
+    Returns:
+        The blocks from there on that hold as many seconds of it, or all that there are.
+    """
+    held, length, total, count = [], 0, 0.0, 0
+    for block in blocks:
+        if not held:
+            total, count = total + block.double().sum(-1, keepdim=True), count + block.shape[-1]
+            loud = ((block - total / count).abs() > FIRST_SOUND).any(0)
+            if not loud.any():
+                yield torch.zeros_like(block)
+                continue
+            length = -int(loud.int().argmax())  # what the block has before it does not count
+        held.append(block)
+        length += block.shape[-1]
+        if length >= seconds * sample_rate:
+            break
+    return held
