@@ -139,6 +139,7 @@ class InstrumentDataset(WAVDataset):
         self.headers: dict[str, audio.AudioInfo] = {}
         bad = []
         files = find_files(path, instruments, recursive)
+        self.left_out = sorted(map(str, set(find_files(path, None, recursive)).difference(files)))
         for file in tqdm(files, desc="reading headers", unit="file", disable=len(files) < 2000):
             try:
                 self.headers[str(file)] = audio.info(file)

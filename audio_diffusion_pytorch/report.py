@@ -59,6 +59,7 @@ def data_report(datamodule: pl.LightningDataModule) -> list[str]:
     return [
         f"files:      {len(headers)} ({_counts(suffixes)}), {_time(sum(seconds))} in all, "
         f"{_time(min(seconds))} to {_time(max(seconds))} long",
+        *([f"left out:   {len(train.left_out)} for their names{_names(train.left_out)}"] if train.left_out else []),
         f"rates:      {_counts(rates, ' Hz')}; trained at {train.sample_rate} Hz",
         f"unreadable: {len(train.unreadable)} by their headers, {len(broken)} of {probed} crops that were read"
         + _names(broken),
@@ -225,7 +226,7 @@ def _transfer_commands(module: nn.Module, run_dir: Path) -> Iterator[str]:
 
 def _epochs(total: float, steps: int) -> str:
     limited = steps and total < math.inf
-    return f"{total / steps:.3g} epochs" if limited else "set trainer.max_steps or trainer.max_epochs"
+    return f"{float(f'{total / steps:.3g}'):,g} epochs" if limited else "set trainer.max_steps or trainer.max_epochs"
 
 
 def _names(files: list[str]) -> str:

@@ -197,7 +197,7 @@ def check_unused(ckpt_dir: Path) -> None:
     found = find_checkpoint("auto", ckpt_dir)
     if found is not None:
         raise InputError(
-            f"another run's checkpoints are in {ckpt_dir}: resume it with ckpt={found}, or choose another exp_tag"
+            f"another run's checkpoints are in {ckpt_dir}: resume it with ckpt=last, or choose another exp_tag"
         )
 
 

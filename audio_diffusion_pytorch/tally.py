@@ -1,5 +1,6 @@
 """What is to be done, what was done, what failed: the progress bar and the messages of `transfer.py`."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -41,6 +42,7 @@ class Tally:
             (job for job, state in states.items() if state in ("new", "outdated")), key=lambda job: job.sigma or 0
         )
         self.windows: dict[Job, int] = {}
+        self.octaves: dict[Job, int] = {}  # by which a recording was moved
         seconds = 0.0
         for job in self.todo:
             try:
@@ -50,12 +52,12 @@ class Tally:
             seconds += info.seconds
             self.windows[job] = bridge.num_windows(info.frames, info.sample_rate) * (1 if run.mid else info.channels)
         sigmas = ", ".join(f"{one.sigma:g}" for one in bridges.values())
-        files = f"{len(self.todo)} files, " if len(jobs) > 1 else ""
+        files = f"{_files(len(self.todo))}, " if len(jobs) > 1 else ""
         names = f"{bridge.source.spec.name} -> {bridge.target.spec.name}"
         self.plan = f"{names}, sigma {sigmas}, {files}{seconds:.1f} s on {bridge.device}"
 
     def __enter__(self) -> "Tally":
-        self.bar = tqdm(desc=self.plan, unit="window", total=sum(self.windows.values()))
+        self.bar = tqdm(desc=self.plan, unit="window", total=sum(self.windows.values()), disable=not self.todo)
         if len(self.jobs) > 1:
             for job in list(self.failures):
                 self._warn(job)
@@ -72,6 +74,8 @@ class Tally:
         self.counts[what] += 1
         self.bar.total -= self.windows.pop(job, 0)  # what a file that failed or was left would have had
         self.bar.refresh()
+        if what == "done":
+            self.octaves[job] = value["octaves"]
         if what == "failed":
             self.failures[job] = value
             if len(self.jobs) > 1:
@@ -87,11 +91,11 @@ class Tally:
     def summary(self) -> str:
         """What was done."""
         if len(self.jobs) == 1 and self.counts["done"]:
-            return f"wrote {self._where()}"
+            return f"wrote {self._where()}{_moved(self.octaves[self.jobs[0]])}"
         rest = {"skipped": "done before", "left": "left to another run", "failed": "failed"}
         counts = {**self.counts, "failed": len(self.failures)}
         parts = [f"{counts[key]} {text}" for key, text in rest.items() if counts.get(key)]
-        return ", ".join([f"wrote {self.counts['done']} files to {self._where()}", *parts])
+        return ", ".join([f"wrote {_files(self.counts['done'])} to {self._where()}", *parts])
 
     def interrupted(self) -> str:
         """How to go on after a signal."""
@@ -117,5 +121,14 @@ class Tally:
         return str(self.jobs[0].output if len(self.jobs) == 1 else self.jobs[0].folder)
 
     def _warn(self, job: Job) -> None:
-        with self.bar.external_write_mode():
-            print(f"warning: {self.failures[job]}", file=self.bar.fp)
+        with tqdm.external_write_mode(file=sys.stderr):
+            print(f"warning: {self.failures[job]}", file=sys.stderr)
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
+
+
+def _moved(octaves: int) -> str:
+    count = f"{abs(octaves)} octave" + "s" * (abs(octaves) > 1)
+    return f" (moved {'up' if octaves > 0 else 'down'} {count})" if octaves else ""

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from solver_error import find_clips
 from torch import Tensor
 
 from audio_diffusion_pytorch import Bridge, audio
@@ -52,7 +53,7 @@ def main() -> None:
     whole.window = -(-frames // factor) * factor
     whole.hop = whole.window * 3 // 4
     found = []
-    for path in sorted((settings.data / settings.source).glob("*.flac"))[: settings.clips]:
+    for path in find_clips(settings.data, settings.source, settings.clips):
         wav, rate = audio.read(path)
         found.append(compare(windowed, whole, audio.to_mono(wav)[:, : round(settings.seconds * rate)], rate))
     means = torch.tensor(found).mean(0)

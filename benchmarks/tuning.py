@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 
 import torch
+from solver_error import find_clips
 from torch import Tensor
 
 from audio_diffusion_pytorch import Bridge, audio
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--tunings", type=int, nargs="+", default=[430, 435, 440, 445, 450])
     settings = parser.parse_args()
     bridge = Bridge(settings.source, settings.target)
-    paths = sorted((settings.data / settings.source).glob("*.flac"))[: settings.clips]
+    paths = find_clips(settings.data, settings.source, settings.clips)
     print("| A (Hz) | input, cents | output, cents | difference, mean | largest |\n| --- | --- | --- | --- | --- |")
     for hertz in settings.tunings:
         found = []

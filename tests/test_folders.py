@@ -361,7 +361,7 @@ def test_ctrl_c_keeps_what_is_finished(number, instruments, tmp_path):
     assert re.search(r"interrupted: [12] of 3 files are finished and stay; the same command goes on with the rest", err)
     assert outputs(out) == {"0_clip.wav", "1_clip.wav"} and not list(out.rglob("*.lock"))
     again = run_process("transfer.py", *arguments, "num_steps=20", "dry_run=true", cwd=tmp_path, logs=tmp_path)
-    assert "1 files" in again.out and "2 are done already" in again.out
+    assert "1 file," in again.out and "2 are done already" in again.out
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

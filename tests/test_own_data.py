@@ -60,9 +60,11 @@ def test_a_dry_run_names_a_flac_file_that_was_cut_off(command, tmp_path):
         soundfile.write(tmp_path / f"flute_{index}.flac", melody(4, seed=index), 24000)
     whole = (tmp_path / "flute_0.flac").read_bytes()
     (tmp_path / "flute_0.flac").write_bytes(whole[: len(whole) // 3])
+    (tmp_path / "Floete.flac").write_bytes(whole)
     result = command("train.py", "exp=flute_small", *TINY_SMALL, f"dataset_path={tmp_path}", "dry_run=true")
     assert result.code == 0, result.err
     assert re.search(r"unreadable: 0 by their headers, [1-7] of 20 crops that were read: flute_0.flac", result.out)
+    assert "left out:   1 for their names: Floete.flac" in result.out
 
 
 def test_a_dry_run_of_silence_is_an_error(command, tmp_path):

@@ -74,6 +74,11 @@ def test_any_rate_channels_and_format(rate, channels, name, subtype, transfer, f
     assert active_rms(wavs[1], rate) == pytest.approx(active_rms(wavs[0], rate), rel=0.05)
 
 
+def test_it_says_by_how_many_octaves_a_recording_was_moved(transfer, folder):
+    result = transfer("transpose=-2", f"input={folder}/in=1.wav", f"output={folder}/out.wav")
+    assert result.code == 0 and "(moved down 2 octaves)" in result.out, result.err
+
+
 def test_silence_stays_silence(transfer, folder):
     soundfile.write(folder / "silent.wav", np.zeros(5000), 16000)
     assert transfer(f"input={folder}/silent.wav", f"output={folder}/out.ogg").code == 0
