@@ -88,8 +88,11 @@ class AudioReader:
 
     def read(self, start: int = 0, frames: int = -1) -> Tensor:
         """`frames` frames from `start` (-1: to the end) -> wav [C, T] float32."""
-        self._seek(start)
-        return self._next(self.info.frames - start if frames < 0 else frames)
+        frames = self.info.frames - start if frames < 0 else frames
+        # What an MP3 decodes to right after a jump is wrong.
+        before = min(start, self.info.sample_rate // 2) if self._file.format in ("MP3", "MPEG") else 0
+        self._seek(start - before)
+        return self._next(before + frames)[:, before:]
 
     def blocks(self) -> Iterator[Tensor]:
         """The whole recording as blocks [C, n] float32, from its start."""

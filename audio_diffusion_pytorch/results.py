@@ -12,7 +12,7 @@ from audio_diffusion_pytorch import tables
 from audio_diffusion_pytorch.clips import Problems
 from audio_diffusion_pytorch.errors import replacing
 from audio_diffusion_pytorch.evaluation import pair_name
-from audio_diffusion_pytorch.frechet import Moments
+from audio_diffusion_pytorch.frechet import FRAMES_PER_DIMENSION, Moments
 from audio_diffusion_pytorch.summary import TARGETS, Group, floor, overall
 
 FORMAT = "audio_diffusion_pytorch.evaluation.1"
@@ -35,9 +35,10 @@ def collect(
     for group in groups:
         if math.isnan(group.figures["frechet"].value):
             frames = sum(m.count for m in group.moments), sum(m.count for m in real.get(group.pair[1], []))
+            needed = FRAMES_PER_DIMENSION * len(group.moments[0].total)
             problems.add(
                 f"{pair_name(group.pair)}, {group.label}: no Frechet distance over {len(group.moments)} clips with "
-                f"{frames[0]} frames against {frames[1]} real ones: too few"
+                f"{frames[0]} frames against {frames[1]} real ones: too few, {needed} are needed on each side"
             )
     return {
         "format": FORMAT,

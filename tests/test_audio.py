@@ -12,6 +12,16 @@ from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.errors import InputError, replacing
 
 
+def test_any_part_of_an_mp3_is_that_part_of_the_whole(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(10 * RATE) * np.abs(np.sin(np.arange(10 * RATE) * 2e-4))
+    soundfile.write(tmp_path / "a.mp3", 0.2 * noise, RATE)
+    whole, _ = audio.read(tmp_path / "a.mp3")
+    for start in rng.integers(whole.shape[1] - RATE, size=40).tolist():
+        part, _ = audio.read(tmp_path / "a.mp3", start, RATE)
+        assert torch.allclose(part, whole[:, start : start + RATE], atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "subtype"), [("a.wav", "PCM_16"), ("a.wav", "FLOAT"), ("a.flac", "PCM_24"), ("a.ogg", None)]
 )
