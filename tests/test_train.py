@@ -405,4 +405,4 @@ def test_a_new_run_does_not_take_another_ones_folder(command, recordings):
     settings = (*settings, "trainer.max_steps=1", "exp_tag=twice")
     assert command("train.py", *settings).code == 0
     error = command("train.py", *settings).error()
-    assert "another run's checkpoints" in error and "resume it with ckpt=last" in error and "choose another exp_tag" in error
+    assert "another run's checkpoints" in error and "resume it with ckpt=last, or choose another exp_tag" in error
