@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from audio_diffusion_pytorch.cli import run_command, start
+from audio_diffusion_pytorch.cli import plain_warnings, run_command, start
 from audio_diffusion_pytorch.compat_config import adapt, arithmetic, save_attribute
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 
@@ -206,6 +206,7 @@ def name_swept_experiment(argv: list[str]) -> None:
 @hydra.main(config_path=str(ROOT / "configs"), config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     metrics = {}
+    plain_warnings()  # a launcher's processes begin here
     # The tag's default holds the time, which would move on until it is looked at again.
     cfg.run_dir = HydraConfig.get().runtime.output_dir
     cfg.exp_tag = Path(cfg.run_dir).name

@@ -1,5 +1,6 @@
 """What a run shows while it trains: loss by noise level, speed, gradients; and what ends it."""
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,9 +9,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks import ModelSummary, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import Profiler
+from pytorch_lightning.utilities.model_summary import get_human_readable_count
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
@@ -156,6 +158,11 @@ class ProgressBar(TQDMProgressBar):
             bar.n = step
             bar.set_postfix(self.get_metrics(trainer, module))  # draws it, too
 
+    def on_exception(self, *args: Any) -> None:
+        for bar in (self._val_progress_bar, self._train_progress_bar):
+            if bar is not None:
+                bar.close()  # or it would be drawn once more below the last message
+
     def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
         items = super().get_metrics(trainer, module)
         items.pop("v_num", None)  # a piece of a logger's name
@@ -163,6 +170,22 @@ class ProgressBar(TQDMProgressBar):
             if isinstance(callback, TrainingMonitor):
                 items |= callback.shown
         return items
+
+
+class Parts(ModelSummary):
+    """The parts of a model that have parameters, and how many; not operations, which Lightning does not count here."""
+
+    @staticmethod
+    def summarize(
+        summary_data: list[tuple[str, list[str]]], total_parameters: int, trainable_parameters: int, *args, **kwargs
+    ) -> None:
+        columns = dict(summary_data)
+        parts = zip(columns["Name"], columns["Type"], columns["Params"], strict=True)
+        parts = [part for part in parts if part[2].strip() != "0"]
+        widths = [max(map(len, cells)) for cells in zip(*parts, strict=True)]
+        lines = ["  ".join(map(str.ljust, part, widths)).rstrip() for part in parts]
+        trained, total = (get_human_readable_count(n).strip() for n in (trainable_parameters, total_parameters))
+        logging.getLogger(__name__).info("\n".join([*lines, f"{trained} parameters are trained, of {total}"]))
 
 
 class StopOnDivergence(pl.Callback):

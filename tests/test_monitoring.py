@@ -10,9 +10,9 @@ from test_checkpointing import Noise
 from audio_diffusion_pytorch.checkpointing import LastCheckpoint
 from audio_diffusion_pytorch.datamodule import Datamodule
 from audio_diffusion_pytorch.denoiser import Denoiser, KDistribution
-from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.module import InstrumentModule
-from audio_diffusion_pytorch.monitoring import ProgressBar, StopOnDivergence, TrainingMonitor
+from audio_diffusion_pytorch.monitoring import Parts, ProgressBar, StopOnDivergence, TrainingMonitor
 from audio_diffusion_pytorch.trainer import make_trainer
 from audio_diffusion_pytorch.unet import UNet1d
 
@@ -54,6 +54,36 @@ def test_one_bar_for_the_whole_run_also_after_a_resume(codec, tmp_path):
     bars.seen.clear()
     fit(codec, ProgressBar(), bars, steps=6, ckpt=str(tmp_path / "last.ckpt"), **bar)
     assert bars.seen == [(3, batch // 2, 6, f"Epoch {batch // 4}: ") for batch in range(6, 12)]
+
+
+class Stop(pl.Callback):
+    def on_train_batch_end(self, *args) -> None:
+        raise Interrupted(2, "stopped")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_bar_of_a_run_that_ends_early_is_closed(codec):
+    """One that is open is drawn once more below the last message, when Python ends."""
+    progress = ProgressBar()
+    with pytest.raises(Interrupted):
+        fit(codec, progress, Stop(), enable_progress_bar=True)
+    assert progress.train_progress_bar.n == 1 and progress.train_progress_bar.disable  # as `close` leaves it
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_lists_what_has_parameters(codec, caplog):
+    caplog.set_level("INFO", "audio_diffusion_pytorch")
+    module, _, _ = fit(codec, Parts(max_depth=2), steps=1, enable_model_summary=True)
+    (shown,) = [record.message for record in caplog.records if record.name.endswith(".monitoring")]
+    *lines, last = shown.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["denoiser", "Denoiser"],
+        ["denoiser.net", "UNet1d"],
+        ["ema", "EMA"],
+        ["ema.model", "Denoiser"],
+    ]
+    thousands = round(sum(p.numel() for p in module.denoiser.parameters()) / 1000)
+    assert last == f"{thousands} K parameters are trained, of {2 * thousands} K"
 
 
 class Located(Noise):

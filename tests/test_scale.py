@@ -2,6 +2,7 @@
 
 import os
 import select
+import shutil
 import signal
 import time
 
@@ -62,6 +63,16 @@ def test_a_sweep_has_a_folder_for_each_run(sweep, recordings, tmp_path):
     for run, name in (("s-0", "flute_small"), ("s-1", "violin_small")):
         assert (tmp_path / "logs" / run / f"{name}.safetensors").is_file()
         assert "train_loss" in (tmp_path / "logs" / run / "csv/version_0/metrics.csv").read_text()
+
+
+def test_a_launchers_processes_warn_in_one_line(recordings, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    data = shutil.copytree(recordings, tmp_path / "data")
+    (data / "flute_9.wav").write_text("no sound")
+    settings = (*TINY_SMALL, f"dataset_path={data}", "launcher=joblib", "dry_run=true")
+    result = run_process("train.py", "-m", "exp=flute_small", *settings, cwd=tmp_path, logs=tmp_path / "logs")
+    assert result.code == 0 and "flute_9.wav" in result.err, result.err
+    assert result.err.startswith("warning: ") and "UserWarning" not in result.err, result.err
 
 
 def test_a_sweep_of_several_processes_is_refused(sweep, recordings):

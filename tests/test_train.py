@@ -152,6 +152,7 @@ def test_the_small_codec_trains(command, recordings, tmp_path):
     )
     assert result.code == 0, result.err
     assert (tmp_path / "logs/codec/codec_small.safetensors").is_file()
+    assert "parameters are trained, of" in (tmp_path / "logs/codec/train.log").read_text()
     assert set(losses(tmp_path / "logs/codec")) == {0, 1}
 
 
