@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from audio_diffusion_pytorch.cli import ending_on_terminate, run_command, start
 from audio_diffusion_pytorch.errors import InputError, Interrupted
+from audio_diffusion_pytorch.transpose import FARTHEST
 
 if TYPE_CHECKING:
     from audio_diffusion_pytorch.jobs import Job
@@ -88,8 +89,8 @@ def _check_arguments(cfg: DictConfig) -> None:
     if cfg.channels not in ("each", "mid"):
         raise InputError(f"channels={cfg.channels}: each or mid")
     whole = isinstance(cfg.transpose, int) and not isinstance(cfg.transpose, bool)
-    if cfg.transpose != "auto" and not (whole and -5 <= cfg.transpose <= 5):
-        raise InputError(f"transpose={cfg.transpose}: whole octaves from -5 to 5, or auto")
+    if cfg.transpose != "auto" and not (whole and abs(cfg.transpose) <= FARTHEST):
+        raise InputError(f"transpose={cfg.transpose}: whole octaves from -{FARTHEST} to {FARTHEST}, or auto")
     sigmas = (list(cfg.sigma) or [[]]) if OmegaConf.is_list(cfg.sigma) else [] if cfg.sigma is None else [cfg.sigma]
     numbers = [("sigma", value, float) for value in sigmas]
     counts = ["batch_size", "workers", *(["num_steps"] if cfg.num_steps is not None else [])]

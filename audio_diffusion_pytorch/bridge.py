@@ -358,8 +358,11 @@ class Bridge:
 
     def num_windows(self, length: int, sample_rate: float) -> int:
         """Windows of `length` samples at sample_rate Hz, for one channel."""
-        frames = self.codec.num_frames(int(-(-length * self.codec.sample_rate // sample_rate)))
-        return len(window_starts(frames, self.window, self.hop))
+        return len(window_starts(self.num_frames(length, sample_rate), self.window, self.hop))
+
+    def num_frames(self, length: int, sample_rate: float) -> int:
+        """Latent frames of `length` samples at sample_rate Hz."""
+        return self.codec.num_frames(int(-(-length * self.codec.sample_rate // sample_rate)))
 
     def _latents(self, windows: Sequence[Window]) -> Tensor:
         """The codec's latents [B, D, L] of the windows' sound."""

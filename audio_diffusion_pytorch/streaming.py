@@ -3,7 +3,6 @@
 Nothing here depends on how the recording is cut into blocks: a whole clip and a stream of it give the same.
 """
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -169,10 +168,10 @@ class Track:
 
     def _with_calm_ends(self, window: Window, latents: Tensor) -> Tensor:
         """Frames that see beyond an end of the recording rise no further: models exaggerate clicks."""
-        codec, latents = self.bridge.codec, latents.clone()
-        frames = codec.num_frames(math.ceil(self.length * codec.sample_rate / self.sample_rate))
-        if (edge := min(codec.edge, frames // 3)) == 0:
+        frames = self.bridge.num_frames(self.length, self.sample_rate)
+        if (edge := min(self.bridge.codec.edge, frames // 3)) == 0:
             return latents
+        latents = latents.clone()
         if window.start == 0:
             latents[:, :edge] = latents[:, :edge].minimum(latents[:, edge, None])
         if window.last:  # a short recording ends within its only window

@@ -38,9 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RATE, SAMPLES = 24000, 409600  # 17.07 s
 SIZES = ("small", "full")
 SETTINGS = ("plain", "draft", "normal", "high")
-ORIGINAL_PROPORTION = (
-    2.4 / 0.19
-)  # seconds: the codec both ways for a clip, an evaluation of the full network in float32
+# Seconds: the codec both ways for a clip, an evaluation of the full network in float32.
+ORIGINAL_PROPORTION = 2.4 / 0.19
 TOLERANCE = 0.15
 
 
