@@ -1,5 +1,6 @@
 """The tuning of a recording is found, and a transfer keeps it."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -72,6 +73,7 @@ def test_sound_comes_back_at_its_own_pitch_and_place(a, rate):
     """Windows, cross-fades and resampling to 440 and back change nothing."""
     spec = SimpleNamespace(spec=SimpleNamespace(level_db=None))
     bridge = SimpleNamespace(codec=Samples(), window=64, hop=48, device="cpu", source=spec)
+    bridge.num_frames = partial(Bridge.num_frames, bridge)
     wav = notes(a, 10.0, rate)
     track = Track(bridge, rate, 1, Survey.of([wav], rate))
     assert (track.sample_rate != rate) == (a != 440)
