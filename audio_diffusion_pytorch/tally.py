@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -118,7 +119,9 @@ class Tally:
         raise InputError(f"{len(reasons)} of {len(self.jobs)} files failed: {named}")
 
     def _where(self) -> str:
-        return str(self.jobs[0].output if len(self.jobs) == 1 else self.jobs[0].folder)
+        if len(self.jobs) == 1:
+            return str(self.jobs[0].output)
+        return "this folder" if self.jobs[0].folder == Path() else str(self.jobs[0].folder)
 
     def _warn(self, job: Job) -> None:
         with tqdm.external_write_mode(file=sys.stderr):

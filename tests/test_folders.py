@@ -91,6 +91,13 @@ def test_a_folder_is_mirrored_and_done_once(transfer, takes, tmp_path):
     assert "6 files" in result.out and "done already" not in result.out  # other settings
 
 
+def test_levels_of_one_file_go_into_this_folder(transfer, takes, monkeypatch):
+    monkeypatch.chdir(takes)
+    result = transfer("input=a.wav", "output=out.wav", "sigma=[2,4]")
+    assert "wrote 2 files to this folder" in result.out, result.err
+    assert {path.name for path in takes.glob("out*")} == {"out_sigma2.wav", "out_sigma4.wav"}
+
+
 def test_a_list_a_glob_and_sigmas(transfer, takes, tmp_path):
     result = transfer(f"input=[{takes}/a.wav,{takes}/deep er]", f"output={tmp_path}/out", "sigma=[2,4.5]", "format=ogg")
     assert result.code == 0, result.err
