@@ -3,6 +3,7 @@
 python train.py exp=flute_latent dataset_path=FOLDER
 """
 
+import logging
 import os
 import re
 import signal
@@ -68,27 +69,30 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if cfg.print_config:
         print(OmegaConf.to_yaml(cfg, resolve=True))
     run_dir, ckpt_dir = Path(cfg.run_dir), Path(cfg.ckpt_dir)
-    if cfg.ckpt is not None:
-        from audio_diffusion_pytorch.run import find_checkpoint
-
-        cfg.ckpt = find_checkpoint(cfg.ckpt, ckpt_dir)
-    if cfg.save is not None:
-        if cfg.ckpt is None:
-            raise InputError(f"save={cfg.save} needs ckpt=FILE, the checkpoint to take it from")
-        print(f"saved: {save_attribute(cfg.ckpt, cfg.save, cfg.run_dir)}")
-        return {}
-    if OmegaConf.is_missing(cfg, "dataset_path"):
+    if cfg.save is None and OmegaConf.is_missing(cfg, "dataset_path"):
         raise InputError("no data given: add dataset_path=FOLDER, a folder of recordings")
     from pytorch_lightning.utilities import rank_zero_only
 
-    from audio_diffusion_pytorch.run import check_unused, locked
+    from audio_diffusion_pytorch.run import check_numbers, check_unused, find_checkpoint, locked
+
+    if cfg.save is not None:
+        ckpt = find_checkpoint(cfg.ckpt, ckpt_dir)
+        if ckpt is None:
+            raise InputError(f"save={cfg.save} needs ckpt=FILE, the checkpoint to take it from")
+        print(f"saved: {save_attribute(ckpt, cfg.save, cfg.run_dir)}")
+        return {}
+    check_numbers(cfg)
+    if cfg.ckpt not in (None, "auto") and cfg.init_from is not None:
+        raise InputError(f"ckpt={cfg.ckpt} goes on from there, init_from={cfg.init_from} starts anew: give one of them")
 
     with ExitStack() as stack:
         if rank_zero_only.rank == 0:
             for folder in [run_dir] if run_dir in ckpt_dir.parents else [run_dir, ckpt_dir]:
                 stack.enter_context(locked(folder))
-            if cfg.ckpt is None and cfg.train and not cfg.dry_run:
-                check_unused(ckpt_dir)
+        cfg.ckpt = find_checkpoint(cfg.ckpt, ckpt_dir)  # with the lock: the run before may just save its last
+        goes_on = cfg.ckpt is not None and Path(cfg.ckpt).resolve().parent == ckpt_dir.resolve()
+        if rank_zero_only.rank == 0 and cfg.train and not cfg.dry_run and not goes_on:
+            check_unused(ckpt_dir)
         return fit(cfg)
 
 
@@ -103,7 +107,7 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     from audio_diffusion_pytorch.monitoring import log_config
     from audio_diffusion_pytorch.optim import check_length
     from audio_diffusion_pytorch.report import data_report, needs_report, planned_steps, summary
-    from audio_diffusion_pytorch.trainer import ending_together
+    from audio_diffusion_pytorch.trainer import ending_together, settings_of
 
     run_dir, ckpt_dir = Path(cfg.run_dir), Path(cfg.ckpt_dir)
     saved = run.check_resumable(cfg.ckpt) if cfg.ckpt is not None else None
@@ -119,9 +123,10 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     codec = instantiate(cfg.codec)
     module = instantiate(cfg.model, codec=codec)
     if isinstance(datamodule, Datamodule):
+        run.check_rate(datamodule, codec)
         check_length(planned_steps(datamodule, trainer)[1], module.hparams.get("total_steps"))
     if saved is not None:
-        run.check_fits(saved, module, datamodule, cfg.ckpt)
+        run.check_fits(saved, module, datamodule, cfg.ckpt, settings_of(trainer))
     elif cfg.init_from is not None:
         run.start_from(module, cfg.init_from)
     if cfg.dry_run:
@@ -215,6 +220,8 @@ def main(cfg: DictConfig) -> float | None:
     finally:
         with suppress(OSError):  # Hydra makes the folder; where nothing came of the run it is empty
             Path(cfg.run_dir).rmdir()
+            for handler in [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]:
+                logging.getLogger().removeHandler(handler)  # what is logged at exit would go into the folder
     return metrics.get("valid_loss")
 
 

@@ -169,6 +169,12 @@ def to_mono(wav: Tensor) -> Tensor:
     return wav.mean(0, keepdim=True)
 
 
+def in_phase(wav: Tensor) -> Tensor:
+    """wav [C, T] with those channels turned over that oppose the loudest one, so that an average cancels nothing."""
+    loudest = wav[wav.square().sum(-1).argmax()]
+    return torch.where((wav * loudest).sum(-1, keepdim=True) < 0, -wav, wav)
+
+
 def resample(wav: Tensor, orig_rate: int, new_rate: int) -> Tensor:
     """[..., T] at `orig_rate` Hz -> [..., ceil(T * new_rate / orig_rate)] at `new_rate` Hz."""
     if orig_rate == new_rate:

@@ -1,4 +1,4 @@
-"""`last.ckpt`: the state from which a run goes on bit for bit, saved at intervals and when a signal ends the run."""
+"""`best.ckpt`; `last.ckpt`, from which a run goes on bit for bit, saved at intervals and when a signal ends the run."""
 
 import os
 import signal
@@ -9,9 +9,26 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
 from audio_diffusion_pytorch.errors import Interrupted
+from audio_diffusion_pytorch.trainer import settings_of
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's, which also remembers the best score of a run whose folder was moved or copied."""
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, *args) -> None:  # comes before `load_state_dict`
+        self._resumed = Path(trainer.ckpt_path)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        here = Path(self.dirpath)
+        best = here / Path(state_dict["best_model_path"]).name
+        if self._resumed.resolve().parent == here.resolve() and best.is_file():
+            models = {str(here / Path(path).name): score for path, score in state_dict["best_k_models"].items()}
+            paths = {key: str(here / Path(state_dict[key]).name) for key in ("best_model_path", "kth_best_model_path")}
+            state_dict = {**state_dict, **paths, "best_k_models": models, "dirpath": self.dirpath}
+        super().load_state_dict(state_dict)
 
 
 class LastCheckpoint(Checkpoint):
@@ -21,8 +38,8 @@ class LastCheckpoint(Checkpoint):
     between two steps; `Interrupted` is raised then. A second signal does not wait.
 
     To every checkpoint, also those of other callbacks, it adds what Lightning leaves out: a validation that is due or
-    was cut short (it is run again, whole), gradients of an accumulation that has not ended, and the values that are
-    logged just after the checkpoint is written.
+    was cut short (it is run again, whole), gradients of an accumulation that has not ended, the values that are
+    logged just after the checkpoint is written, and the trainer's settings.
 
     Args:
         dirpath: folder of `last.ckpt`.
@@ -148,6 +165,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict) -> None:
         loop, progress = trainer.fit_loop, checkpoint["loops"]["fit_loop"]
+        checkpoint["trainer"] = settings_of(trainer)
         if loop._should_accumulate():
             gradients = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
             checkpoint["gradients"] = {n: trainer.strategy.reduce(g, reduce_op="mean") for n, g in gradients.items()}

@@ -4,7 +4,7 @@ import hashlib
 import re
 import signal
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.augment import RecordingAugment
 from audio_diffusion_pytorch.cache import LatentCache, Take
+from audio_diffusion_pytorch.digest import content_digest, content_sample
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.labels import Labels
 from audio_diffusion_pytorch.pitch_shift import PitchShift
@@ -132,17 +133,20 @@ class InstrumentDataset(WAVDataset):
             raise InputError(f"octaves={self.octaves}: whole numbers from -3 to 3 without 0, for example [-2,-1]")
         self.pitch_shift, self.prepared = pitch_shift, False
         self.cache: LatentCache | None = None
+        if not (isinstance(crops_per_file, int) and crops_per_file > 0):
+            raise InputError(f"crops_per_file={crops_per_file}: give a whole number from 1")
         self.labels = None if labels is None else Labels(labels)
         self.tells_takes = labels is not None and self.labels.takes
         self.span = (0.0, 1.0)  # part of every recording that crops come from
         self.paths = path
         self.headers: dict[str, audio.AudioInfo] = {}
+        self.samples: dict[str, str] = {}  # of the files' content
         bad = []
         files = find_files(path, instruments, recursive)
         self.left_out = sorted(map(str, set(find_files(path, None, recursive)).difference(files)))
         for file in tqdm(files, desc="reading headers", unit="file", disable=len(files) < 2000):
             try:
-                self.headers[str(file)] = audio.info(file)
+                self.headers[str(file)], self.samples[str(file)] = audio.info(file), content_sample(file)
             except InputError as error:
                 bad.append(str(error))
         self.wavs, self.unreadable = list(self.headers), bad
@@ -155,15 +159,19 @@ class InstrumentDataset(WAVDataset):
             )
         if not self.wavs:
             raise InputError(f"none of the {len(files)} audio files in {path} can be read; the first: {bad[0]}")
+        counts = {header.channels: file for file, header in self.headers.items()}
+        if channels == 0 and len(counts) > 1:
+            listing = ", ".join(f"{count} in {file}" for count, file in sorted(counts.items()))
+            raise InputError(f"channels=0 keeps the recordings' channels, which are not equally many ({listing})")
 
     def __len__(self) -> int:
         return len(self.wavs) * self.crops_per_file
 
     def split(self, share: float, seed: int) -> tuple["InstrumentDataset", "InstrumentDataset"]:
-        """(training, validation) by file: a file's side depends on the seed and its name only.
+        """(training, validation) by file, in an order that the seed and the files' names give.
 
-        A single recording is split in time, its end for validation. The validation part has fixed crops and no
-        augmentation.
+        Exact copies of a recording stay together. A single recording is split in time, its end for validation. The
+        validation part has fixed crops and no augmentation.
         """
         import copy
 
@@ -171,21 +179,34 @@ class InstrumentDataset(WAVDataset):
             return hashlib.sha256(f"{seed}/{Path(file).name}".encode()).digest()
 
         train, valid = copy.copy(self), copy.copy(self)
-        if len(self.wavs) == 1:
+        originals = self.originals()
+        recordings = sorted(set(originals.values()))
+        if len(recordings) == 1:
             if self.headers[self.wavs[0]].seconds < 1:
                 raise InputError(f"one recording ({self.wavs[0]}) of less than a second is not enough to train on")
             train.span, valid.span = (0.0, 1 - share), (1 - share, 1.0)
         else:
-            count = min(max(1, round(len(self.wavs) * share)), len(self.wavs) - 1)
-            chosen = set(sorted(self.wavs, key=order)[:count])
-            train.wavs = [file for file in self.wavs if file not in chosen]
-            valid.wavs = [file for file in self.wavs if file in chosen]
+            count = min(max(1, round(len(recordings) * share)), len(recordings) - 1)
+            chosen = set(sorted(recordings, key=order)[:count])
+            train.wavs = [file for file in self.wavs if originals[file] not in chosen]
+            valid.wavs = [file for file in self.wavs if originals[file] in chosen]
         valid.fixed, valid.augment, valid.pitch_shift, valid.octaves = True, None, None, []
         return train, valid
 
+    def originals(self) -> dict[str, str]:
+        """Each file -> the first one with the same content."""
+        alike, found = defaultdict(list), {}
+        for file in self.headers:
+            alike[self.samples[file]].append(file)
+        for files in alike.values():
+            first: dict[str, str] = {}
+            for file in files:
+                found[file] = first.setdefault(content_digest(file) if len(files) > 1 else "", file)
+        return found
+
     def fingerprint(self) -> str:
-        """Of the names and lengths of the recordings: "12 files, 1f0c2a"."""
-        listing = [f"{Path(file).name}/{self.headers[file].frames}" for file in self.wavs]
+        """Of the names and contents of the recordings: "12 files, 1f0c2a"."""
+        listing = [f"{Path(file).name}/{self.headers[file].frames}/{self.samples[file]}" for file in self.wavs]
         return f"{len(self.wavs)} files, {hashlib.sha256(chr(0).join(listing).encode()).hexdigest()[:6]}"
 
     def set_epoch(self, epoch: int) -> None:

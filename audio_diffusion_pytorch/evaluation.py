@@ -197,7 +197,12 @@ class Evaluation:
         out, facts = self._output(item, wav, given)
         truth, excerpt = None, item.excerpt
         if excerpt.truth is not None and excerpt.truth_octaves == item.octaves:
-            truth = read_excerpt(excerpt.truth.path, excerpt, self.sample_rate)[0]
+            try:
+                truth = read_excerpt(excerpt.truth.path, excerpt, self.sample_rate)[0]
+            except InputError as error:
+                if isinstance(item.system, Truth):
+                    raise
+                self.problems.add(str(error))
         return (wav, given, out, truth), facts
 
     def _output(self, item: Item, wav: Tensor, given: Tensor) -> tuple[Tensor, dict[str, Any]]:

@@ -52,6 +52,7 @@ def write_report(
     parts = [f"<p>{html.escape(_about(content))}</p>"]
     tables = [f"<h2>{html.escape(title)}</h2>{_table(table)}" for title, table in results.all_tables(groups, content)]
     parts += tables[::-1]  # the targets first, as they are last on a terminal
+    Path(path).with_name("trade_off.png").unlink(missing_ok=True)  # of an earlier sweep
     for name, title, picture in _plots(groups, content["embedder"]):
         with replacing(Path(path).with_name(f"{name}.png")) as temporary:
             picture.savefig(temporary, dpi=100)

@@ -4,7 +4,6 @@ A list of notes is [N, 3] float64: onset and offset in seconds, MIDI pitch; sort
 """
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,18 +50,19 @@ def f0_of_notes(notes: np.ndarray, times: np.ndarray) -> F0Track:
 def pitch_accuracy(reference: F0Track, estimate: F0Track) -> tuple[float, float]:
     """Raw pitch and raw chroma accuracy (mir_eval.melody, within 50 cents) over the reference's voiced frames.
 
-    The estimate's pitch counts where it is unvoiced, too. NaN where the reference is never voiced.
+    The estimate's pitch counts where it is unvoiced, too, but 0 where it is never voiced, as in silence. NaN where the
+    reference is never voiced.
 
     Args:
         reference, estimate: at the same times.
     """
     if not reference.voiced.any():
         return math.nan, math.nan
+    if not estimate.voiced.any():
+        return 0.0, 0.0
     cents = [melody.hz2cents(track.hertz) for track in (reference, estimate)]
     given = reference.voiced.astype(float), cents[0], estimate.voiced.astype(float), cents[1]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Estimated melody has no voiced frames")  # then it is wrong, that is all
-        return float(melody.raw_pitch_accuracy(*given)), float(melody.raw_chroma_accuracy(*given))
+    return float(melody.raw_pitch_accuracy(*given)), float(melody.raw_chroma_accuracy(*given))
 
 
 def note_scores(reference: np.ndarray, estimate: np.ndarray) -> tuple[float, float, float]:

@@ -117,12 +117,15 @@ def shift_pitch(wav: np.ndarray, semitones: float, sample_rate: int) -> np.ndarr
     A phase vocoder with identity phase locking (Laroche and Dolson 1999, section IV): the spectrum of a window of n
     samples is brought back as one of m = n / ratio samples at the same place, which moves every frequency by the ratio;
     each spectral peak takes the phase that its new frequency has reached since the last window, and the bins around
-    it turn with it. Channels keep their phase difference. What would lie above half the sample rate is dropped.
+    it turn with it. Channels keep their phase difference; peaks are those of their average, in which channels out of
+    phase are turned over. What would lie above half the sample rate is dropped.
     """
     ratio = 2 ** (semitones / 12)
     n, m = _windows(ratio, sample_rate)
     ratio, hop, bins = n / m, min(n, m) // 4, min(n, m) // 2
     window, fade = _hann(n), _hann(m) * np.float32(m / n)
+    loudest = wav[np.square(wav).sum(-1).argmax()]
+    polarity = np.where((wav * loudest).sum(-1) < 0, np.float32(-1), np.float32(1))[:, None, None]
     length, count = wav.shape[-1], -(-wav.shape[-1] // hop) + 1
     padded = np.pad(wav.astype(np.float32), ((0, 0), (n // 2, hop + n)))
     frames = np.lib.stride_tricks.sliding_window_view(padded, n, axis=-1)[:, ::hop]
@@ -135,7 +138,7 @@ def shift_pitch(wav: np.ndarray, semitones: float, sample_rate: int) -> np.ndarr
     last, turn = np.zeros((1, bins), np.complex64), np.ones(bins, np.complex64)
     for start in range(0, count, _BLOCK):
         spectrum = fft.rfft(frames[:, start : min(start + _BLOCK, count)] * window)[..., :bins]
-        mix = spectrum.mean(0)
+        mix = (spectrum * polarity).mean(0)
         moved = np.angle(mix * np.conj(np.concatenate([last, mix[:-1]]))) - advance.astype(np.float32)
         moved -= np.float32(2 * np.pi) * np.round(moved / np.float32(2 * np.pi))
         steps = _unit(added.astype(np.float32) + np.float32(ratio - 1) * moved)

@@ -138,10 +138,20 @@ class Plan:
         else:
             limits = pitch_range(systems[0].bridge.target.spec)
 
-        def octaves(recording: Recording) -> int:
-            return self.evaluation.octaves(recording, settings.transpose, limits)
+        def octaves(recording: Recording) -> int | None:
+            try:
+                return self.evaluation.octaves(recording, settings.transpose, limits)
+            except InputError as error:
+                self.problems.add(str(error))
+                return None
 
-        excerpts = choose_excerpts(usable, pair, settings.clips, settings.seconds, octaves, self.problems)
+        broken: set[Recording] = set()
+        while True:  # only what is chosen is listened to
+            usable = [recording for recording in usable if recording not in broken]
+            excerpts = choose_excerpts(usable, pair, settings.clips, settings.seconds, octaves, self.problems)
+            broken = {excerpt.recording for excerpt in excerpts if octaves(excerpt.recording) is None}
+            if not broken:
+                break
         if not excerpts:
             raise InputError("no clip to score")
         moved = [octaves(excerpt.recording) for excerpt in excerpts]

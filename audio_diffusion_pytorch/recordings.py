@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audio_diffusion_pytorch.audio import AudioReader, LevelMeter, to_mono, writing
+from audio_diffusion_pytorch.audio import AudioReader, LevelMeter, to_db, to_mono, writing
 from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.jobs import Job
@@ -100,10 +100,16 @@ class Recording:
             "channels": self.channels,
             "octaves": self.octaves,
             "cents": self.survey.cents,
+            "softer_db": round(self.softer_db, 2),
             "duration": round(self.info.seconds, 3),
             "seconds": round(self.seconds, 3),
             "evaluations": self.evaluations,
         }
+
+    @property
+    def softer_db(self) -> float:
+        """By how much the output is softer than the input, so that its peaks stay within full scale."""
+        return max(0.0, to_db(self.sound.peak * self.survey.level / max(self.sound.rms, 1e-8)))
 
     def _octaves(self) -> int:
         """Octaves that bring what is heard at the beginning into the target's range."""

@@ -43,6 +43,7 @@ def data_report(datamodule: pl.LightningDataModule) -> list[str]:
     suffixes = Counter(Path(file).suffix.lower()[1:] for file in headers)
     rates = Counter(header.sample_rate for header in headers.values())
     seconds = [header.seconds for header in headers.values()]
+    copies = sum(file != first for file, first in train.originals().items())
     short = sum(value < train.length / train.sample_rate for value in seconds)
     silent, probed, broken = _listen(train)
     if silent + len(broken) == probed:
@@ -65,6 +66,11 @@ def data_report(datamodule: pl.LightningDataModule) -> list[str]:
         + _names(broken),
         f"silent:     {silent / (probed - len(broken)):.0%} of {probed} crops of "
         f"{train.length / train.sample_rate:.3g} s (peak below {train.silence_db} dB); these are drawn again",
+        *(
+            [f"copies:     {copies} files are exact copies of others, and stay on their side of the split"]
+            if copies
+            else []
+        ),
         *([f"short:      {short} files are shorter than a crop, and padded with silence"] if short else []),
         f"split:      {split}",
     ]

@@ -1,23 +1,36 @@
 """The run's folder, what it can be resumed from, and what goes wrong in it."""
 
 import fcntl
+import math
 import os
 import shlex
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from audio_diffusion_pytorch.checkpoint import load_checkpoint
+from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.instrument import load_instrument, take_of
 from audio_diffusion_pytorch.original import has_ema, is_original, load_unet_state, read_checkpoint
+
+_NUMBERS = {  # setting: whole, lowest, highest
+    "seed": (True, 0, 2**32 - 1),
+    "length": (True, 1, math.inf),
+    "log_every_n_steps": (True, 1, math.inf),
+    "ckpt_every_n_steps": (True, 1, math.inf),
+    "model.lr": (False, 0, math.inf),
+    "model.lr_weight_decay": (False, 0, math.inf),
+    "model.ema_beta": (False, 0, 1),
+}
 
 
 @contextmanager
@@ -91,7 +104,7 @@ def check_resumable(ckpt: str) -> dict[str, Any]:
 
     Returns:
         For `check_fits`: the `shapes` of its tensors, and what it says of its model and its data, `instrument` and
-        `data` (empty: nothing).
+        `data`, and of its training, `settings` (empty: nothing).
 
     Raises:
         InputError: it is missing, damaged, of the original system, or has no optimiser state.
@@ -106,14 +119,30 @@ def check_resumable(ckpt: str) -> dict[str, Any]:
     if not isinstance(state, dict) or not {"optimizer_states", "loops"} <= content.keys():
         raise InputError(f"{ckpt} has no optimiser state: it cannot be resumed from, only used for transfer")
     shapes = {key: value.shape for key, value in state.items()}
-    return {"shapes": shapes, "instrument": content.get("instrument") or {}, "data": content.get("Datamodule") or {}}
+    settings = {**_settings(content.get("hyper_parameters") or {}), **content.get("trainer", {})}
+    return {
+        "shapes": shapes,
+        "instrument": content.get("instrument") or {},
+        "data": content.get("Datamodule") or {},
+        "settings": settings,
+    }
 
 
-def check_fits(saved: dict[str, Any], module: nn.Module, datamodule: Any, ckpt: str) -> None:
+def _settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a module's arguments on which the result of a step depends."""
+    return {key: value for key, value in hparams.items() if key.startswith(("lr", "ema_", "label_", "codec_share"))}
+
+
+def check_fits(
+    saved: dict[str, Any], module: nn.Module, datamodule: Any, ckpt: str, trainer: Mapping[str, Any] | None = None
+) -> None:
     """Fail where what `check_resumable` found does not fit the run, and warn where the run will be another one.
 
     Raises:
         InputError: another architecture, codec or instrument; the message gives an example.
+
+    Args:
+        trainer: its `settings_of`.
     """
     shapes, there = saved["shapes"], saved["instrument"]
     own = {key: value.shape for key, value in module.state_dict().items()}
@@ -135,13 +164,26 @@ def check_fits(saved: dict[str, Any], module: nn.Module, datamodule: Any, ckpt: 
             f"{ckpt} is a model of {there['name']}, this run trains {here['name']}: to start from its weights give "
             "init_from=FILE instead of ckpt=FILE"
         )
-    there, here = there | saved["data"], here | datamodule.state_dict()
+    there = there | saved["data"] | saved["settings"]
+    here = here | datamodule.state_dict() | _settings(getattr(module, "hparams", {})) | dict(trainer or {})
     trained = here.keys() - {"level_db", "handoff_sigma"}  # those describe the exported model
-    changed = sorted(key for key in there.keys() & trained if there[key] != here[key])
-    if changed:
-        listing = ", ".join(f"{key} {there[key]} there, {here[key]} here" for key in changed)
+    changed = {
+        key: f"{key} {there[key]} there, {here[key]} here"
+        for key in sorted(there.keys() & trained)
+        if there[key] != here[key]
+    }
+    kept = {key for key in changed if key.startswith("lr")}
+    if changed.keys() - kept:
+        listing = ", ".join(text for key, text in changed.items() if key not in kept)
         warnings.warn(
             f"{ckpt} comes from a run with other settings ({listing}): training goes on, but not as there",
+            stacklevel=2,
+        )
+    if kept:
+        listing = ", ".join(text for key, text in changed.items() if key in kept)
+        warnings.warn(
+            f"{ckpt} goes on with its own optimiser, not with the one given ({listing}); to start anew from its "
+            f"weights use init_from={ckpt} instead of ckpt",
             stacklevel=2,
         )
 
@@ -188,8 +230,36 @@ def start_from(module: nn.Module, source: str) -> None:
         target.load_state_dict(state)
 
 
+def check_numbers(cfg: DictConfig) -> None:
+    """Fail early where a number of the configuration makes no sense.
+
+    Raises:
+        InputError: the message says which, and what it may be.
+    """
+    for key, (whole, lowest, highest) in _NUMBERS.items():
+        value = OmegaConf.select(cfg, key)
+        fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if value is not None and not (fits and lowest <= value <= highest):
+            limit = f"from {lowest}" if highest == math.inf else f"from {lowest} to {highest}"
+            raise InputError(f"{key}={value}: give a {'whole ' if whole else ''}number {limit}")
+
+
+def check_rate(datamodule: Any, codec: Codec) -> None:
+    """Fail where crops have another sample rate than the codec.
+
+    Raises:
+        InputError: they have.
+    """
+    rate = getattr(datamodule.train_set, "sample_rate", codec.sample_rate)
+    if rate != codec.sample_rate:
+        raise InputError(
+            f"sampling_rate={rate}: the codec works at {codec.sample_rate} Hz, to which recordings of any rate are "
+            f"resampled; leave it out, or set sampling_rate={codec.sample_rate}"
+        )
+
+
 def check_unused(ckpt_dir: Path) -> None:
-    """Fail where a new run would write over another one's checkpoints.
+    """Fail where a run from elsewhere would write over another one's checkpoints.
 
     Raises:
         InputError: there are some.

@@ -43,7 +43,7 @@ class Tally:
             (job for job, state in states.items() if state in ("new", "outdated")), key=lambda job: job.sigma or 0
         )
         self.windows: dict[Job, int] = {}
-        self.octaves: dict[Job, int] = {}  # by which a recording was moved
+        self.facts: dict[Job, dict[str, Any]] = {}  # of what was made
         seconds = 0.0
         for job in self.todo:
             try:
@@ -76,7 +76,7 @@ class Tally:
         self.bar.total -= self.windows.pop(job, 0)  # what a file that failed or was left would have had
         self.bar.refresh()
         if what == "done":
-            self.octaves[job] = value["octaves"]
+            self.facts[job] = value
         if what == "failed":
             self.failures[job] = value
             if len(self.jobs) > 1:
@@ -92,7 +92,7 @@ class Tally:
     def summary(self) -> str:
         """What was done."""
         if len(self.jobs) == 1 and self.counts["done"]:
-            return f"wrote {self._where()}{_moved(self.octaves[self.jobs[0]])}"
+            return f"wrote {self._where()}{_changes(self.facts[self.jobs[0]])}"
         rest = {"skipped": "done before", "left": "left to another run", "failed": "failed"}
         counts = {**self.counts, "failed": len(self.failures)}
         parts = [f"{counts[key]} {text}" for key, text in rest.items() if counts.get(key)]
@@ -132,6 +132,11 @@ def _files(count: int) -> str:
     return f"{count} file" if count == 1 else f"{count} files"
 
 
-def _moved(octaves: int) -> str:
-    count = f"{abs(octaves)} octave" + "s" * (abs(octaves) > 1)
-    return f" (moved {'up' if octaves > 0 else 'down'} {count})" if octaves else ""
+def _changes(facts: dict[str, Any]) -> str:
+    octaves, notes = facts["octaves"], []
+    if octaves:
+        count = f"{abs(octaves)} octave" + "s" * (abs(octaves) > 1)
+        notes.append(f"moved {'up' if octaves > 0 else 'down'} {count}")
+    if facts["softer_db"] >= 1:
+        notes.append(f"{facts['softer_db']:.0f} dB softer than the input: its peaks would pass full scale")
+    return f" ({'; '.join(notes)})" if notes else ""

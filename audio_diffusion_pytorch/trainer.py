@@ -69,6 +69,11 @@ def make_trainer(gpus: int = -1, timeout_minutes: float = 120, **kwargs) -> pl.T
     return pl.Trainer(**settings)
 
 
+def settings_of(trainer: pl.Trainer) -> dict[str, Any]:
+    """What a step's result depends on, kept in checkpoints."""
+    return {key: getattr(trainer, key) for key in ("accumulate_grad_batches", "gradient_clip_val", "precision")}
+
+
 @contextmanager
 def ending_together(trainer: pl.Trainer) -> Iterator[None]:
     """End the processes that Lightning started where this one fails, and one of those where this one is killed.

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from audio_diffusion_pytorch.audio import in_phase
+
 _SECONDS = 0.35  # of a window: tells partials a few cents apart
 _LOW, _HIGH = 200.0, 2000.0  # Hz: the partials that are looked at
 _RANGE = math.log(100)  # peaks down to 40 dB below a segment's highest
@@ -25,16 +27,16 @@ class TuningMeter:
     def __init__(self, sample_rate: int):
         self.sample_rate = sample_rate
         self._size = 1 << max(8, round(math.log2(_SECONDS * sample_rate)))
-        self._rest = torch.zeros(0)
+        self._rest: Tensor | None = None  # [C, n]
         self._sums = torch.zeros(3, dtype=torch.float64)
 
     def update(self, wav: Tensor) -> None:
         """Take the next block [C, n]."""
-        wav = torch.cat([self._rest, wav.mean(0)])
+        wav = wav if self._rest is None else torch.cat([self._rest, wav], -1)
         segment = 16 * self._size  # the same segments however the recording is cut
-        for start in range(0, len(wav) - segment + 1, segment):
-            self._sums += self._listen(wav[start : start + segment])
-        self._rest = wav[len(wav) // segment * segment :].clone()
+        for start in range(0, wav.shape[-1] - segment + 1, segment):
+            self._sums += self._listen(wav[:, start : start + segment])
+        self._rest = wav[:, wav.shape[-1] // segment * segment :].clone()
 
     @property
     def cents(self) -> float:
@@ -43,10 +45,11 @@ class TuningMeter:
         cents = round(math.atan2(sine, cosine) / (2 * math.pi) * 100)
         return float(cents) if math.hypot(sine, cosine) > _FEWEST * weight and abs(cents) > _LEAST else 0.0
 
-    def _listen(self, wav: Tensor) -> Tensor:
-        """[n] -> sums over its peaks of weight times sine and cosine of the deviation, and of the weights."""
-        if len(wav) < self._size or not wav.any():
+    def _listen(self, wav: Tensor | None) -> Tensor:
+        """[C, n] -> sums over its peaks of weight times sine and cosine of the deviation, and of the weights."""
+        if wav is None or wav.shape[-1] < self._size or not wav.any():
             return torch.zeros(3, dtype=torch.float64)
+        wav = in_phase(wav).mean(0)
         window = torch.hann_window(self._size)
         spectrum = torch.stft(wav, self._size, self._size // 8, window=window, center=False, return_complex=True)
         power = spectrum.abs().clamp(min=1e-9).log()

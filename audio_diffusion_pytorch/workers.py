@@ -55,6 +55,11 @@ class Run:
         device = _device(self.device, worker)
         source, target = load_instrument(self.source), load_instrument(self.target)
         codec = shared_codec(source, target, **self.codec)
+        if self.codec and codec.name != "encodec":
+            raise InputError(
+                f"codec.{', codec.'.join(self.codec)}: these are for models trained on EnCodec; "
+                f"{source.spec.name} and {target.spec.name} are not"
+            )
         return Bridge(source, target, codec=codec, device=device, **self.bridge)
 
     def settings(self, bridge: Bridge) -> dict[str, Any]:

@@ -11,12 +11,12 @@ import pytorch_lightning as pl
 import torch
 from conftest import ROOT, TINY_UNET
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.data import Dataset
 
-from audio_diffusion_pytorch.checkpoint import load_checkpoint
-from audio_diffusion_pytorch.checkpointing import LastCheckpoint, requeue
+from audio_diffusion_pytorch.checkpoint import load_checkpoint, save_checkpoint
+from audio_diffusion_pytorch.checkpointing import BestCheckpoint, LastCheckpoint, requeue
 from audio_diffusion_pytorch.datamodule import Datamodule
 from audio_diffusion_pytorch.denoiser import KDistribution
 from audio_diffusion_pytorch.errors import InputError, Interrupted
@@ -114,7 +114,7 @@ def fit(folder, codec, ckpt=None, sender=None, logged=None, num_workers=0, batch
         gpus=0,
         callbacks=[
             LastCheckpoint(str(folder), every),
-            ModelCheckpoint(folder, "best", monitor="valid_loss", enable_version_counter=False),
+            BestCheckpoint(folder, "best", monitor="valid_loss", enable_version_counter=False),
             LearningRateMonitor("step"),
             TrainingMonitor(every_n_steps=4),
             StopOnDivergence(),
@@ -143,7 +143,7 @@ def fit(folder, codec, ckpt=None, sender=None, logged=None, num_workers=0, batch
 def state(folder: Path) -> dict:
     """Everything in `last.ckpt` that the rest of the run depends on."""
     content = load_checkpoint(folder / "last.ckpt")
-    best = next(value for key, value in content["callbacks"].items() if key.startswith("ModelCheckpoint"))
+    best = next(value for key, value in content["callbacks"].items() if key.startswith("BestCheckpoint"))
     kept = {key: content[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")}
     loops = {key: value for key, value in content["loops"]["fit_loop"].items() if "val_loop" not in key}
     callbacks = {key: content["callbacks"][key] for key in ("TrainingMonitor", "StopOnDivergence")}
@@ -189,6 +189,29 @@ def whole(tmp_path_factory, codec):
         return made[name]
 
     return make
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_folder_that_was_moved_keeps_its_best(elsewhere, tmp_path, codec):
+    """A run that goes on in another one's folder has a best of its own."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    fit(old, codec, max_steps=4)
+    content = load_checkpoint(old / "last.ckpt")
+    key = next(key for key in content["callbacks"] if key.startswith("BestCheckpoint"))
+    best = content["callbacks"][key]
+    best["best_k_models"] = {path: torch.tensor(-1.0) for path in best["best_k_models"]}  # what no loss will reach
+    best["kth_value"] = best["best_model_score"] = torch.tensor(-1.0)
+    save_checkpoint(content, old / "last.ckpt")
+    if elsewhere:
+        new.mkdir()
+    else:
+        old.rename(new)
+    ckpt = (old if elsewhere else new) / "last.ckpt"
+    before = (ckpt.parent / "best.ckpt").read_bytes()
+    fit(new, codec, ckpt=str(ckpt), max_steps=7)
+    assert ((new / "best.ckpt").read_bytes() == before) != elsewhere
+    score = load_checkpoint(new / "last.ckpt")["callbacks"][key.replace(str(old), str(new))]["best_model_score"]
+    assert (score == -1) != elsewhere
 
 
 @pytest.mark.parametrize(("name", "writes"), [("plain", 1), *((name, 3) for name in SETTINGS)])

@@ -189,6 +189,40 @@ def test_split_is_by_file_and_depends_on_names_and_seed_only(recordings, tmp_pat
     assert [Path(f).name for f in moved.wavs] == [Path(f).name for f in valid.wavs]
 
 
+def test_exact_copies_stay_together(tmp_path):
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (4, RATE))
+    for index in range(4):
+        for name in (f"flute{index}.wav", f"flute{index}_copy.wav"):
+            soundfile.write(tmp_path / name, sound[index], RATE)
+    data = InstrumentDataset(str(tmp_path), length=4800)
+    for seed in range(5):
+        train, valid = data.split(0.25, seed)
+        sides = [{Path(file).name[:6] for file in part.wavs} for part in (train, valid)]
+        assert not sides[0] & sides[1] and (len(train.wavs), len(valid.wavs)) == (6, 2)
+    for path in tmp_path.glob("flute[123]*"):
+        path.unlink()
+    train, valid = InstrumentDataset(str(tmp_path), length=4800).split(0.25, 0)
+    assert (train.span, valid.span) == ((0.0, 0.75), (0.75, 1.0))
+
+
+def test_the_fingerprint_is_of_names_and_contents(tmp_path):
+    wav = np.random.default_rng(0).uniform(-0.5, 0.5, RATE)
+    soundfile.write(tmp_path / "flute.wav", wav, RATE)
+    before = InstrumentDataset(str(tmp_path)).fingerprint()
+    assert InstrumentDataset(str(tmp_path)).fingerprint() == before
+    soundfile.write(tmp_path / "flute.wav", wav[::-1], RATE)  # as long as before
+    assert InstrumentDataset(str(tmp_path)).fingerprint() != before
+
+
+def test_channels_that_differ_cannot_be_kept(tmp_path):
+    soundfile.write(tmp_path / "flute1.wav", np.full(RATE, 0.1), RATE)
+    soundfile.write(tmp_path / "flute2.wav", np.full((RATE, 2), 0.1), RATE)
+    with pytest.raises(InputError, match=r"not equally many \(1 in .*flute1.wav, 2 in .*flute2.wav\)"):
+        InstrumentDataset(str(tmp_path), channels=0)
+    with pytest.raises(InputError, match="crops_per_file=0: give a whole number from 1"):
+        InstrumentDataset(str(tmp_path), crops_per_file=0)
+
+
 def test_a_single_recording_is_split_in_time(tmp_path):
     """Its end is for validation; where that is silent, validation borrows from the rest instead of failing."""
     wav = np.linspace(0.1, 0.9, 10 * RATE, dtype=np.float32)  # tells where a crop comes from

@@ -13,6 +13,7 @@ from dataclasses import asdict
 import pytest
 import torch
 from conftest import ODD_NAME
+from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,6 +21,7 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instrument import InstrumentSpec
 from audio_diffusion_pytorch.run import (
     check_fits,
+    check_numbers,
     check_resumable,
     explained,
     find_checkpoint,
@@ -195,6 +197,40 @@ def test_what_makes_it_another_run(module, data, says, tmp_path):
     path = str(save(tmp_path / "a.ckpt", instrument=asdict(Module().spec), Datamodule=Data().state_dict()))
     with pytest.warns(UserWarning, match=f"other settings .{says}.: training goes on"):
         check_fits(check_resumable(path), Module(**module), Data(**data), path)
+
+
+def test_settings_of_the_training_that_changed(tmp_path, recwarn):
+    settings = {"lr": 1e-3, "ema_beta": 0.9, "total_steps": 10}
+    content = {"hyper_parameters": settings, "trainer": {"accumulate_grad_batches": 1}}
+    saved, module = check_resumable(str(save(tmp_path / "a.ckpt", **content))), Module()
+    module.hparams = {"lr": 1e-3, "ema_beta": 0.9, "total_steps": 20}
+    check_fits(saved, module, Data(), "a.ckpt", {"accumulate_grad_batches": 1})
+    assert not recwarn.list
+    module.hparams = {"lr": 1e-6, "ema_beta": 0.5}
+    check_fits(saved, module, Data(), "a.ckpt", {"accumulate_grad_batches": 2})
+    others, optimiser = (str(warning.message) for warning in recwarn.list)
+    assert "(accumulate_grad_batches 1 there, 2 here, ema_beta 0.9 there, 0.5 here): training goes on" in others
+    assert "goes on with its own optimiser, not with the one given (lr 0.001 there, 1e-06 here)" in optimiser
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("seed", -1, "seed=-1: give a whole number from 0 to 4294967295"),
+        ("length", 8000.5, "length=8000.5: give a whole number from 1"),
+        ("ckpt_every_n_steps", 0, "ckpt_every_n_steps=0: give a whole number from 1"),
+        ("log_every_n_steps", True, "log_every_n_steps=True: give a whole number from 1"),
+        ("model.lr", "abc", "model.lr=abc: give a number from 0"),
+        ("model.ema_beta", 2, "model.ema_beta=2: give a number from 0 to 1"),
+    ],
+)
+def test_numbers_that_make_no_sense(key, value, says):
+    good = {"seed": 1, "length": 9600, "ckpt_every_n_steps": 10, "model": {"lr": 1e-3, "ema_beta": 1}, "other": -1}
+    check_numbers(OmegaConf.create(good))
+    cfg = OmegaConf.create(good)
+    OmegaConf.update(cfg, key, value)
+    with pytest.raises(InputError, match=re.escape(says) + "$"):
+        check_numbers(cfg)
 
 
 def test_what_cannot_be_resumed_from(tmp_path):

@@ -228,6 +228,15 @@ def trained(train, recordings, tmp_path) -> Path:
         (["exp=flute_small", "dataset_path=DATA", "trainer.max_steps=abc"], "trainer.max_steps=abc must be a whole"),
         (["exp=flute_small", "dataset_path=DATA", "dry_run='yes please'"], "dry_run=yes please: give true or false"),
         (["exp=flute_small", "dataset_path=DATA", "train=no"], "train=no: give true or false"),
+        (["exp=flute_small", "dataset_path=DATA", "ckpt_every_n_steps=0"], "ckpt_every_n_steps=0: give a whole"),
+        (
+            ["exp=flute_small", "dataset_path=DATA", "sampling_rate=22050", "trainer.gpus=0"],
+            "sampling_rate=22050: the codec works at 24000 Hz",
+        ),
+        (
+            ["exp=flute_small", "dataset_path=DATA", "ckpt=last", "init_from=flute"],
+            "ckpt=last goes on from there, init_from=flute starts anew: give one of them",
+        ),
         (["exp=flute_small", "dataset_path=DATA", "ckpt=lst"], "no such checkpoint: lst; give a file, or last, best"),
         (
             ["exp=flute_small", "dataset_path=DATA", "trainer.max_steps=10001"],
@@ -399,6 +408,16 @@ def test_without_a_tag_the_run_has_one_folder(recordings, tmp_path):
     (run,) = (tmp_path / "logs").iterdir()
     assert run.name.startswith("flute_small-20")
     assert {"config.yaml", "flute_small.safetensors"} <= {path.name for path in run.iterdir()}
+
+
+def test_a_checkpoint_from_elsewhere_does_not_take_another_runs_folder(train, trained, recordings):
+    data = f"dataset_path={recordings}"
+    assert train(data, "exp_tag=b", "trainer.max_steps=1").code == 0
+    before = (trained / "checkpoints/last.ckpt").read_bytes()
+    there = f"ckpt={trained}/../b/checkpoints/last.ckpt"
+    error = train(data, "exp_tag=a", there, "trainer.max_steps=2").error()
+    assert "another run's checkpoints" in error and (trained / "checkpoints/last.ckpt").read_bytes() == before
+    assert train(data, "exp_tag=b", there, "trainer.max_steps=2").code == 0
 
 
 def test_a_new_run_does_not_take_another_ones_folder(command, recordings):
