@@ -138,11 +138,11 @@ def check_fits(
 ) -> None:
     """Fail where what `check_resumable` found does not fit the run, and warn where the run will be another one.
 
-    Raises:
-        InputError: another architecture, codec or instrument; the message gives an example.
-
     Args:
         trainer: its `settings_of`.
+
+    Raises:
+        InputError: another architecture, codec or instrument; the message gives an example.
     """
     shapes, there = saved["shapes"], saved["instrument"]
     own = {key: value.shape for key, value in module.state_dict().items()}

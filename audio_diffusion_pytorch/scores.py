@@ -17,7 +17,7 @@ from audio_diffusion_pytorch.metrics import log_mel_distance, melody_distances
 from audio_diffusion_pytorch.notes import F0Track, decode_notes, f0_of_notes, f0_track, note_scores, pitch_accuracy
 from audio_diffusion_pytorch.pitch import Melody, melody_of, posteriors, track_melody
 
-VERSION = 2  # raise it when a score of the same sound changes
+VERSION = 3  # raise it when a score of the same sound changes
 _REMEMBERED = 512  # clips
 _LEVEL = 0.1  # RMS of the sounding parts at which sounds are compared
 

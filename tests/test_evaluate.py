@@ -159,6 +159,8 @@ def test_a_sweep_of_sigma_and_a_comparison_of_models(evaluate, instruments, tmp_
     assert labels == {"identity", *names}
     assert "sigma=100 lies outside" in result.out
     assert (tmp_path / "out" / "trade_off.png").is_file()
+    assert evaluate("pairs=[flute-violin]", "references=[identity]", "clips=2").code == 0
+    assert not (tmp_path / "out" / "trade_off.png").exists()  # the report is another one
 
 
 def test_statistics_are_needed_of_the_target_only(evaluate, make_instrument, tmp_path):
@@ -287,6 +289,23 @@ def test_a_melody_out_of_range_moves_by_octaves(evaluate, data, tmp_path):
     assert "the true performance of 2 of 3 clips lies in another register" in result.out
     rows = results(tmp_path / "out")["clips"]
     assert {row["octaves"] for row in rows} == {0} and all(row["log_mel_truth"] is None for row in rows)
+
+
+def test_damage_costs_the_damaged_clip_only(evaluate, data, tmp_path):
+    def spoil(path: Path) -> Path:
+        wav, rate = soundfile.read(path)
+        wav[RATE // 2] = np.nan
+        soundfile.write(path, wav, rate, subtype="FLOAT")
+        return path
+
+    put(data, "flute", 0, notes=False, name="new")
+    damaged = spoil(put(data, "flute", 1, notes=False, name="bad")), spoil(next(data.glob("violin/*.wav")))
+    result = evaluate("pairs=[flute-violin]", "references=[identity,truth]", "cycle_clips=0")
+    assert result.code == 0 and all(str(path) in result.out for path in damaged), result.out
+    rows = results(tmp_path / "out")["clips"]
+    for system, scored in (("identity", 4), ("bridge", 4), ("true performance", 2)):
+        known = [row["log_mel_truth"] is not None for row in rows if row["system"] == system]
+        assert (len(known), sum(known)) == (scored, 2)
 
 
 def test_bad_clips_are_named_and_the_rest_is_scored(evaluate, data, tmp_path):

@@ -88,7 +88,7 @@ def test_a_delayed_copy_is_the_same_melody_with_late_notes(scored):
 def test_noise_silence_and_a_tone_are_no_melody(scored):
     assert scored["noise"]["voiced"] < 0.5 and scored["noise"]["note_f1"] < 0.1
     assert scored["silence"]["voiced"] == 0 and math.isnan(scored["silence"]["dpd"])
-    assert scored["silence"]["jd"] == 1 and scored["silence"]["note_f1"] == 0
+    assert scored["silence"]["jd"] == 1 and scored["silence"]["note_f1"] == scored["silence"]["rca"] == 0
     assert scored["tone"]["dpd"] > 1 and scored["tone"]["jd"] > 0.8
     assert 0.05 < scored["tone"]["rca"] < 0.3  # one note in eight
 

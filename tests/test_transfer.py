@@ -79,6 +79,15 @@ def test_it_says_by_how_many_octaves_a_recording_was_moved(transfer, folder):
     assert result.code == 0 and "(moved down 2 octaves)" in result.out, result.err
 
 
+def test_it_says_where_peaks_would_pass_full_scale(transfer, folder):
+    wav = np.random.default_rng(0).standard_normal(RATE)
+    square = np.sign(wav)  # as loud as its peaks: what comes out cannot be
+    soundfile.write(folder / "loud.wav", square, RATE)
+    result = transfer(f"input={folder}/loud.wav", f"output={folder}/out.wav")
+    assert result.code == 0 and "dB softer than the input: its peaks would pass full scale)" in result.out, result.err
+    assert np.abs(soundfile.read(folder / "out.wav")[0]).max() <= 1
+
+
 def test_silence_stays_silence(transfer, folder):
     soundfile.write(folder / "silent.wav", np.zeros(5000), 16000)
     assert transfer(f"input={folder}/silent.wav", f"output={folder}/out.ogg").code == 0

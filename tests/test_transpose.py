@@ -92,6 +92,13 @@ def test_a_moved_sound_keeps_its_level(octaves):
     assert moved[:, -RATE // 50 :].abs().max() < moved[:, RATE // 2 : -RATE // 2].abs().max()
 
 
+def test_opposed_channels_move_like_one():
+    time = torch.arange(RATE) / RATE
+    wav = 0.2 * sum(torch.sin(2 * torch.pi * k * 523.25 * time) / k for k in range(1, 8))[None]
+    alone, both = shift_octaves(wav, -1, RATE), shift_octaves(torch.cat([wav, -wav]), -1, RATE)
+    assert torch.allclose(both, torch.cat([alone, -alone]), atol=1e-4)
+
+
 @pytest.mark.parametrize("samples", [1, 100, 2000])
 def test_a_short_sound_moves_too(samples):
     moved = shift_octaves(torch.rand(2, samples) - 0.5, 1, RATE)

@@ -40,6 +40,11 @@ def test_blocks_make_no_difference():
     assert meter.cents == cents(wav) != 0
 
 
+def test_opposed_channels_have_a_tuning():
+    wav = notes(433, 4.0)
+    assert cents(torch.cat([wav, -wav])) == cents(wav) != 0
+
+
 def test_what_has_no_tuning_is_in_tune():
     time = torch.arange(4 * RATE) / RATE
     glide = torch.sin(2 * torch.pi * 440 * torch.cumsum(2 ** (time / 4), 0) / RATE)
