@@ -14,12 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+from audio_diffusion_pytorch.commands import render as render_dataset
+from audio_diffusion_pytorch.render import chorales, player
 
-import chorales  # noqa: E402
-import player  # noqa: E402
-import render_dataset  # noqa: E402
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
 
 def command(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
@@ -283,7 +281,7 @@ def test_another_seed_in_the_same_folder_is_refused(rendered: Path) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, render_dataset as r\ntry: r.main(['--help'])\n"
+    code = "import sys, audio_diffusion_pytorch.commands.render as r\ntry: r.main(['--help'])\n"
     code += "finally: assert not {'numpy', 'music21', 'fluidsynth'} & {*sys.modules}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=SCRIPTS)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and "--paired" in done.stdout, done.stderr

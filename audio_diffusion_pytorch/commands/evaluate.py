@@ -1,0 +1,198 @@
+"""Score transfers: is the melody kept, is the timbre the target's, how far is the sound from real recordings.
+
+python evaluate.py pairs=[flute-violin,violin-flute] data=FOLDER
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from audio_diffusion_pytorch.cli import choose_device, run_command, start
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.transpose import FARTHEST
+
+ROOT = Path(__file__).resolve().parents[2]
+USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
+PATH_KEYS = ("data", "output", "outputs", "models", "classifier", "embedder", "codec.repository", "codec.weights")
+REFERENCES = ("identity", "codec", "warm", "truth")
+
+
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """Plan, make and score, summarise, report; returns what results.json holds.
+
+    Raises:
+        InputError: something given cannot be used, or nothing could be scored.
+    """
+    _check_arguments(cfg)
+    from tqdm import tqdm
+
+    from audio_diffusion_pytorch import results, summary
+    from audio_diffusion_pytorch.codec import load_codec
+    from audio_diffusion_pytorch.evaluation import embed_rows
+    from audio_diffusion_pytorch.evaluation_report import write_report
+    from audio_diffusion_pytorch.frechet import codec_embedder
+    from audio_diffusion_pytorch.plan import Plan
+
+    settings, classifier = _settings(cfg), _classifier(cfg)
+    embedder = codec_embedder(load_codec(cfg.embedder, **settings.codec), settings.device)
+    plan = Plan(settings, classifier)
+    if classifier is None:
+        plan.problems.add("no classifier: timbre is not scored")
+    evaluation, items = plan.evaluation, plan.items
+    found = evaluation.found(items)
+    print(f"{found} of {len(items)} scores found in {cfg.output}")
+    with tqdm(desc="scoring", unit="clip", total=len(items), initial=found) as bar:
+        try:
+            rows = list(evaluation.run(items, bar.update))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("what is scored is kept; run the same command again to go on") from None
+    if all(row.item.system.reference for row in rows):
+        what = "nothing but reference points" if rows else "nothing"
+        raise InputError(f"{what} could be scored: {plan.problems.short()}")
+    targets = sorted({row.item.pair[1] for row in rows})
+    with tqdm(desc="embedding", unit="step", total=len(rows) + len(targets)) as bar:
+        moments = embed_rows(evaluation, rows, embedder, bar.update)
+        real = plan.real_moments(targets, embedder, bar.update)
+    groups = summary.group_rows(rows, moments)
+    with tqdm(desc="bootstrap", unit="group", total=len(groups)) as bar:
+        summary.summarise(groups, real, bar.update)
+    content = results.collect(groups, real, embedder.name, plan.problems, OmegaConf.to_container(cfg))
+    results.write(content, settings.output)
+    pairs = len({group.pair for group in groups})
+    with tqdm(desc="report", unit="pair", total=pairs) as bar:
+        write_report(evaluation, groups, content, settings.output / "report.html", cfg.report_clips, bar.update)
+    print(results.as_text(groups, content))
+    for name in ("report.html", "results.json", "results.csv"):
+        print(f"wrote {settings.output / name}")
+    return content
+
+
+def _settings(cfg: DictConfig):
+    from audio_diffusion_pytorch.plan import Settings, shipped_clips
+
+    values = OmegaConf.to_container(cfg, resolve=True)
+    name = str(values["system"] or ("outputs" if values["outputs"] else "bridge"))
+    compared = {str(other): models for other, models in (values["compare"] or {}).items()}
+    _check_names(name, compared)
+    kept = ("pairs", "quality", "num_steps", "solver", "handoff", "transpose", "cycle_clips", "batch_size")
+    return Settings(
+        data=Path(values["data"] or shipped_clips()),
+        output=Path(values["output"]),
+        outputs=None if values["outputs"] is None else Path(values["outputs"]),
+        system=name,
+        bridges={} if values["outputs"] else {name: values["models"], **compared},
+        references=_listed(values["references"]),
+        clips=values["clips"] or (2 if values["data"] is None else 40),
+        sigmas=[] if values["sigma"] is None else [float(sigma) for sigma in _listed(values["sigma"])],
+        seconds=float(values["seconds"]),
+        seed=values["seed"],
+        device=choose_device(values["device"]),
+        codec={key: value for key, value in values["codec"].items() if value is not None},
+        **{key: values[key] for key in kept},
+    )
+
+
+def _check_names(name: str, compared: Iterable[str]) -> None:
+    """Systems of one name would be one in the tables."""
+    from audio_diffusion_pytorch.systems import CODEC, IDENTITY, MOVED, TRUTH, WARM
+
+    taken = {IDENTITY, MOVED, CODEC, WARM, TRUTH}
+    if name in taken:
+        raise InputError(f"system={name} is the name of a reference point: choose another one")
+    if twice := taken.union([name]).intersection(compared):
+        raise InputError(
+            f"compare: {min(twice)} is the name of another system in the tables: choose another one, or name the "
+            "first system with system=NAME"
+        )
+
+
+def _listed(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def _classifier(cfg: DictConfig):
+    """The one given, the one that ships, or None."""
+    from audio_diffusion_pytorch.classifier import load_classifier
+    from audio_diffusion_pytorch.codec import ASSETS
+
+    if cfg.classifier is None and not (ASSETS / "classifier.safetensors").is_file():
+        return None
+    return load_classifier(cfg.classifier, choose_device(cfg.device))
+
+
+def _check_arguments(cfg: DictConfig) -> None:
+    """What can be told before anything heavy is imported or computed."""
+    for key, whole in (("num_steps", True), ("clips", True), ("batch_size", True), ("seconds", False)):
+        if cfg[key] is not None or key not in ("num_steps", "clips"):
+            _check_number(key, cfg[key], whole)
+    values = OmegaConf.to_container(cfg, resolve=True)
+    _check_kinds(values)
+    sigmas = [] if values["sigma"] is None else _listed(values["sigma"])
+    for sigma in sigmas:
+        _check_number("sigma", sigma, False)
+    if len({f"{sigma:g}" for sigma in sigmas}) < len(sigmas):
+        raise InputError(f"sigma={sigmas}: some are the same in the tables, which show six digits: leave them out")
+    for key in ("cycle_clips", "report_clips", "seed"):
+        _check_number(key, cfg[key], True, least=-1)
+    octaves = cfg.transpose
+    if octaves != "auto" and (type(octaves) is not int or abs(octaves) > FARTHEST):
+        raise InputError(f"transpose={octaves} must be auto, or whole octaves from -{FARTHEST} to {FARTHEST}")
+    if unknown := [name for name in _listed(values["references"]) if name not in REFERENCES]:
+        raise InputError(f"references: no {', '.join(map(str, unknown))}; there are {', '.join(REFERENCES)}, or []")
+    if cfg.outputs is not None and (cfg.models is not None or cfg.compare):
+        raise InputError("outputs= scores finished files: leave out models= and compare=, or run twice")
+    for key in ("data", "outputs"):
+        if cfg[key] is not None and not Path(cfg[key]).is_dir():
+            raise InputError(f"{key}={cfg[key]} is no folder")
+    output = Path(cfg.output)
+    folder = next(parent for parent in (output, *output.absolute().parents) if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise InputError(f"cannot write to output={output}: {folder} is no folder that can be written to")
+
+
+def _check_kinds(values: Mapping[str, Any]) -> None:
+    """Texts, and mappings of texts."""
+    for key in ("data", "output", "outputs", "classifier", "embedder", "quality", "solver", "handoff"):
+        if values[key] is None and key in ("output", "embedder", "quality", "handoff"):
+            raise InputError(f"{key}=null: give one, or leave it out")
+        _check_text(key, values[key])
+    if isinstance(values["system"], list | dict):
+        raise InputError(f"system={values['system']} must be one name")
+    if not isinstance(values["compare"], dict | None):
+        raise InputError(f"compare={values['compare']} must be {{NAME: models, ...}}")
+    if not isinstance(values["codec"], dict):
+        raise InputError(f"codec={values['codec']}: give codec.weights=FILE or codec.repository=NAME, or leave it out")
+    compared = {f"compare.{name}": models for name, models in (values["compare"] or {}).items()}
+    for key, models in {"models": values["models"], **compared}.items():
+        if not isinstance(models, dict):
+            _check_text(key, models)
+            continue
+        for instrument, value in models.items():
+            _check_text(f"{key}.{instrument}", value or "")
+
+
+def _check_text(key: str, value: Any) -> None:
+    if value is not None and not (isinstance(value, str) and value.strip()):
+        raise InputError(f"{key}={value} must be a text that is not empty")
+
+
+def _check_number(key: str, value: Any, whole: bool, least: float = 0) -> None:
+    good = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not (good and least < value < float("inf")):
+        raise InputError(f"{key}={value} must be a {'whole ' if whole else ''}number above {least}")
+
+
+@hydra.main(config_path=str(ROOT / "configs"), config_name="evaluate", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    run_command(lambda: evaluate(cfg), USAGE_ERRORS)
+
+
+def cli() -> None:
+    """Run the command line as typed."""
+    start(main, PATH_KEYS, USAGE_ERRORS)

@@ -1,0 +1,1 @@
+"""Data without recordings: scores, and the instruments that play them."""
