@@ -1,11 +1,12 @@
 # make demo   sets up and runs the main job: train a little, interrupt, resume; play a flute clip on a violin
 # make test   sets up and runs lint and tests
+# make test-long   runs every test, the long campaigns and larger random searches included; about an hour
 # make test-faults   kills training runs at 20 random moments and compares what they left; minutes
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-faults lint format clean
+.PHONY: demo test test-long test-faults lint format clean
 
 demo: $(VENV)/.run
 	$(BIN)/python scripts/demo.py
@@ -14,6 +15,9 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+test-long: $(VENV)/.dev
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -m "long or faults or not long"
 
 test-faults: $(VENV)/.dev
 	$(BIN)/python -m pytest -m faults

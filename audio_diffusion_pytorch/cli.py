@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 
 _TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it
+_MAPPINGS = ("models",)  # path arguments that may map names to paths
 # What libraries say that a user can do nothing about.
 _NOISE = (
     r"Found \d+ module\(s\) in eval mode",  # the averaged weights
@@ -33,8 +34,8 @@ def quote_paths(argv: Sequence[str], keys: Sequence[str]) -> list[str]:
         argv: arguments as typed.
         keys: names of the arguments that take a path; `+key=` and `++key=` count too.
 
-    Values that are empty, already quoted or `null`, and interpolations and mappings that name no file, are left alone;
-    so are lists unless all their elements are there.
+    Values that are empty, already quoted or `null`, interpolations that name no file, and `models={name: path}` are
+    left alone; so are lists unless all their elements are there.
     """
     return [_quote(argument, keys) for argument in argv]
 
@@ -49,7 +50,8 @@ def _quote(argument: str, keys: Sequence[str]) -> str:
         parts = value[1:-1].split(",")
         listed = all(os.path.exists(part) for part in parts)
         return f"{key}=[{','.join(map(_quoted, parts))}]" if listed else argument
-    mapping = value.startswith("{") and value.endswith("}") and ":" in value
+    # Elsewhere no setting is a mapping, and `{:#}` is a file's name.
+    mapping = key.lstrip("+") in _MAPPINGS and value.startswith("{") and value.endswith("}") and ":" in value
     if (value.startswith(("[", "${")) or mapping) and not os.path.exists(value):
         return argument
     if value.startswith("~/") and not os.path.exists(value):  # a shell expands it at the beginning of a word only

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; several small threads only wait for each other
+# Before torch is imported. Small tensors gain nothing from threads that wait for each other; TEST_THREADS=4 tries more.
+os.environ["OMP_NUM_THREADS"] = THREADS = os.environ.get("TEST_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
@@ -60,9 +61,17 @@ TINY_SMALL = [
     "callbacks.preview=null",
 ]
 
-torch.set_num_threads(1)
-settings.register_profile("default", deadline=None)
-settings.load_profile("default")
+torch.set_num_threads(int(THREADS))
+# CI draws the same examples every time, so that no run is red by chance; `make test-long` searches anew, and further.
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.register_profile("long", deadline=None, max_examples=1000, print_blob=True)
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
+settings.load_profile(PROFILE)
+
+
+def examples(number: int) -> int:
+    """How many examples an expensive property draws: `number` in CI, ten times as many in `make test-long`."""
+    return 10 * number if PROFILE == "long" else number
 
 
 def melody(seconds: float = 1.0, sample_rate: int = RATE, seed: int = 0, brightness: float = 0.3) -> np.ndarray:
@@ -211,7 +220,7 @@ def transfer(command, instruments):
 
 def start_process(script: str, *arguments: str, cwd: Path, logs: Path) -> subprocess.Popen:
     """Start a command as a user does, in a session of its own so that Ctrl-C can reach its workers."""
-    environment = {**os.environ, "DIR_LOGS": str(logs), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "DIR_LOGS": str(logs), "OMP_NUM_THREADS": THREADS}
     environment.pop("PROJECT_ROOT", None)
     environment.pop("HYDRA_FULL_ERROR", None)
     return subprocess.Popen(

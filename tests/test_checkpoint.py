@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 import torch
-from conftest import ODD_NAME
+from conftest import ODD_NAME, examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -88,7 +88,7 @@ def test_the_newest_good_one_is_named(path):
         load_checkpoint(path)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.floats(0, 1, exclude_max=True), value=st.binary(min_size=1, max_size=8))
 def test_damage_is_noticed(position, value, path):
     save_checkpoint(CONTENT, path)

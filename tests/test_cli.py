@@ -36,6 +36,8 @@ def parsed(argument: str, keys=("input", "exp_tag")) -> object:
 @example("\\'", "input=")
 @example("a${b}", "input=")
 @example("~", "input=")
+@example("{:#}", "input=")
+@example("{a: b}", "input=")
 @example(ODD_NAME, "input=")
 def test_any_path_survives(path, key):
     assume(path not in ("null", "???") and not path.startswith(("[", "${", "~/")))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -134,7 +134,6 @@ def test_draws_are_the_map_of_the_generators_uniform_numbers(distribution):
     assert torch.equal(drawn, distribution(4))
 
 
-@settings(deadline=None)
 @given(low=st.floats(1e-4, 1), ratio=st.floats(1, 1e4), rho=st.floats(1, 12), u=st.floats(0, 1), v=st.floats(0, 1))
 def test_k_distribution_is_uniform_in_the_root(low: float, ratio: float, rho: float, u: float, v: float):
     high = low * ratio

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -249,7 +250,7 @@ def slow_dtw(a: list[int], b: list[int]) -> float:
 sequences = st.lists(st.integers(0, 11), min_size=1, max_size=5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(st.lists(st.tuples(sequences, sequences), min_size=1, max_size=4))
 def test_dtw_is_exact_batched_and_symmetric(pairs):
     first, second = ([np.array(pair[i]) for pair in pairs] for i in (0, 1))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -123,7 +124,7 @@ def test_architecture_is_inferred_given_or_read_from_hyper_parameters(content: d
         load_original(CHECKPOINT, **STATISTICS)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(data=st.data(), levels=st.integers(1, 3), nearest=st.booleans())
 def test_any_architecture_is_inferred_from_shapes(data, levels: int, nearest: bool):
     def numbers(low: int, high: int, length: int) -> list[int]:

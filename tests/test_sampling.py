@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from audio_diffusion_pytorch.denoiser import Denoiser
@@ -164,7 +164,6 @@ def test_last_step_to_zero_is_the_denoised_signal(solver, x: torch.Tensor):
     assert torch.allclose(solver(Gaussian(), x, one), Gaussian()(x, torch.full((2,), 2.0)))
 
 
-@settings(deadline=None)
 @given(
     name=st.sampled_from(list(SOLVERS)),
     values=st.sets(st.floats(1e-3, 100).map(lambda v: round(v, 6)), min_size=2, max_size=8),
@@ -179,7 +178,6 @@ def test_a_single_data_point_is_solved_exactly_whatever_the_steps(name: str, val
     assert torch.allclose(end, point + sigmas[-1] * noise, rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None)
 @given(low=st.floats(1e-4, 1), ratio=st.floats(1.01, 1e4), rho=st.floats(1, 12), num_steps=st.integers(2, 50))
 def test_karras_schedule_falls_between_its_ends(low: float, ratio: float, rho: float, num_steps: int):
     sigmas = karras_schedule(low, low * ratio, rho, num_steps)

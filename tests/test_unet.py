@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_UNET
+from conftest import TINY_UNET, examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,7 +88,7 @@ def architectures(draw) -> dict:
     )
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=examples(25))
 @given(arch=architectures(), times=st.integers(1, 3))
 def test_any_legal_architecture_maps_shape_to_shape(arch: dict, times: int):
     torch.manual_seed(0)
