@@ -162,7 +162,7 @@ def test_replacing_leaves_what_was_there_when_something_fails(tmp_path):
 
 
 def test_large_wav_files_are_rf64(tmp_path, monkeypatch):
-    monkeypatch.setattr(audio, "_LARGEST_WAV", 1000)
+    monkeypatch.setattr("audio_diffusion_pytorch.audio.writer._LARGEST_WAV", 1000)
     for frames, kind in ((500, "WAV"), (501, "RF64")):
         with audio.writing(tmp_path / "a.wav", RATE, 1, frames=frames) as write_block:
             write_block(torch.zeros(1, frames))
@@ -189,7 +189,7 @@ def test_a_meter_does_not_depend_on_blocks():
 
 
 def test_blocks_of_a_file_are_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(audio, "_BLOCK", 1000)
+    monkeypatch.setattr("audio_diffusion_pytorch.audio.reader.BLOCK", 1000)
     for name in ("a.wav", "a.flac", "a.ogg", "a.mp3"):
         soundfile.write(tmp_path / name, np.stack([melody(1.0), melody(1.0, seed=1)], 1), RATE)
         with audio.AudioReader(tmp_path / name) as file:

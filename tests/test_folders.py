@@ -277,7 +277,7 @@ def test_lengths_of_nothing_and_of_one_sample(quick, tmp_path):
 
 
 def test_a_file_that_grows_or_disappears_while_it_is_read(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(audio, "_BLOCK", 4000)
+    monkeypatch.setattr("audio_diffusion_pytorch.audio.reader.BLOCK", 4000)
     path = tmp_path / "in.wav"
     soundfile.write(path, melody(1.0), RATE)
     with audio.AudioReader(path) as file:
