@@ -240,7 +240,7 @@ def _audio_files(folder: Path) -> list[Path]:
 
 
 def _read_notes(path: Path) -> np.ndarray | None:
-    if not path.is_file():
+    if not os.path.isfile(path):  # also where the name would be too long
         return None
     try:
         notes = np.array([note[:3] for note in json.loads(path.read_text())["notes"]], float).reshape(-1, 3)
