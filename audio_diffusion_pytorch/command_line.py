@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.paths import CONFIGS
+from audio_diffusion_pytorch.paths import CONFIGS, EXPERIMENTS
 
 NAME = "timbridge"
 INSTALLED_NAME = "TIMBRIDGE_COMMAND"  # environment variable: set where the installed command runs
@@ -60,6 +60,19 @@ def check_arguments(argv: Sequence[str], verb: str, parser: argparse.ArgumentPar
             raise InputError(
                 f"{argument!r}: arguments have the form key=value: {typed(verb)} {EXAMPLES[verb]}; see --help"
             )
+
+
+def fold_experiments(argv: Sequence[str]) -> list[str]:
+    """Names of shipped experiments in their own case: `exp=Flute_Small` -> `exp=flute_small`; else as it was."""
+    shipped = {path.stem for path in EXPERIMENTS.glob("*.yaml")}
+
+    def folded(argument: str) -> str:
+        key, _, value = argument.partition("=")
+        names = value.split(",")
+        known = key == "exp" and not shipped.issuperset(names) and shipped.issuperset(map(str.lower, names))
+        return argument.lower() if known else argument
+
+    return [folded(argument) for argument in argv]
 
 
 def _as_setting(flag: str, value: str, verb: str) -> str:

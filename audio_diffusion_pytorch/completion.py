@@ -39,8 +39,9 @@ def complete(verbs: Iterable[str]) -> None:
             arguments = command.add_argument("arguments", nargs="*")
             arguments.completer = lambda prefix, verb=verb, **_: candidates(verb, prefix)
         else:
-            made = import_module(f"audio_diffusion_pytorch.commands.{verb}").make_parser()
-            commands.add_parser(verb, parents=[made], add_help=False, conflict_handler="resolve")
+            module = {"demo": "commands.demo", "render": "render.arguments"}[verb]
+            made = import_module(f"audio_diffusion_pytorch.{module}").make_parser()
+            commands.add_parser(verb, parents=[made], add_help=False)
     argcomplete.autocomplete(parser)
 
 
@@ -53,7 +54,7 @@ def candidates(verb: str, prefix: str) -> list[str]:
         return [f"{name}=" for name in dict.fromkeys(names) if name.startswith(prefix)]
     plain = key.lstrip("+")
     values = list(values_of(verb, plain, settings))
-    if not values or plain in (*MODELS, "ckpt"):
+    if not values or (value and plain in (*MODELS, "ckpt")):
         values += paths(value)
     return [f"{key}={one}" for one in values if one.startswith(value)]
 
@@ -62,7 +63,7 @@ def values_of(verb: str, key: str, settings: Mapping[str, str]) -> Iterable[str]
     """The values that a setting is known to take."""
     if key in MODELS:
         shipped = sorted(path.stem for path in (ASSETS / "instruments").glob("*.safetensors") if path.stem != "all")
-        return [*shipped, *(f"all:{name}" for name in PITCH_RANGES)]
+        return [*shipped, *(f"all:{name.replace(' ', '_')}" for name in PITCH_RANGES)]
     if verb == "train" and (key == "exp" or key in groups()):
         folder = {"exp": EXPERIMENTS, "launcher": CONFIGS / key}.get(key, EXPERIMENTS / key)
         return sorted(path.stem for path in folder.glob("*.yaml"))

@@ -21,7 +21,6 @@ import importlib
 import importlib.metadata
 import io
 import json
-import math
 import os
 import signal
 import sys
@@ -34,7 +33,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from audio_diffusion_pytorch.command_line import typed
+from audio_diffusion_pytorch.render.arguments import make_parser
 from audio_diffusion_pytorch.render.chorales import SPLITS, digest, read_piece, split_of
 from audio_diffusion_pytorch.render.player import (
     INSTRUMENTS,
@@ -50,7 +49,6 @@ from audio_diffusion_pytorch.render.player import (
 if TYPE_CHECKING:
     import numpy as np
 
-PARTS_PER_PIECE = 1.2  # five instruments: about 30 hours
 GIGABYTES_PER_HOUR = 0.09
 TEMPORARY = ".render-"
 
@@ -300,36 +298,8 @@ def show(table: dict[str, dict[str, dict[str, float]]]) -> None:
     print(f"{'total':19} {clips:6} clips {hours:7.2f} h, about {hours * GIGABYTES_PER_HOUR:.2f} GB")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    about = __doc__.replace("python scripts/render_dataset.py", typed("render"))
-    parser = argparse.ArgumentParser(typed("render"), None, about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    share = PARTS_PER_PIECE
-    fonts = "a General MIDI .sf2 or .sf3; given more than once, one is drawn per performance "
-    fonts += "(default: MuseScore General and FluidR3, whichever are installed)"
-    some = f"how many of a piece's parts an instrument plays; 1.5: one, in half of the pieces two (default {share})"
-    add("--output", type=Path, required=True, help="folder to write; what is there already is not rendered again")
-    add(
-        "--instruments",
-        nargs="+",
-        default=["all"],
-        metavar="NAME",
-        help=f"all (default), or of {', '.join(INSTRUMENTS)}",
-    )
-    add("--soundfont", type=Path, action="append", metavar="PATH", help=fonts)
-    add("--seed", type=int, default=0, help="of the split, the parts and the performances (default 0)")
-    add("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: all three, 80, 10 and 10 %%")
-    add("--paired", action="store_true", help="each instrument plays the same performances, in its own register")
-    add("--takes", type=positive(int), default=1, metavar="N", help="performances of a part (default 1)")
-    add("--parts-per-piece", type=positive(float), default=share, metavar="X", help=some)
-    add("--pieces", type=positive(int), metavar="N", help="only the first N pieces of the splits, for a quick try")
-    add("--workers", type=positive(int), default=os.cpu_count() or 1, metavar="N", help="default: one per core")
-    add("--dry-run", action="store_true", help="print clips, hours and disk space; write nothing")
-    return parser
-
-
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    args = make_parser().parse_args(argv)
+    args = make_parser(__doc__).parse_args(argv)
     args.instruments = [name.lower().replace(" ", "_").replace("-", "_") for name in args.instruments]
     if "all" in args.instruments:
         args.instruments = list(INSTRUMENTS)
@@ -338,18 +308,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args.instruments = list(dict.fromkeys(args.instruments))
     args.output = args.output.expanduser()
     return args
-
-
-def positive(kind: type) -> Callable[[str], Any]:
-    """A type for argparse: a number over zero."""
-
-    def parse(text: str) -> Any:
-        if not 0 < (value := kind(text)) < math.inf:
-            raise ValueError
-        return value
-
-    parse.__name__ = f"positive {kind.__name__}"  # argparse: "invalid positive int value: '0'"
-    return parse
 
 
 def run(args: argparse.Namespace, soundfonts: tuple[str, ...]) -> dict[str, dict[str, dict[str, float]]]:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from audio_diffusion_pytorch.cli import plain_warnings, run_command, start
-from audio_diffusion_pytorch.command_line import typed
+from audio_diffusion_pytorch.command_line import fold_experiments, typed
 from audio_diffusion_pytorch.compat_config import adapt, arithmetic, save_attribute
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.paths import CONFIGS, INSTALLED, ROOT
@@ -230,6 +230,7 @@ def main(cfg: DictConfig) -> float | None:
 
 def cli() -> None:
     """Run the command line as typed."""
+    sys.argv[1:] = fold_experiments(sys.argv[1:])
     name_swept_experiment(sys.argv[1:])
     start(main, PATH_KEYS, USAGE_ERRORS)
 
