@@ -13,6 +13,7 @@ from conftest import ROOT, TINY_UNET
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers.logger import DummyLogger
+from tolerances import NETWORK
 from torch.utils.data import Dataset
 
 from audio_diffusion_pytorch.checkpoint import load_checkpoint, save_checkpoint
@@ -280,7 +281,7 @@ def test_accumulated_batches_are_one_large_batch(tmp_path, codec):
     whole = fit(tmp_path / "1 x 8", codec, max_steps=2, batch_size=8, val_check_interval=100)
     assert halves["train_loss", 1] != whole["train_loss", 1]  # that of the second half
     first, second = (load_checkpoint(tmp_path / name / "last.ckpt")["state_dict"] for name in ("2 x 4", "1 x 8"))
-    assert all(torch.allclose(value, second[key], atol=1e-5) for key, value in first.items())
+    assert all(torch.allclose(value, second[key], atol=NETWORK) for key, value in first.items())
 
 
 def test_requeueing(tmp_path, monkeypatch):

@@ -93,6 +93,7 @@ def test_latent_experiments_build_the_papers_model(name):
     with torch.device("meta"):
         module = instantiate(config.model, codec=instantiate(config.codec))
     module.level = torch.tensor(0.1)
+    # The paper gives four digits.
     assert sum(p.numel() for p in module.denoiser.parameters()) == pytest.approx(302.3e6, rel=1e-3)
     assert module.spec.frames == 1280 and module.spec.codec == "encodec" and module.spec.sigma_max == config.sigma_max
 

@@ -7,6 +7,7 @@ import torch
 from conftest import RATE, ROOT, melody
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from tolerances import NETWORK
 from torch.utils.data import Dataset
 
 from audio_diffusion_pytorch.audio import active_rms
@@ -123,8 +124,9 @@ def test_statistics_are_those_of_the_training_latents(recordings, codec):
     mean, std, level = latent_statistics(codec, data)
     crops = torch.cat(list(data.train_dataloader()))
     latents = codec.encode(crops).transpose(0, 1).flatten(1)
-    assert torch.allclose(mean, latents.mean(1), atol=1e-4)
-    assert torch.allclose(std, latents.std(1, correction=0), atol=1e-3)
+    # Latents lie near -6: absolute, ten times the relative rounding; the deviation is a root of a difference.
+    assert torch.allclose(mean, latents.mean(1), atol=10 * NETWORK)
+    assert torch.allclose(std, latents.std(1, correction=0), atol=100 * NETWORK)
     assert float(level) == torch.tensor([active_rms(crop, RATE) for crop in crops]).median()
 
 

@@ -486,5 +486,6 @@ def test_the_authors_clips_score_what_they_published(command, tmp_path, real, ge
     )
     assert result.code == 0, result.err
     row = next(row for row in results(tmp_path / "out")["clips"] if row["system"] == "outputs")
+    # Published with two decimals.
     assert row["dpd_paper"] == pytest.approx(dpd, abs=0.005) and row["jd_paper"] == 0
     assert row["melody_reference"] == "input" and row["log_mel_truth"] is None

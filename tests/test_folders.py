@@ -16,6 +16,7 @@ import soundfile
 import torch
 from conftest import RATE, melody, run_process, start_process
 from filelock import FileLock
+from tolerances import BRIDGED
 from torch import nn
 
 from audio_diffusion_pytorch import audio, recordings
@@ -178,6 +179,7 @@ def test_mid_is_one_channel(quick, tmp_path):
     told = make(quick, plan(str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), None), mid=True)
     assert told["done"][0][1]["channels"] == audio.info(tmp_path / "out.wav").channels == 1
     before = audio.active_rms(torch.from_numpy(clip.mean(1))[None].float(), RATE)
+    # The level is that of 50 ms blocks, and the output has other quiet ones.
     assert audio.active_rms(audio.read(tmp_path / "out.wav")[0], RATE) == pytest.approx(before, rel=0.02)
 
 
@@ -191,6 +193,7 @@ def test_octaves(quick, make_instrument, codec, tmp_path):
     assert told == [-2, 0]
     (window,) = list(Track(quick, RATE, 1, Survey(0.1), octaves=-1).cut([torch.from_numpy(tone(880.0))]))
     peak = torch.fft.rfft(window.wav[: RATE // 4]).abs().argmax() * 4
+    # The spectrum's bins are a few Hz wide.
     assert peak == pytest.approx(440, abs=4)
     failed = make(Bridge(make_instrument("flute"), make_instrument("kazoo"), codec=codec), jobs, transpose="auto")
     assert "the range of kazoo is not known" in failed["failed"][0][1]
@@ -215,7 +218,7 @@ def test_a_file_is_what_the_bridge_gives_for_the_clip(transfer, instruments, tmp
     assert transfer(f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav").code == 0
     expected = Bridge(*instruments, num_steps=2)(torch.from_numpy(clip.T.copy()).float(), RATE)
     out, _ = audio.read(tmp_path / "out.wav")
-    assert torch.allclose(out, expected, atol=1e-4) and not out[2].any()
+    assert torch.allclose(out, expected, atol=BRIDGED) and not out[2].any()
 
 
 def test_report(transfer, takes, tmp_path):

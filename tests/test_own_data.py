@@ -51,6 +51,7 @@ def test_a_dry_run_tells_what_there_is_and_leaves_nothing(command, own, tmp_path
     assert lines["steps"].startswith("4 per epoch, batch 4 x 2 accumulated; 100 in all (25 epochs)")
     assert "0.1 M parameters" in lines["model"] and "activations" in lines["memory"] and "free in" in lines["disk"]
     megabytes = float(re.search(r"([\d.]+) MB for latents in", result.out)[1])
+    # Beside the latents each file has a header and a tail of silence.
     assert megabytes == pytest.approx((9 * 4 * 6 + 2) * 75 * 130 * 2 / 1e6, rel=0.15)  # 4 variations of 6 pitches
     assert not {"config.yaml", "checkpoints", "tensorboard", "mean.pt"} & {p.name for p in tmp_path.glob("logs/dry/*")}
 

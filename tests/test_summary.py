@@ -70,6 +70,7 @@ def test_bootstrap_gives_the_statistic_and_an_interval_around_it():
     figure = bootstrap(values, mean)
     assert figure.value == pytest.approx(values.mean())
     assert figure.low < figure.value < figure.high
+    # A bootstrap of some hundred resamples: its interval scatters by 10 %.
     assert figure.high - figure.low == pytest.approx(2 * 1.96 / 20, rel=0.15)
     assert bootstrap(values, mean) == figure  # seeded
     assert bootstrap(np.array([[1.0], [5.0], [np.nan], [2.0]]), median).value == 2
@@ -90,6 +91,7 @@ def test_figures_of_a_pair():
     bridge = found[("flute", "violin"), "bridge"]
     assert bridge["taken"].value == 1 and bridge["dpd"].value == pytest.approx(0.015)
     assert bridge["rca_relative"].value == pytest.approx(1) and bridge["log_mel_share"].value == pytest.approx(0.5)
+    # A distance of few clips, which scatters.
     assert bridge["frechet_share"].value == pytest.approx(1 / 16, abs=0.05)
     assert bridge["frechet_share"].low <= bridge["frechet_share"].value <= bridge["frechet_share"].high
     assert found[("flute", "violin"), "identity"]["frechet_share"].value == pytest.approx(1)
