@@ -99,8 +99,8 @@ class BridgePreview(pl.Callback):
             self.model = None
             return
         header = audio.info(clip)
-        wav, self.sample_rate = audio.read(clip, 0, min(header.frames, round(self.seconds * header.sample_rate)))
-        self.wav = audio.to_mono(wav)
+        frames = min(header.frames, round(self.seconds * header.sample_rate))
+        self.wav, self.sample_rate = audio.read_mono(clip, 0, frames)
         self._bridge(module)  # fails here, not hours later, where the two do not fit
 
     def _bridge(self, module: pl.LightningModule) -> Bridge:

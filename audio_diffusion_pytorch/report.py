@@ -87,7 +87,8 @@ def _listen(dataset: InstrumentDataset) -> tuple[int, int, list[str]]:
         header = dataset.headers[files[index]]
         frames = min(round(dataset.length * header.sample_rate / dataset.sample_rate), header.frames)
         try:
-            wav, _ = audio.read(files[index], int(rng.integers(header.frames - frames + 1)), frames)
+            read = audio.read_mono if dataset.channels == 1 else audio.read  # what training hears
+            wav, _ = read(files[index], int(rng.integers(header.frames - frames + 1)), frames)
         except InputError:
             broken.append(files[index])
             continue

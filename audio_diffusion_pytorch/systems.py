@@ -272,6 +272,6 @@ def read_excerpt(path: Path, excerpt: Excerpt, sample_rate: int) -> Tensor:
     header = audio.info(path)
     start = min(round(excerpt.start * header.sample_rate), header.frames)
     frames = min(round(excerpt.seconds * header.sample_rate), header.frames - start)
-    wav, rate = audio.read(path, start, frames)
-    wav, length = audio.resample(audio.to_mono(wav), rate, sample_rate), round(excerpt.seconds * sample_rate)
+    wav, rate = audio.read_mono(path, start, frames)
+    wav, length = audio.resample(wav, rate, sample_rate), round(excerpt.seconds * sample_rate)
     return nn.functional.pad(wav, (0, max(0, length - wav.shape[-1])))[:, :length]

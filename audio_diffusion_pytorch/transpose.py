@@ -46,12 +46,11 @@ def pitch_range(spec: InstrumentSpec) -> tuple[int, int] | None:
 
 def heard_pitches(file: AudioReader) -> list[float]:
     """MIDI pitch of each frame of a recording's first minute in which the pitch tracker clearly hears a note."""
-    from audio_diffusion_pytorch.audio import in_phase, to_mono
     from audio_diffusion_pytorch.notes import LOWEST
     from audio_diffusion_pytorch.pitch import posteriors
 
-    wav = file.read(0, min(file.info.frames, HEARD_SECONDS * file.info.sample_rate))
-    strength, keys = posteriors(to_mono(in_phase(wav)), file.info.sample_rate)["note"][0].max(-1)
+    wav = file.read_mono(0, min(file.info.frames, HEARD_SECONDS * file.info.sample_rate))
+    strength, keys = posteriors(wav, file.info.sample_rate)["note"][0].max(-1)
     return (keys[strength >= _CLEAR] + LOWEST).tolist()
 
 
