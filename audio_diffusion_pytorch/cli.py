@@ -15,7 +15,7 @@ from audio_diffusion_pytorch import __version__
 from audio_diffusion_pytorch.command_line import AS_TYPED, NAME, check_arguments, hydra_parser, typed
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 
-_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it
+TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it
 _MAPPINGS = ("models",)  # path arguments that may map names to paths
 # What libraries say that a user can do nothing about.
 _NOISE = (
@@ -101,7 +101,7 @@ def run_command(function: Callable[[], None], usage_errors: tuple[type[Exception
     try:
         function()
     except (InputError, *usage_errors) as error:
-        if _TRACEBACKS:
+        if TRACEBACKS:
             raise
         sys.exit(f"error: {one_line(error)}")
     except (KeyboardInterrupt, Interrupted) as interrupt:

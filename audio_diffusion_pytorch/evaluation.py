@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from audio_diffusion_pytorch import audio
-from audio_diffusion_pytorch.bridge import batches
 from audio_diffusion_pytorch.clips import Excerpt, Problems, Recording
 from audio_diffusion_pytorch.digest import content_digest
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.frechet import Embedder, Moments
+from audio_diffusion_pytorch.iterables import batches
 from audio_diffusion_pytorch.scores import VERSION as SCORES_VERSION
 from audio_diffusion_pytorch.scores import (
     Listener,

@@ -249,7 +249,7 @@ class WarmStart(System):
     def make(self, wav: Tensor, excerpt: Excerpt, index: int) -> tuple[Tensor, dict[str, Any]]:
         seed = int(digest(self.seed, excerpt.name)[:15], 16)
         self.bridge.generator, started = torch.Generator().manual_seed(seed), time.perf_counter()
-        out = self.bridge(wav, self.sample_rate)
+        out = self.bridge(wav, self.sample_rate, octaves=0)
         return out, {"seconds_per_second": (time.perf_counter() - started) / excerpt.seconds}
 
 
