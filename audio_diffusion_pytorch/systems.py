@@ -41,7 +41,7 @@ def digest_of(module: nn.Module, *about: Any) -> str:
 
 def digest_of_model(model: InstrumentModel) -> str:
     """A short name for weights, statistics and everything of the spec that a bridge uses."""
-    unused = ("handoff_sigma", "handoff_sigmas", "handoffs", "pitch_range")
+    unused = ("handoff_sigma", "handoff_sigmas", "handoffs", "pitch_range", "steps")
     return digest_of(model, {k: v for k, v in asdict(model.spec).items() if k not in unused})
 
 

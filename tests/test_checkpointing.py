@@ -23,6 +23,7 @@ from audio_diffusion_pytorch.denoiser import KDistribution
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.module import InstrumentModule
 from audio_diffusion_pytorch.monitoring import StopOnDivergence, TrainingMonitor
+from audio_diffusion_pytorch.schedule import ScheduledValidation
 from audio_diffusion_pytorch.trainer import AtomicCheckpointIO, make_trainer
 from audio_diffusion_pytorch.unet import UNet1d
 
@@ -104,8 +105,13 @@ class KillingIO(AtomicCheckpointIO):
             raise Kill
 
 
-def fit(folder, codec, ckpt=None, sender=None, logged=None, num_workers=0, batch_size=4, every=1, **settings):
+def fit(
+    folder, codec, ckpt=None, sender=None, logged=None, num_workers=0, batch_size=4, every=1, schedule=None, **settings
+):
     """A training of five batches an epoch; returns what it and those before it logged."""
+    scheduled = [ScheduledValidation(schedule[1])] if schedule else []
+    for callback in scheduled:
+        callback.first = schedule[0]
     torch.manual_seed(0)
     module = InstrumentModule(UNet1d(**TINY_UNET), codec, KDistribution(0.01, 10.0), length=1280, total_steps=100)
     module.mean.fill_(-6)
@@ -114,6 +120,7 @@ def fit(folder, codec, ckpt=None, sender=None, logged=None, num_workers=0, batch
     trainer = make_trainer(
         gpus=0,
         callbacks=[
+            *scheduled,
             LastCheckpoint(str(folder), every),
             BestCheckpoint(folder, "best", monitor="valid_loss", enable_version_counter=False),
             LearningRateMonitor("step"),
@@ -175,6 +182,7 @@ SETTINGS = {
     "validation after every batch": {"val_check_interval": 1},
     "accumulation": {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1},
     "validation within an accumulation": {"accumulate_grad_batches": 3, "val_check_interval": 4},
+    "a first validation before the others": {"schedule": (2, 6), "val_check_interval": 1},
 }
 
 
@@ -244,6 +252,8 @@ def test_a_run_killed_again_and_again_goes_on_bit_for_bit(name, writes, whole, t
         ("batch", 1, signal.SIGUSR1, 0, "accumulation"),  # gradients of one batch of two are there
         ("batch", 2, signal.SIGTERM, 0, "accumulation"),  # the epoch's last, alone
         ("validation", 1, signal.SIGTERM, 0, "validation within an accumulation"),
+        ("validation", 2, signal.SIGTERM, 0, "a first validation before the others"),
+        ("samples", 6, signal.SIGINT, 0, "a first validation before the others"),
     ],
 )
 def test_an_interrupted_run_goes_on_bit_for_bit(

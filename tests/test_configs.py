@@ -114,7 +114,7 @@ def test_small_experiments_build(name, recordings, tmp_path):
     assert module.spec.name == instrument and module.spec.frames == 256
     assert 2e6 < sum(p.numel() for p in module.denoiser.parameters()) < 3.5e6  # at most 7 MB in half precision
     data = instantiate(config.datamodule)
-    assert data.train_set.augment is not None and len(data.train_set) == 32
+    assert data.train_set.augment is not None and len(data.train_set) == 16 * 16  # crops of four files
     callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
     loggers = [instantiate(node) for node in config.loggers.values() if node is not None]
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(tmp_path))

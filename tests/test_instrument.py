@@ -64,6 +64,31 @@ def test_checkpoints_give_the_averaged_weights(make_instrument, tmp_path):
     assert torch.equal(answer(again), answer(model)) and asdict(again.spec) == asdict(model.spec)
 
 
+def test_a_model_of_few_steps_says_so(make_instrument, tmp_path, recwarn):
+    """Those whose steps are not known, as of the models that ship, say nothing."""
+    for steps in (None, 1, 200, 999, 1000):
+        make_instrument("flute", steps=steps).save(tmp_path / f"{steps}.safetensors")
+        assert load_instrument(tmp_path / f"{steps}.safetensors").spec.steps == steps
+    for name in shipped_instruments():
+        assert load_instrument(name).spec.steps is None
+    said = [str(warning.message).partition(": ")[0] for warning in recwarn]
+    assert said == [
+        f"{tmp_path}/1.safetensors was trained for 1 step only",
+        f"{tmp_path}/200.safetensors was trained for 200 steps only",
+        f"{tmp_path}/999.safetensors was trained for 999 steps only",
+    ]
+    assert "steps" not in repr(make_instrument("flute", steps=7).spec)  # on which the records of transfers depend
+
+
+def test_files_from_before_there_were_steps(make_instrument, tmp_path):
+    model = make_instrument("flute", steps=5)
+    spec = {key: value for key, value in asdict(model.spec).items() if key != "steps"}
+    tensors = {f"net.{key}": value for key, value in model.denoiser.net.state_dict().items()}
+    header = {"format": "audio_diffusion_pytorch.instrument.1", "spec": json.dumps(spec)}
+    save_file({**tensors, "mean": model.mean, "std": model.std}, tmp_path / "old.safetensors", header)
+    assert load_instrument(tmp_path / "old.safetensors").spec.steps is None
+
+
 def test_run_folders(make_instrument, tmp_path):
     """The last checkpoint until there is an export."""
     run = tmp_path / ODD_NAME
