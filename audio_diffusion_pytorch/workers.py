@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from audio_diffusion_pytorch.bridge import Bridge
+from audio_diffusion_pytorch.bridge import VERSION, Bridge
 from audio_diffusion_pytorch.cli import choose_device, plain_warnings
 from audio_diffusion_pytorch.codec import ASSETS
 from audio_diffusion_pytorch.errors import InputError
@@ -85,7 +85,7 @@ class Run:
         models = {"source": bridge.source, "target": bridge.target}
         digests = {key: f"{model.spec.name} {_digest(model)}" for key, model in models.items()}
         digests["codec"] = f"{bridge.codec.name} {_digest(bridge.codec)}"
-        settings = {**digests, **bridge.settings}
+        settings = {**digests, **bridge.settings, "version": VERSION}
         if self.source == AUTO:
             asked = {"sigma": sigma, "sigma_min": None, "handoff": self.bridge.get("handoff")}
             settings |= {"source": f"{AUTO} {_shipped_digest()}", **asked}

@@ -18,6 +18,7 @@ from audio_diffusion_pytorch.audio.formats import (
     check_format,
     written_rate,
 )
+from audio_diffusion_pytorch.audio.highpass import HighPass
 from audio_diffusion_pytorch.audio.reader import AudioReader, info, read, read_mono
 from audio_diffusion_pytorch.audio.writer import write, writing
 
@@ -27,6 +28,7 @@ __all__ = [
     "OUTPUT_EXTENSIONS",
     "AudioInfo",
     "AudioReader",
+    "HighPass",
     "LevelMeter",
     "Resampler",
     "active_rms",
