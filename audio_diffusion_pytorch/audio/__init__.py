@@ -15,6 +15,7 @@ from audio_diffusion_pytorch.audio.formats import (
     KEPT_EXTENSIONS,
     OUTPUT_EXTENSIONS,
     AudioInfo,
+    NotAudio,
     check_format,
     written_rate,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "AudioReader",
     "HighPass",
     "LevelMeter",
+    "NotAudio",
     "Resampler",
     "active_rms",
     "check_format",
