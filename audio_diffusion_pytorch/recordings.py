@@ -55,7 +55,8 @@ class Recording:
         analysis: Analysis | None = None,
     ):
         self.job, self.bridge, self.mid, self.transpose = job, bridge, mid, transpose
-        self.listen, self.analysis, self.chosen = listen, analysis, analysis is not None
+        self.listen, self.analysis = listen, analysis
+        self.chosen = analysis is not None and bool(analysis.instruments)  # the source, by the analysis
         self.open = ExitStack()
         self.seconds = 0.0  # of work
         self.evaluations = 0
