@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 UNLIKELY = 0.02  # probability of the given source below which it is wrong ...
 LIKELY = 0.3  # ... if another instrument is at least as likely as this
 SEVERAL_VOICES = 0.15  # share of the pitched frames with two notes at once from which a recording has several voices
-SHORTEST = 1.5  # seconds of pitched sound below which there is no warning: single notes are too little to judge by
+SHORTEST = 0.5  # seconds of pitched sound below which there is no warning: too little to judge by
 _SEGMENT = 6.0  # seconds that the classifier sees at a time
 _LOUD = 0.1  # RMS of a segment beside the loudest one, below which it does not count
 _NOTE = 0.4  # note posterior from which a key sounds
