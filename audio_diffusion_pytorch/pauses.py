@@ -1,5 +1,7 @@
 """What is quiet beside the notes (pauses, decays, soft entries) comes out as quiet as it went in."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,7 @@ LOUDER, SOFTER = (6.0, 0.0), (6.0, 2.0)
 SOUNDING = -30.0  # dB beside the level: as in `LevelMeter`
 _MOST = 12.0  # dB by which a frame is raised: what a codec's floor swallowed stays away
 _LEAST = 1e-12  # power: silence
+_MOMENTS = 4  # parts of a frame
 _SMOOTH = 3  # frames over which levels are taken
 
 
@@ -35,12 +38,19 @@ class QuietFollower:
         Returns:
             [C, L * hop]
         """
-        made = wav.unflatten(-1, (power.shape[-1], -1)).square().mean(-1)
+        hop = wav.shape[-1] // power.shape[-1]
+        moments = wav.unflatten(-1, (-1, math.gcd(_MOMENTS, hop), hop // math.gcd(_MOMENTS, hop))).square().mean(-1)
+        made = moments.mean(-1)
         sounding = power > self._level * 10 ** (SOUNDING / 10)
         sums = torch.stack([made * sounding, power * sounding]).double()
         ahead, self._sums = self._sums + sums[..., new.start :].sum(-1), self._sums + sums[..., new].sum(-1)
         ratio = torch.where(ahead[1] > 0, ahead[0] / ahead[1], 1.0).float()[:, None]
-        given, made = smooth(power), smooth(made)
+        # Where sound breaks off a click counts as if it filled half of its frame, and each frame is taken by itself.
+        click = made.maximum(moments.amax(-1) / 2)
+        given, made = (
+            torch.where(broken > 0.5, sharp.clamp_min(_LEAST), smooth(level))
+            for sharp, level in ((power, power), (click, made))
+        )
         beside = 10 * (given / self._level).log10()
         free = ((beside - QUIET) / (LOUD - QUIET)).clamp(0, 1) * (1 - broken)
         louder, softer = (low + (high - low) * free for high, low in (LOUDER, SOFTER))
