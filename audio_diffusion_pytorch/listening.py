@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from audio_diffusion_pytorch.transpose import clear_pitches, first_sound
+from audio_diffusion_pytorch.transpose import clear_pitches, first_sound, without_pauses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,7 +131,7 @@ def analyse_wav(wav: Tensor, sample_rate: int) -> Analysis:
 
     if wav.shape[1] < sample_rate // 10:
         return Analysis()
-    note = posteriors(wav, sample_rate)["note"][0]
+    note = without_pauses(posteriors(wav, sample_rate)["note"][0], wav)
     overlap, seconds = voices_overlap(note)
     return Analysis(clear_pitches(note), instrument_probabilities(wav, sample_rate), overlap, seconds)
 

@@ -225,7 +225,9 @@ class Track:
         sounding = F.max_pool1d(sounding, 2 * EDGE + 1, 1, EDGE)
         above = 10 * (smooth(power) / max(self._noise, 1e-12)).log10()
         still = ((PLAYED - above) / (PLAYED - STILL)).clamp(0, 1)
-        wav = shift_octaves(wav, self.octaves, self.bridge.codec.sample_rate)
+        if self.octaves:  # what is played moves, hiss and hum stay
+            kept = F.interpolate(still[:, None], size=wav.shape[-1], mode="linear")[:, 0]
+            wav = torch.lerp(shift_octaves(wav, self.octaves, self.bridge.codec.sample_rate), wav, kept)
         for channel in range(self.channels):
             rows = (row[channel] for row in (sounding, power, still, broken, wav))
             yield Window(channel, start, last, *rows)

@@ -99,7 +99,17 @@ def pitches_of(wav: Tensor, sample_rate: int) -> list[float]:
     """MIDI pitch of each frame of wav [1, T], T > 0, in which the pitch tracker clearly finds a note."""
     from audio_diffusion_pytorch.pitch import posteriors
 
-    return clear_pitches(posteriors(wav, sample_rate)["note"][0])
+    return clear_pitches(without_pauses(posteriors(wav, sample_rate)["note"][0], wav))
+
+
+def without_pauses(note: Tensor, wav: Tensor) -> Tensor:
+    """Note posteriors [F, 88] of wav [1, T], zeros 30 dB below the loudest frame: a hum has a pitch, too."""
+    import torch.nn.functional as F
+
+    if not len(note):
+        return note
+    power = F.adaptive_avg_pool1d(wav.to(note.device).square(), len(note))[0]
+    return note * (power >= 1e-3 * power.max())[:, None]
 
 
 def clear_pitches(note: Tensor) -> list[float]:

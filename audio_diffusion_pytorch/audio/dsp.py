@@ -9,6 +9,7 @@ import torchaudio
 from torch import Tensor
 
 NOISE_DB = -26.0  # beside the level: what is louder counts as played, however steady it is
+SILENT_DB = -66.0  # beside the level: what is softer counts as silence
 
 
 def to_mono(wav: Tensor) -> Tensor:
@@ -149,7 +150,8 @@ class LevelMeter:
     def noise(self) -> float:
         """RMS of what fills the pauses: a room, hiss, hum. 0: nothing steady, or nothing below `NOISE_DB`."""
         power = torch.tensor(self._powers, dtype=torch.float64)
-        quiet = power[(power < self.rms**2 * 10 ** (NOISE_DB / 10)) & (power > 1e-14)].log10() * 10
+        beside = power / max(self.rms**2, 1e-20)
+        quiet = power[(beside < 10 ** (NOISE_DB / 10)) & (beside > 10 ** (SILENT_DB / 10))].log10() * 10
         if len(quiet) < 4:
             return 0.0
         level = quiet.sort().values[len(quiet) // 5]
