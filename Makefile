@@ -1,40 +1,45 @@
-# make demo   sets up and runs the main job: train a little, interrupt, resume; play a flute clip on a violin
-# make test   sets up and runs lint and tests
+# make play        sets up .venv, plays a flute clip on a violin: a sound file and its picture
+# make demo        the same, then trains a flute model a little, interrupts it, resumes it
+# make test        sets up .venv, runs lint and tests
 # make test-long   runs every test, the long campaigns and larger random searches included; about an hour
-# make test-faults   kills training runs at 20 random moments and compares what they left; minutes
+# make test-faults kills training runs at 20 random moments and compares what they left; minutes
+# make clean       removes .venv, demo/ and what building and testing leave here
+# Elsewhere: make demo PYTHON=python3.13 VENV=FOLDER OUTPUT=FOLDER
 PYTHON ?= python3
 VENV ?= .venv
+OUTPUT = demo
 BIN = $(VENV)/bin
+export RUFF_CACHE_DIR = $(VENV)/.ruff_cache
+PYTEST = "$(BIN)/python" -m pytest -o cache_dir="$(VENV)/.pytest_cache"
 
-.PHONY: demo test test-long test-faults lint format clean
+.PHONY: play demo test test-long test-faults format clean setup setup-dev
 
-demo: $(VENV)/.run
-	$(BIN)/python scripts/demo.py
+play: setup
+	@"$(BIN)/python" scripts/demo.py --output "$(OUTPUT)" --play
 
-test: $(VENV)/.dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+demo: setup
+	@"$(BIN)/python" scripts/demo.py --output "$(OUTPUT)"
 
-test-long: $(VENV)/.dev
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -m "long or faults or not long"
+test: setup-dev
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	$(PYTEST)
 
-test-faults: $(VENV)/.dev
-	$(BIN)/python -m pytest -m faults
+test-long: setup-dev
+	HYPOTHESIS_PROFILE=long $(PYTEST) -m "long or faults or not long"
 
-format: $(VENV)/.dev
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+test-faults: setup-dev
+	$(PYTEST) -m faults
 
-$(VENV)/.run: requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info < (3, 13) else "Python 3.10 to 3.12 is needed, this is " + sys.version.split()[0] + "; choose another with make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	touch $@
+format: setup-dev
+	"$(BIN)/ruff" check --fix .
+	"$(BIN)/ruff" format .
 
-$(VENV)/.dev: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[data,notebook,dev]"
-	touch $@
+setup:
+	@"$(PYTHON)" scripts/set_up.py --venv "$(VENV)"
+
+setup-dev:
+	@"$(PYTHON)" scripts/set_up.py --venv "$(VENV)" --dev
 
 clean:
-	rm -rf $(VENV) build *.egg-info demo
+	rm -rf .venv demo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

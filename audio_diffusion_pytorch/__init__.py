@@ -3,6 +3,8 @@
 Names load lazily: ``import audio_diffusion_pytorch`` imports no torch, so that ``--help`` of a command is quick.
 """
 
+import getpass
+import os
 from importlib import import_module
 
 __version__ = "0.1.0"
@@ -39,6 +41,17 @@ _EXPORTS = {
     "UNet1d": "unet",
 }
 __all__ = sorted(_EXPORTS)
+
+
+def _name_user() -> None:
+    """Name a user who has no entry in the system's list, as in a container: torch asks for the name before training."""
+    try:
+        getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        os.environ["USER"] = f"uid-{os.getuid()}" if hasattr(os, "getuid") else "user"
+
+
+_name_user()
 
 
 def __getattr__(name: str):

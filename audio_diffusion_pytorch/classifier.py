@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from audio_diffusion_pytorch.audio import resample
 from audio_diffusion_pytorch.codec import ASSETS, LogMel
+from audio_diffusion_pytorch.command_line import typed
 from audio_diffusion_pytorch.errors import InputError, replacing
 
 FORMAT = "audio_diffusion_pytorch.classifier.1"
@@ -124,7 +125,7 @@ def load_classifier(path: str | Path | None = None, device: str | torch.device =
 
     path = ASSETS / "classifier.safetensors" if path is None else Path(path)
     if not path.is_file():
-        raise InputError(f"no such classifier file: {path}; train one with python train.py exp=classifier")
+        raise InputError(f"no such classifier file: {path}; train one with {typed('train')} exp=classifier")
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+from audio_diffusion_pytorch import __version__
+from audio_diffusion_pytorch.command_line import AS_TYPED, NAME, check_arguments, hydra_parser, typed
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 
 _TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it
@@ -68,12 +70,22 @@ def _quoted(value: str) -> str:
 
 
 def start(main: Callable[[], None], path_keys: Sequence[str], usage_errors: tuple[type[Exception], ...]) -> None:
-    """Run a command's Hydra entry point `main` on the command line as typed.
+    """Run the Hydra entry point `main` of a module in `commands` on the command line as typed.
 
     Args:
         path_keys: see `quote_paths`.
         usage_errors: what a wrong command line or configuration raises, besides `InputError`.
     """
+    from hydra._internal.utils import get_args_parser
+
+    verb = main.__module__.rpartition(".")[2]
+    if {"--version", "-V"} & set(sys.argv[1:]):
+        print(f"{NAME} {__version__}")
+        return
+    hydra_main = sys.modules["hydra.main"]
+    hydra_main.get_args_parser = hydra_parser(get_args_parser, verb)
+    run_command(lambda: check_arguments(sys.argv[1:], verb, hydra_main.get_args_parser()))
+    os.environ[AS_TYPED] = typed(verb)
     sys.argv[1:] = quote_paths(sys.argv[1:], path_keys)
     plain_warnings()
     sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: file names need not be UTF-8
@@ -145,7 +157,7 @@ def one_line(error: Exception) -> str:
     text = str(error).rpartition("InputError: ")[2].partition("\nConfig search path")[0]
     text = _unknown_setting(text, error) or text.partition("\n    full_key:")[0] + _other_experiment(text)
     if "Could not find 'hydra/launcher/" in text:
-        text += '; install the launchers with pip install -e ".[cluster]"'
+        text += "; install the launchers with pip install hydra-joblib-launcher hydra-submitit-launcher"
     return " ".join(text.split())
 
 
@@ -163,7 +175,7 @@ def _unknown_setting(text: str, error: Exception) -> str | None:
     # `batch_size` may mean `datamodule.batch_size`
     same = [name for name, group in there.items() if not group and name.rpartition(".")[2] == key]
     close = same if len(same) == 1 else get_close_matches(key, there, 1, 0.75)
-    hint = f"did you mean {close[0]}?" if close else f"see python {os.path.basename(sys.argv[0])} --help"
+    hint = f"did you mean {close[0]}?" if close else f"see {os.environ.get(AS_TYPED, 'the command')} --help"
     if "_target_" in parent:
         hint += f" (+{key}=VALUE passes on what the configuration does not list)"
     return f"no such setting: {key}; {hint}"

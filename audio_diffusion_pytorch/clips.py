@@ -137,14 +137,14 @@ def pairs_of(text: str | Sequence[str], instruments: Sequence[str]) -> list[tupl
     """
     if not isinstance(text, str | Sequence):
         raise InputError(f"pairs={text} is no pair: give pairs=[flute-violin,...] or pairs=all")
-    if text == "all":
+    if isinstance(text, str) and text.lower() == "all":
         found = [(a, b) for a in instruments for b in instruments if a != b]
         if not found:
             raise InputError(f"pairs=all: clips and models of {len(instruments)} instruments in all, a pair needs two")
         return found
     pairs = []
     for item in [text] if isinstance(text, str) else text:
-        source, _, target = str(item).replace("_", " ").partition("-")
+        source, _, target = str(item).lower().replace("_", " ").partition("-")
         if not source.strip() or not target.strip() or "-" in target or source == target:
             raise InputError(f"pairs: {item!r} is no pair: write SOURCE-TARGET, for example flute-violin, or all")
         pairs.append((source.strip(), target.strip()))
@@ -240,7 +240,7 @@ def _audio_files(folder: Path) -> list[Path]:
 
 
 def _read_notes(path: Path) -> np.ndarray | None:
-    if not path.is_file():
+    if not os.path.isfile(path):  # also where the name would be too long
         return None
     try:
         notes = np.array([note[:3] for note in json.loads(path.read_text())["notes"]], float).reshape(-1, 3)

@@ -1,9 +1,14 @@
 """The error that a user can act on, and how a command ends with it."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from audio_diffusion_pytorch.files import flush, with_ending
+
+_TEMPORARY_BYTES = 120  # of a temporary name, so that it fits on every disk
 
 
 class InputError(ValueError):
@@ -28,21 +33,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
         InputError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem[:80]}.{os.getpid()}.tmp{path.suffix}")
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= 16 else ""  # libraries choose the format by it
+    # Containers that share a disk have the same few process numbers.
+    ending = f".{os.getpid()}-{secrets.token_hex(3)}.tmp{suffix}"
+    temporary = path.with_name(with_ending(f".{path.name.removesuffix(suffix)}", ending, _TEMPORARY_BYTES))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise InputError(f"cannot write {path}: it is a folder; give a file name")
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # safetensors makes its files readable by their owner only
+        flush(temporary)
+        with suppress(OSError):  # exFAT, NTFS and network disks have no such rights
+            temporary.chmod(0o644)  # safetensors makes its files readable by their owner only
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name, too
-        finally:
-            os.close(folder)
+        flush(path.parent)  # the new name, too
     except InputError:
         raise
     except Exception as error:

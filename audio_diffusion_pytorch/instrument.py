@@ -1,8 +1,10 @@
 """One instrument's model as a bridge needs it: denoiser, latent statistics, codec name; load and save."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,7 @@ from audio_diffusion_pytorch.codec import ASSETS, Codec, load_codec
 from audio_diffusion_pytorch.denoiser import Denoiser
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.labels import TAKES, Labels, statistics_of
+from audio_diffusion_pytorch.transpose import PITCH_RANGES
 from audio_diffusion_pytorch.unet import UNet1d, choose_labels, fold_label
 
 ALL = "all"  # the shipped model of all instruments
@@ -176,6 +179,8 @@ def load_instrument(
         return source.to(device)
     name, label = _split_label(source)
     path = Path(name)
+    if name.lower() in (*shipped_instruments(), ALL) and not path.exists():
+        name = name.lower()
     shipped = ASSETS / "instruments" / f"{name}.safetensors"
     original |= {"mean_path": mean_path, "std_path": std_path, "weights": None if weights == "ema" else weights}
     original = {key: value for key, value in original.items() if value is not None}
@@ -192,13 +197,27 @@ def load_instrument(
     elif path.suffix == ".safetensors":
         model = _load_safetensors(path)
     else:
-        raise InputError(
-            f"no instrument {str(source)!r}: use one that ships ({', '.join(shipped_instruments()) or 'none'}), or the "
-            "path of a .safetensors file, of a .ckpt file, or of a run folder"
-        )
+        raise InputError(_unknown(str(source)))
     if not whole or label is not None:
         model = _choose(model, label, source)
     return model.eval().requires_grad_(False).to(device)
+
+
+def _unknown(source: str) -> str:
+    """What to say of a name that is no model: the nearest one, and all that ship."""
+    shipped, name = shipped_instruments(), _plain(source)
+    near = get_close_matches(name, [*shipped, *(known for known in PITCH_RANGES if known not in shipped)], 1)
+    meant = near[0] if near and near[0] in shipped else f"{ALL}:{near[0]}" if near else ""
+    return (
+        f"no instrument {source!r}: {f'did you mean {meant}? ' if meant else ''}Those that ship are "
+        f"{', '.join(shipped) or 'none'}, and {ALL}:NAME, NAME one of {', '.join(PITCH_RANGES)}; or give the path of "
+        "a .safetensors file, of a .ckpt file, or of a run folder"
+    )
+
+
+def _plain(name: str) -> str:
+    """`Double_Bass` -> `double bass`."""
+    return re.sub(r"[\s_-]+", " ", name.strip().lower())
 
 
 def _split_label(source: str | Path) -> tuple[str, str | None]:
@@ -217,6 +236,8 @@ def _choose(model: InstrumentModel, label: str | None, source: str | Path) -> In
     if not names:
         raise InputError(f"{source}: the model is of one instrument only, {model.spec.name}")
     known = several or TAKES
+    if label is not None and label not in known:
+        label = _plain(label)
     if label not in known:
         example = f"{source if label is None else _split_label(source)[0]}:{known[0]}"
         raise InputError(f"{source}: the model knows {', '.join(known)}: say which, for example {example}")

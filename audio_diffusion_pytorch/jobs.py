@@ -9,15 +9,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from audio_diffusion_pytorch.audio import EXTENSIONS, OUTPUT_EXTENSIONS
 from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.files import holding, with_ending
 
 RECORDS = ".transfer"
 State = Literal["new", "done", "outdated", "foreign"]
@@ -49,7 +48,7 @@ class Job:
         if self.root is None:
             return None
         place = self.root / RECORDS / self.output.relative_to(self.root)
-        return place.with_name(f"{place.name}.json")
+        return place.with_name(with_ending(place.name, ".json"))
 
     def state(self, settings: Mapping[str, Any]) -> State:
         """`done` as wanted, `outdated` (other settings, a changed input or output), not ours (`foreign`), or `new`."""
@@ -77,19 +76,8 @@ class Job:
         if self.record is None:
             yield True
             return
-        lock = FileLock(self.record.with_suffix(".lock"))
-        try:
-            self.record.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            with suppress(OSError):
-                os.unlink(lock.lock_file)
-            lock.release()
+        with holding(self.record.with_name(with_ending(self.output.name, ".lock"))) as held:
+            yield held
 
     def _record(self, settings: Mapping[str, Any], output: Path) -> dict[str, Any]:
         states = [[s.st_size, s.st_mtime_ns] for s in (self.input.stat(), output.stat())]
@@ -117,7 +105,9 @@ def plan(
     target = Path(output)
     if len(given) == 1 and _is_file(given[0]) and not (target.is_dir() or output.endswith(("/", os.sep))):
         _check_name(target, file_format)
-        jobs = [Job(Path(given[0]), target.with_name(target.stem + end + target.suffix), s) for s, end in levels]
+        jobs = [
+            Job(Path(given[0]), target.with_name(with_ending(target.stem, end + target.suffix)), s) for s, end in levels
+        ]
     else:
         if target.suffix.lower() in (*EXTENSIONS, *OUTPUT_EXTENSIONS) and not target.is_dir():
             raise InputError(f"output={output} is one file, input={inputs} may be many: give a folder as output")
@@ -133,15 +123,15 @@ def plan(
 def _folder_jobs(found: list[tuple[Path, Path]], target: Path, levels, file_format: str | None) -> Iterator[Job]:
     def name(relative: Path) -> Path:
         ending = f".{file_format}" if file_format else relative.suffix.lower()
-        return relative.with_suffix(ending if ending in OUTPUT_EXTENSIONS else ".flac")
+        return relative.with_name(with_ending(relative.stem, ending if ending in OUTPUT_EXTENSIONS else ".flac"))
 
     taken = Counter(_folded(name(relative)) for _, relative in found)
     for path, relative in found:
         short = name(relative)
         if taken[_folded(short)] > 1:  # a.wav and a.mp3: keep the whole name
-            short = short.with_name(relative.name + short.suffix)
+            short = short.with_name(with_ending(relative.name, short.suffix))
         for sigma, end in levels:
-            yield Job(path, target / short.with_name(short.stem + end + short.suffix), sigma, target)
+            yield Job(path, target / short.with_name(with_ending(short.stem, end + short.suffix)), sigma, target)
 
 
 def _find(given: list[str], target: Path) -> list[tuple[Path, Path]]:

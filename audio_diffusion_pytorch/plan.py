@@ -82,8 +82,9 @@ class Plan:
         self.recordings = find_recordings(settings.data, self.problems)
         self._models: dict[tuple[str, str], InstrumentModel | InputError] = {}
         self._codecs: dict[str, Codec] = {}
-        self.pairs = pairs_of(settings.pairs, self._instruments() if settings.pairs == "all" else ())
-        if settings.outputs is not None and settings.pairs == "all":
+        everything = str(settings.pairs).lower() == "all"
+        self.pairs = pairs_of(settings.pairs, self._instruments() if everything else ())
+        if settings.outputs is not None and everything:
             self.pairs = [p for p in self.pairs if (settings.outputs / pair_name(p)).is_dir()] or self.pairs
         rate = self._sample_rate()
         self.evaluation = Evaluation(settings.output, rate, classifier, settings.batch_size, self.problems)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.cache import LatentCache
+from audio_diffusion_pytorch.command_line import typed
 from audio_diffusion_pytorch.dataset import InstrumentDataset
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.labels import Labels
@@ -227,7 +228,7 @@ def _transfer_commands(module: nn.Module, run_dir: Path) -> Iterator[str]:
     several = Labels(spec.labels).instruments
     chosen = next((name for name in several if name != target), None)
     source = f"{run_dir}:{chosen}" if chosen else str(run_dir)
-    yield f"python transfer.py {shlex.quote(f'source={source}')} target={target} input=FILE output=FILE.wav"
+    yield f"{typed('transfer')} {shlex.quote(f'source={source}')} target={target} input=FILE output=FILE.wav"
 
 
 def _epochs(total: float, steps: int) -> str:

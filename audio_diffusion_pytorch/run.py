@@ -1,6 +1,5 @@
 """The run's folder, what it can be resumed from, and what goes wrong in it."""
 
-import fcntl
 import math
 import os
 import shlex
@@ -19,6 +18,7 @@ from torch import nn
 from audio_diffusion_pytorch.checkpoint import load_checkpoint
 from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.files import lock
 from audio_diffusion_pytorch.instrument import load_instrument, take_of
 from audio_diffusion_pytorch.original import has_ema, is_original, load_unet_state, read_checkpoint
 
@@ -50,18 +50,16 @@ def locked(folder: Path) -> Iterator[None]:
         raise InputError(
             f"cannot write to {folder}: {error.strerror}; choose another logs_dir or free space"
         ) from error
-    os.register_at_fork(after_in_child=file.close)  # a loader's process that outlives this one holds no lock
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=file.close)  # a loader's process that outlives this one holds no lock
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(file):
             file.seek(0)
             raise InputError(
                 f"another run ({file.read().strip() or 'just started'}) is at work in {folder}: wait until it has "
                 "ended, or choose another exp_tag"
-            ) from None
-        except OSError as error:
-            warnings.warn(f"{folder} cannot be locked ({error.strerror}): start no second run in it", stacklevel=3)
+            )
+        file.seek(0)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -70,6 +68,8 @@ def locked(folder: Path) -> Iterator[None]:
         finally:
             with suppress(OSError):
                 if list(folder.iterdir()) == [path]:
+                    if os.name == "nt":  # where no open file can be removed
+                        file.close()
                     path.unlink()
                     folder.rmdir()
 

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from torch import Tensor
 
 from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.files import holding, with_ending
 from audio_diffusion_pytorch.jobs import Job
 from audio_diffusion_pytorch.metrics import pitch_metrics
 from audio_diffusion_pytorch.plots import plot_pitch_tracks, plot_spectrograms
@@ -34,15 +34,16 @@ def report(job: Job, facts: dict[str, Any]) -> dict[str, Any]:
         InputError: something cannot be read or written.
     """
     clips = _excerpts(job)
-    plot_spectrograms(clips, f"{job.output}.png")  # the whole name: a.wav and a.flac may both be there
-    plot_pitch_tracks(clips, f"{job.output}_pitch.png")
+    # The whole name: a.wav and a.flac may both be there.
+    plot_spectrograms(clips, job.output.with_name(with_ending(job.output.name, ".png")))
+    plot_pitch_tracks(clips, job.output.with_name(with_ending(job.output.name, "_pitch.png")))
     (before, rate), (after, _) = clips.values()
     scores = pitch_metrics(before, after, rate)
     values = {"dpd": float(scores.dpd[0]), "jd": float(scores.jaccard[0])}
     line = {**facts, **{key: None if math.isnan(value) else round(value, 4) for key, value in values.items()}}
     path = job.folder / LINES
     text = json.dumps(line, ensure_ascii=False) + "\n"
-    with FileLock(path.with_name(f".{LINES}.lock")), open(path, "ab") as file:
+    with holding(path.with_name(f".{LINES}.lock"), wait=True), open(path, "ab") as file:
         file.write(text.encode(errors="backslashreplace"))  # names that are not UTF-8: as JSON escapes them, too
     return line
 

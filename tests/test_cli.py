@@ -126,7 +126,7 @@ def test_warnings_are_one_line_and_noise_is_none():
         ("config", ["exp=flute_small", "batch_size=4"], "batch_size; did you mean datamodule.batch_size?"),
         ("config", ["exp=flute_small", "trainr=cpu"], "trainr; did you mean trainer?"),
         ("config", ["exp=flute_small", "trainer.min_steps=1"], "(+trainer.min_steps=VALUE passes on what the"),
-        ("config", ["exp=flute_small", "nothing.alike=1"], "nothing.alike; see python"),
+        ("config", ["exp=flute_small", "nothing.alike=1"], "nothing.alike; see "),
         ("transfer", ["sorce=a"], "sorce; did you mean source?"),
         ("evaluate", ["codec.wights=a"], "codec.wights; did you mean codec.weights?"),
     ],

@@ -83,8 +83,29 @@ def test_run_folders(make_instrument, tmp_path):
 def test_names_that_ship():
     for name in shipped_instruments():
         assert load_instrument(name).spec.name == name
-    with pytest.raises(InputError, match="no instrument 'kazoo': use one that ships"):
+    with pytest.raises(InputError, match=r"no instrument 'kazoo': Those that ship are bassoon, cello, .* all:NAME"):
         load_instrument("kazoo")
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"), [("Flute", "flute"), ("ALL:Oboe", "oboe"), ("all:Double_Bass", "double bass")]
+)
+def test_names_match_without_case(typed, name):
+    assert load_instrument(typed).spec.name == name
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("flut", "flute"), ("Oboe", "all:oboe"), ("double-bass", "all:double bass")]
+)
+def test_a_name_that_does_not_ship_gets_the_nearest(typed, meant):
+    with pytest.raises(InputError, match=f"did you mean {meant}[?]"):
+        load_instrument(typed)
+
+
+def test_a_file_of_a_name_in_capitals_is_itself(make_instrument, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_instrument("bassoon").save(tmp_path / "Flute" / "bassoon.safetensors")
+    assert load_instrument("Flute").spec.name == "bassoon"
 
 
 def test_files_that_are_no_model(make_instrument, tmp_path):

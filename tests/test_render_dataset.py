@@ -261,7 +261,11 @@ def test_no_soundfont_names_the_packages(monkeypatch: pytest.MonkeyPatch, capsys
 @pytest.mark.parametrize(
     ("module", "body", "expected"),
     [
-        ("music21", "raise ModuleNotFoundError(name='music21')", 'music21 is not installed: pip install -e ".[data]"'),
+        (
+            "music21",
+            "raise ModuleNotFoundError(name='music21')",
+            "music21 is not installed: pip install music21 pyfluidsynth",
+        ),
         ("fluidsynth", "raise ModuleNotFoundError(name='fluidsynth')", "pyfluidsynth is not installed: pip install"),
         ("fluidsynth", "raise ImportError('no FluidSynth library.')", "install the Debian package libfluidsynth3"),
     ],

@@ -15,9 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from audio_diffusion_pytorch.cli import choose_device, run_command, start
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.paths import CONFIGS
 from audio_diffusion_pytorch.transpose import FARTHEST
 
-ROOT = Path(__file__).resolve().parents[2]
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
 PATH_KEYS = ("data", "output", "outputs", "models", "classifier", "embedder", "codec.repository", "codec.weights")
 REFERENCES = ("identity", "codec", "warm", "truth")
@@ -188,7 +188,7 @@ def _check_number(key: str, value: Any, whole: bool, least: float = 0) -> None:
         raise InputError(f"{key}={value} must be a {'whole ' if whole else ''}number above {least}")
 
 
-@hydra.main(config_path=str(ROOT / "configs"), config_name="evaluate", version_base="1.3")
+@hydra.main(config_path=str(CONFIGS), config_name="evaluate", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     run_command(lambda: evaluate(cfg), USAGE_ERRORS)
 
@@ -196,3 +196,9 @@ def main(cfg: DictConfig) -> None:
 def cli() -> None:
     """Run the command line as typed."""
     start(main, PATH_KEYS, USAGE_ERRORS)
+
+
+if __name__ == "__main__":  # `python -m`, as the installed command runs it
+    from audio_diffusion_pytorch.commands.evaluate import cli
+
+    cli()

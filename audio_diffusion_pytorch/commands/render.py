@@ -10,7 +10,7 @@ A clip is OUTPUT/<split>/<instrument>/<piece>_<part>_t<take>_<instrument>.flac, 
 what sounds: "notes" are [onset, offset, MIDI pitch], in seconds; legato notes overlap by up to 50 ms. manifest.json
 says what the folder was made from. Chorales on one tune lie in one split, which depends on the tune and the seed alone.
 
-Needs the `data` extra (pip install -e ".[data]"), the FluidSynth library and a General MIDI SoundFont.
+Needs music21 and pyfluidsynth (pip install music21 pyfluidsynth), the FluidSynth library and a General MIDI SoundFont.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import importlib
 import importlib.metadata
 import io
 import json
-import math
 import os
 import signal
 import sys
@@ -34,6 +33,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from audio_diffusion_pytorch.render.arguments import make_parser
 from audio_diffusion_pytorch.render.chorales import SPLITS, digest, read_piece, split_of
 from audio_diffusion_pytorch.render.player import (
     INSTRUMENTS,
@@ -49,7 +49,6 @@ from audio_diffusion_pytorch.render.player import (
 if TYPE_CHECKING:
     import numpy as np
 
-PARTS_PER_PIECE = 1.2  # five instruments: about 30 hours
 GIGABYTES_PER_HOUR = 0.09
 TEMPORARY = ".render-"
 
@@ -246,7 +245,7 @@ def check_libraries(dry_run: bool) -> None:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             package = "pyfluidsynth" if error.name == "fluidsynth" else error.name
-            fail(f'{package} is not installed: pip install -e ".[data]"')
+            fail(f"{package} is not installed: pip install music21 pyfluidsynth")
         except (ImportError, OSError) as error:
             package = ": install the Debian package libfluidsynth3" if name == "fluidsynth" else ""
             fail(f"{name} does not load ({str(error).rstrip('.')}){package}")
@@ -300,44 +299,15 @@ def show(table: dict[str, dict[str, dict[str, float]]]) -> None:
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    known, share = ", ".join(INSTRUMENTS), PARTS_PER_PIECE
-    fonts = "a General MIDI .sf2 or .sf3; given more than once, one is drawn per performance "
-    fonts += "(default: MuseScore General and FluidR3, whichever are installed)"
-    some = f"how many of a piece's parts an instrument plays; 1.5: one, in half of the pieces two (default {share})"
-    add("--output", type=Path, required=True, help="folder to write; what is there already is not rendered again")
-    add("--instruments", nargs="+", default=["all"], metavar="NAME", help=f"all (default), or of {known}")
-    add("--soundfont", type=Path, action="append", metavar="PATH", help=fonts)
-    add("--seed", type=int, default=0, help="of the split, the parts and the performances (default 0)")
-    add("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: all three, 80, 10 and 10 %%")
-    add("--paired", action="store_true", help="each instrument plays the same performances, in its own register")
-    add("--takes", type=positive(int), default=1, metavar="N", help="performances of a part (default 1)")
-    add("--parts-per-piece", type=positive(float), default=share, metavar="X", help=some)
-    add("--pieces", type=positive(int), metavar="N", help="only the first N pieces of the splits, for a quick try")
-    add("--workers", type=positive(int), default=os.cpu_count() or 1, metavar="N", help="default: one per core")
-    add("--dry-run", action="store_true", help="print clips, hours and disk space; write nothing")
-    args = parser.parse_args(argv)
+    args = make_parser(__doc__).parse_args(argv)
     args.instruments = [name.lower().replace(" ", "_").replace("-", "_") for name in args.instruments]
     if "all" in args.instruments:
         args.instruments = list(INSTRUMENTS)
     if unknown := [name for name in args.instruments if name not in INSTRUMENTS]:
-        fail(f"no instrument {', '.join(unknown)}: there are {known}, or all")
+        fail(f"no instrument {', '.join(unknown)}: there are {', '.join(INSTRUMENTS)}, or all")
     args.instruments = list(dict.fromkeys(args.instruments))
     args.output = args.output.expanduser()
     return args
-
-
-def positive(kind: type) -> Callable[[str], Any]:
-    """A type for argparse: a number over zero."""
-
-    def parse(text: str) -> Any:
-        if not 0 < (value := kind(text)) < math.inf:
-            raise ValueError
-        return value
-
-    parse.__name__ = f"positive {kind.__name__}"  # argparse: "invalid positive int value: '0'"
-    return parse
 
 
 def run(args: argparse.Namespace, soundfonts: tuple[str, ...]) -> dict[str, dict[str, dict[str, float]]]:
@@ -386,3 +356,7 @@ def main(argv: list[str] | None = None) -> None:
         print("render_dataset: interrupted: run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None
     show(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -20,11 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from audio_diffusion_pytorch.cli import plain_warnings, run_command, start
+from audio_diffusion_pytorch.command_line import fold_experiments, typed
 from audio_diffusion_pytorch.compat_config import adapt, arithmetic, save_attribute
 from audio_diffusion_pytorch.errors import InputError, Interrupted
+from audio_diffusion_pytorch.paths import CONFIGS, INSTALLED, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-os.environ.setdefault("PROJECT_ROOT", str(ROOT))
+os.environ["PROJECT_ROOT"] = str(ROOT)  # where configs/config.yaml finds exp/
+if INSTALLED:
+    os.environ.setdefault("DIR_LOGS", str(Path.cwd() / "logs"))
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
 PATH_KEYS = (
     "dataset_path",
@@ -56,7 +59,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     """
     if "model" not in cfg:
         raise InputError(
-            "no experiment given: add exp=NAME, for example exp=flute_small; python train.py --help lists them"
+            f"no experiment given: add exp=NAME, for example exp=flute_small; {typed('train')} --help lists them"
         )
     for key in SWITCHES:
         if not isinstance(cfg[key], bool):
@@ -208,7 +211,7 @@ def name_swept_experiment(argv: list[str]) -> None:
             os.environ["SWEPT_EXP"] = found[1]
 
 
-@hydra.main(config_path=str(ROOT / "configs"), config_name="config", version_base="1.3")
+@hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     metrics = {}
     plain_warnings()  # a launcher's processes begin here
@@ -227,5 +230,12 @@ def main(cfg: DictConfig) -> float | None:
 
 def cli() -> None:
     """Run the command line as typed."""
+    sys.argv[1:] = fold_experiments(sys.argv[1:])
     name_swept_experiment(sys.argv[1:])
     start(main, PATH_KEYS, USAGE_ERRORS)
+
+
+if __name__ == "__main__":  # `python -m`, as the installed command runs it
+    from audio_diffusion_pytorch.commands.train import cli
+
+    cli()

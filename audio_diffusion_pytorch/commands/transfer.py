@@ -15,13 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from audio_diffusion_pytorch.cli import ending_on_terminate, run_command, start
+from audio_diffusion_pytorch.command_line import typed
 from audio_diffusion_pytorch.errors import InputError, Interrupted
+from audio_diffusion_pytorch.paths import CONFIGS
 from audio_diffusion_pytorch.transpose import FARTHEST
 
 if TYPE_CHECKING:
     from audio_diffusion_pytorch.jobs import Job
 
-ROOT = Path(__file__).resolve().parents[2]
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
 PATH_KEYS = ("source", "target", "input", "output", "plot", "codec.repository", "codec.weights")
 PICTURES = (".png", ".pdf", ".svg")
@@ -84,7 +85,7 @@ def _check_arguments(cfg: DictConfig) -> None:
     """What can be told before anything heavy is imported or computed."""
     missing = [f"{key}=..." for key in TEXTS if OmegaConf.is_missing(cfg, key)]
     if missing:
-        raise InputError(f"missing: {' '.join(missing)}; see python transfer.py --help")
+        raise InputError(f"missing: {' '.join(missing)}; see {typed('transfer')} --help")
     _check_kinds(cfg)
     if cfg.channels not in ("each", "mid"):
         raise InputError(f"channels={cfg.channels}: each or mid")
@@ -110,7 +111,7 @@ def _check_kinds(cfg: DictConfig) -> None:
             raise InputError(f"{key}={value}: true or false")
         for one in (value or [None]) if OmegaConf.is_list(value) else [value]:
             if key in TEXTS and not (isinstance(one, str) and one):
-                raise InputError(f"{key}={value} names nothing; see python transfer.py --help")
+                raise InputError(f"{key}={value} names nothing; see {typed('transfer')} --help")
 
 
 def _check_plot(plot: str | None, jobs: "list[Job]") -> None:
@@ -125,7 +126,7 @@ def _check_plot(plot: str | None, jobs: "list[Job]") -> None:
     check_output(Path(plot), jobs[0].input, "plot")
 
 
-@hydra.main(config_path=str(ROOT / "configs"), config_name="transfer", version_base="1.3")
+@hydra.main(config_path=str(CONFIGS), config_name="transfer", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     run_command(lambda: transfer(cfg), USAGE_ERRORS)
 
@@ -133,3 +134,9 @@ def main(cfg: DictConfig) -> None:
 def cli() -> None:
     """Run the command line as typed."""
     start(main, PATH_KEYS, USAGE_ERRORS)
+
+
+if __name__ == "__main__":  # `python -m`, as the installed command runs it
+    from audio_diffusion_pytorch.commands.transfer import cli
+
+    cli()

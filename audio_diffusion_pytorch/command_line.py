@@ -1,0 +1,107 @@
+"""Command lines as they are typed: the name of the command, flags in place of key=value, settings and their values."""
+
+import argparse
+import os
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.paths import CONFIGS, EXPERIMENTS
+
+NAME = "timbridge"
+INSTALLED_NAME = "TIMBRIDGE_COMMAND"  # environment variable: set where the installed command runs
+AS_TYPED = "COMMAND_AS_TYPED"  # environment variable: `typed` of the running verb, for the help texts in configs/
+CONFIG_OF = {"train": "config", "transfer": "transfer", "evaluate": "evaluate"}
+SCRIPTS = {"demo": "scripts/demo.py", "render": "scripts/render_dataset.py"}  # of a clone; the others: VERB.py
+EXAMPLES = {
+    "train": "exp=flute_small dataset_path=FOLDER",
+    "transfer": "source=flute target=violin input=FILE output=FILE",
+    "evaluate": "pairs=[flute-violin] data=FOLDER",
+}
+
+
+def typed(verb: str) -> str:
+    """How a verb is called here: `timbridge train`, or `python train.py` in a clone."""
+    installed = os.environ.get(INSTALLED_NAME)
+    return f"{installed} {verb}" if installed else f"python {SCRIPTS.get(verb, f'{verb}.py')}"
+
+
+def settings_of(verb: str) -> dict[str, str]:
+    """Settings at the top level of a verb's configuration, and the values that they have there."""
+    text = (CONFIGS / f"{CONFIG_OF[verb]}.yaml").read_text(encoding="utf-8")
+    found = dict(re.findall(r"^(\w+): *([^\n#]*?) *(?:#.*)?$", text, re.MULTILINE))
+    return {key: value for key, value in found.items() if key not in ("defaults", "hydra")}
+
+
+def check_arguments(argv: Sequence[str], verb: str, parser: argparse.ArgumentParser) -> None:
+    """Refuse flags and words where Hydra takes key=value only.
+
+    Args:
+        parser: of Hydra's own flags.
+
+    Raises:
+        InputError: the first of them; the message shows the right form.
+    """
+    flags = parser._option_string_actions
+    arguments = list(argv)
+    while arguments:
+        argument = arguments.pop(0)
+        flag, equals, value = argument.partition("=")
+        if flag in flags:
+            if not equals and flags[flag].nargs is None and arguments:
+                arguments.pop(0)  # the flag's value
+        elif flag.startswith("-") and not any(known.startswith(flag) for known in flags):
+            if not equals and arguments and not arguments[0].startswith("-"):
+                value = arguments[0]
+            raise InputError(f"arguments have the form key=value: {_as_setting(flag, value, verb)}, not {flag}")
+        elif not equals and not flag.startswith(("-", "~")):
+            raise InputError(
+                f"{argument!r}: arguments have the form key=value: {typed(verb)} {EXAMPLES[verb]}; see --help"
+            )
+
+
+def fold_experiments(argv: Sequence[str]) -> list[str]:
+    """Names of shipped experiments in their own case: `exp=Flute_Small` -> `exp=flute_small`; else as it was."""
+    shipped = {path.stem for path in EXPERIMENTS.glob("*.yaml")}
+
+    def folded(argument: str) -> str:
+        key, _, value = argument.partition("=")
+        names = value.split(",")
+        known = key == "exp" and not shipped.issuperset(names) and shipped.issuperset(map(str.lower, names))
+        return argument.lower() if known else argument
+
+    return [folded(argument) for argument in argv]
+
+
+def _as_setting(flag: str, value: str, verb: str) -> str:
+    """`--Source Flute` -> `source=Flute`."""
+    settings, key = settings_of(verb), flag.lstrip("-").replace("-", "_").lower()
+    if key not in settings and "." not in key:
+        beginning = [name for name in settings if name.startswith(key)]
+        key = (beginning or get_close_matches(key, settings, 1) or [key])[0]
+    if not value:
+        value = "true" if settings.get(key) in ("true", "false") else "VALUE"
+    return shlex.quote(f"{key}={value}")
+
+
+def hydra_parser(original: Callable[[], argparse.ArgumentParser], verb: str) -> Callable[[], argparse.ArgumentParser]:
+    """Hydra's parser of its own flags, with the command's name; and on Python 3.14, where Hydra 1.3 cannot make it.
+
+    Python 3.14 checks help texts when they are added, and one of Hydra's is no text but an object that becomes one.
+    """
+
+    def make() -> argparse.ArgumentParser:
+        check = getattr(argparse.ArgumentParser, "_check_help", None)
+        if check is not None:
+            argparse.ArgumentParser._check_help = lambda *_: None
+        try:
+            parser = original()
+        finally:
+            if check is not None:
+                argparse.ArgumentParser._check_help = check
+        parser.prog = typed(verb)
+        return parser
+
+    return make

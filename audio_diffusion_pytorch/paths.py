@@ -1,0 +1,11 @@
+"""Where the shipped files lie: in a clone beside the package, in an installation inside it."""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+INSTALLED = (PACKAGE / "configs").is_dir()  # setup.py maps configs/ and exp/ into the package
+ROOT = PACKAGE if INSTALLED else PACKAGE.parent  # folder of configs/ and exp/
+CONFIGS = ROOT / "configs"
+EXPERIMENTS = ROOT / "exp"
+ASSETS = PACKAGE / "assets"
+CLIPS = ASSETS / "clips"

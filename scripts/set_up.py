@@ -1,0 +1,112 @@
+"""Set up a virtual environment for this checkout. `make` calls it; without make:
+
+    python scripts/set_up.py [--venv FOLDER] [--dev]
+
+Uses the standard library only, and no syntax that is newer than Python 3.6, so that an old Python can name the versions
+that work. The checkout may be read-only, HOME unset, and every path may contain spaces.
+"""
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+OLDEST, NEWEST = (3, 10), (3, 14)  # as in pyproject.toml
+DEVELOPMENT = ".[data,notebook,dev]"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--venv", default=os.path.join(ROOT, ".venv"), help="folder of the environment (.venv)")
+    parser.add_argument("--dev", action="store_true", help="also what lint and tests need")
+    arguments = parser.parse_args()
+    venv = os.path.abspath(arguments.venv)
+    check_version(sys.version_info[:2], sys.executable)
+    python = python_of(venv)
+    if not works(python, "import pip"):
+        run([sys.executable, "-m", "venv", venv], "on Debian and Ubuntu: apt install python3-venv")
+    version = subprocess.check_output([python, "-c", "import sys; print(*sys.version_info[:2])"]).decode().split()
+    check_version(tuple(map(int, version)), python)
+    targets = ["-r", "requirements.txt"] if not arguments.dev else ["-e", DEVELOPMENT]
+    stamps = [os.path.join(venv, name) for name in (".set-up", ".set-up-dev")][: 2 if arguments.dev else 1]
+    wanted = fingerprint(version)
+    if os.path.exists(stamps[-1]) and read(stamps[-1]) == wanted:
+        return
+    announce(works(python, "import torch"), arguments.dev)
+    install(python, venv, targets)
+    for stamp in stamps:
+        with open(stamp, "w") as file:
+            file.write(wanted)
+
+
+def check_version(version, where):
+    if not OLDEST <= version <= NEWEST:
+        oldest, newest, this = (".".join(map(str, numbers)) for numbers in (OLDEST, NEWEST, version))
+        sys.exit(
+            f"error: Python {oldest} to {newest} is needed, and this is {this} ({where}); choose another one with "
+            f"make PYTHON=python{newest}, or another environment with make VENV=FOLDER"
+        )
+
+
+def python_of(venv):
+    return os.path.join(venv, "Scripts", "python.exe") if os.name == "nt" else os.path.join(venv, "bin", "python")
+
+
+def works(python, statement):
+    """Whether the interpreter is there and runs a statement."""
+    try:
+        return subprocess.call([python, "-c", statement], stderr=subprocess.DEVNULL) == 0
+    except OSError:
+        return False
+
+
+def fingerprint(version):
+    """Of everything that the environment was made from: the checkout's place, the requirements, Python."""
+    files = [read(os.path.join(ROOT, name)) for name in ("requirements.txt", "pyproject.toml", "setup.py")]
+    return hashlib.sha256("\0".join([ROOT, *version, *files]).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def announce(has_torch, development):
+    print("Setting up the Python environment.", flush=True)
+    if not has_torch:
+        print(
+            "This downloads PyTorch and other packages. With the PyTorch of the package index, made for NVIDIA GPUs, "
+            "an x86 Linux machine downloads SIZE GB and needs SPACE GB on disk; the build for CPUs only needs far less "
+            "(see the README).",
+            flush=True,
+        )
+    elif development:
+        print("This downloads the packages for lint and tests: about 0.1 GB.", flush=True)
+
+
+def install(python, venv, targets):
+    """pip, without writing into the checkout or into a home that is not there."""
+    environment = dict(os.environ)
+    extra = os.path.join(venv, ".setuptools.cfg")
+    with open(extra, "w", encoding="utf-8") as file:  # setuptools would write beside setup.py
+        file.write("[egg_info]\negg_base = {}\n".format(venv.replace("%", "%%")))
+    environment["DIST_EXTRA_CONFIG"] = extra
+    if os.path.expanduser("~") == "~":  # pip would make a folder of that name
+        environment["PIP_NO_CACHE_DIR"] = "1"
+    run(
+        [python, "-m", "pip", "install", "--disable-pip-version-check", *targets],
+        "see pip's message above",
+        environment,
+    )
+
+
+def run(command, hint, environment=None):
+    status = subprocess.call(command, cwd=ROOT, env=environment)
+    if status:
+        sys.exit(f"error: {' '.join(command)} failed: {hint}")
+
+
+if __name__ == "__main__":
+    main()

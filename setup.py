@@ -1,0 +1,16 @@
+"""Which packages a wheel holds: those that are found, and folders outside of the package, mapped into it."""
+
+from setuptools import find_packages, setup
+
+PACKAGE = "audio_diffusion_pytorch"
+MAPPED = {
+    f"{PACKAGE}.configs": "configs",
+    f"{PACKAGE}.exp": "exp",
+    "basic_pitch_torch": "basic-pitch-torch/basic_pitch_torch",
+}
+
+setup(
+    packages=[*find_packages(include=[PACKAGE, f"{PACKAGE}.*"]), *MAPPED],
+    package_dir=MAPPED,
+    package_data={"": ["**/*.yaml"], PACKAGE: ["assets/**"], "basic_pitch_torch": ["assets/*"]},
+)
