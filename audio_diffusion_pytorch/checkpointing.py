@@ -65,7 +65,9 @@ class LastCheckpoint(Checkpoint):
                 parameter.grad = gradients[name].to(parameter.device)
         if threading.current_thread() is not threading.main_thread():
             return
-        numbers = [signal.SIGINT, signal.SIGTERM] + [signal.SIGUSR1] * ("SLURM_JOB_ID" in os.environ)
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if "SLURM_JOB_ID" in os.environ and hasattr(signal, "SIGUSR1"):
+            numbers.append(signal.SIGUSR1)
         self._handlers = {number: signal.signal(number, self._on_signal) for number in numbers}
         if trainer.received_sigterm:  # by Lightning's handler, which would end the run unsaved
             self._signal, trainer._signal_connector.received_sigterm = signal.SIGTERM, False

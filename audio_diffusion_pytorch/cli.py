@@ -26,6 +26,7 @@ _NOISE = (
     "The dirpath has changed from",
     "Experiment logs directory .* exists",
     "The pynvml package is deprecated",
+    "Got pickle error when attempting to start a worker",  # the error itself says it in a line
 )
 
 

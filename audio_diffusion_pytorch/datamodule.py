@@ -15,9 +15,10 @@ from tqdm import tqdm
 from audio_diffusion_pytorch.audio import active_rms
 from audio_diffusion_pytorch.cache import LatentCache, build, statistics
 from audio_diffusion_pytorch.codec import Codec
-from audio_diffusion_pytorch.dataset import InstrumentDataset, batches_of, start_worker
+from audio_diffusion_pytorch.dataset import InstrumentDataset
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.labels import Labels
+from audio_diffusion_pytorch.loader import Loader, batches_of, start_worker
 
 _LEAST_BATCHES = 16  # of an epoch of few recordings: starting an epoch takes time, too
 _PATIENCE = 600  # seconds for a batch of the loader's processes; then whatever they wait for is an error
@@ -186,7 +187,7 @@ class Datamodule(pl.LightningDataModule):
         return None if self.cache_dir is not None else "no datamodule.cache_dir is given"
 
     def _loader(self, dataset: Dataset, sampler: EpochSampler, shuffle: bool) -> DataLoader:
-        return DataLoader(
+        return Loader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,

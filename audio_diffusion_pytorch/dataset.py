@@ -2,18 +2,16 @@
 
 import hashlib
 import re
-import signal
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from audio_data_pytorch import WAVDataset
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from audio_diffusion_pytorch import audio
@@ -22,6 +20,7 @@ from audio_diffusion_pytorch.cache import LatentCache, Take
 from audio_diffusion_pytorch.digest import content_digest, content_sample
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.labels import Labels
+from audio_diffusion_pytorch.loader import Loader, batches_of, start_worker
 from audio_diffusion_pytorch.pitch_shift import PitchShift
 from audio_diffusion_pytorch.transpose import shift_octaves
 
@@ -150,8 +149,8 @@ class InstrumentDataset(WAVDataset):
             except InputError as error:
                 bad.append(str(error))
         self.wavs, self.unreadable = list(self.headers), bad
-        # Bad files that were reported; seen by all workers.
-        self.named = torch.zeros(len(files), dtype=torch.uint8).share_memory_()
+        # Bad files that were reported; see `share`.
+        self.named = torch.zeros(len(files), dtype=torch.uint8)
         if bad:
             listing = "\n  ".join(bad[:10] + ([f"... and {len(bad) - 10} more"] if len(bad) > 10 else []))
             warnings.warn(
@@ -217,7 +216,7 @@ class InstrumentDataset(WAVDataset):
         if self.pitch_shift is None or self.prepared or self.cache is not None:
             return
         own = torch.Generator()  # the loader draws a number, which must not come from the global generator
-        loader = DataLoader(_Variants(self), None, num_workers=num_workers, generator=own, worker_init_fn=start_worker)
+        loader = Loader(_Variants(self), None, num_workers=num_workers, generator=own, worker_init_fn=start_worker)
         with batches_of(loader) as keys:
             progress = tqdm(keys, desc="pitch-shifted recordings", total=len(self.wavs), unit="file", delay=1)
             for file, key in zip(self.wavs, progress, strict=True):
@@ -268,6 +267,14 @@ class InstrumentDataset(WAVDataset):
     def audible(self, peak: float) -> bool:
         """Whether a crop with this peak is kept."""
         return self.silence_db is None or peak > 10 ** (self.silence_db / 20)
+
+    def share(self) -> None:
+        """Let processes that are started from now on see which files this one and the others have named.
+
+        Raises:
+            RuntimeError: there is no shared memory.
+        """
+        self.named.share_memory_()
 
     def name_once(self, file: str, problem: str) -> None:
         """Warn that a file is skipped, unless it was said before."""
@@ -361,26 +368,3 @@ class _Variants(Dataset):
     def __getitem__(self, index: int) -> str:
         dataset = self.dataset
         return dataset.pitch_shift.prepare(dataset.wavs[index], dataset.sample_rate, dataset.channels == 1)
-
-
-@contextmanager
-def batches_of(loader: DataLoader) -> Iterator[Iterator]:
-    """The batches of a loader, whose processes end with the block, however it ends.
-
-    An error's traceback would keep them until Python's exit, which waits for ever: it sends one SIGTERM, which
-    `start_worker` lets pass.
-    """
-    batches = iter(loader)
-    try:
-        yield batches
-    finally:
-        if loader.num_workers:
-            batches._shutdown_workers()  # what torch does when the iterator is deleted
-
-
-def start_worker(worker: int) -> None:
-    torch.set_num_threads(1)
-    # Ctrl-C reaches every process, as do the signals of a cluster; the main one decides, and still needs batches.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))  # the second one ends it

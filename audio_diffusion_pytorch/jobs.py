@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from audio_diffusion_pytorch.audio import EXTENSIONS, OUTPUT_EXTENSIONS
+from audio_diffusion_pytorch.audio import EXTENSIONS, KEPT_EXTENSIONS, OUTPUT_EXTENSIONS
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.files import holding, with_ending
 
@@ -123,7 +123,8 @@ def plan(
 def _folder_jobs(found: list[tuple[Path, Path]], target: Path, levels, file_format: str | None) -> Iterator[Job]:
     def name(relative: Path) -> Path:
         ending = f".{file_format}" if file_format else relative.suffix.lower()
-        return relative.with_name(with_ending(relative.stem, ending if ending in OUTPUT_EXTENSIONS else ".flac"))
+        kept = file_format or ending in KEPT_EXTENSIONS
+        return relative.with_name(with_ending(relative.stem, ending if kept else ".flac"))
 
     taken = Counter(_folded(name(relative)) for _, relative in found)
     for path, relative in found:

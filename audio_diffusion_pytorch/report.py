@@ -151,6 +151,8 @@ def _check_memory(needed: float, trainer: pl.Trainer) -> None:
     device = trainer.strategy.root_device
     if device.type == "cuda":
         there = torch.cuda.get_device_properties(device).total_memory
+    elif not hasattr(os, "sysconf"):  # Windows
+        return
     else:
         there, needed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), needed * trainer.num_devices
     if needed > there:

@@ -291,27 +291,3 @@ def prepare_run_folder(run_dir: Path, ckpt_dir: Path, config: str) -> None:
     for folder in (run_dir, ckpt_dir):
         for temporary in folder.glob(".*.tmp.*"):
             temporary.unlink()
-
-
-def explained(error: RuntimeError, resume: str = "ckpt=last") -> Exception:
-    """What to tell the user of an error of the loader's processes; any other comes back as it is.
-
-    Args:
-        resume: see `resume_arguments`.
-    """
-    text = " ".join(f"{error} {error.__cause__ or ''}".split())
-    if "Bus error" in text or "shared memory" in text or ("torch_" in text and "No space left" in text):
-        return InputError(
-            "no space in /dev/shm, through which the loader's processes hand over their batches: enlarge it "
-            "(docker run --shm-size=8g), or load in this process with datamodule.num_workers=0"
-        )
-    if "DataLoader timed out" in text:
-        return InputError(
-            f"the recordings cannot be read in time ({text}): is the disk or network they lie on at work?"
-        )
-    if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
-        return InputError(
-            f"a process of the loader died ({text}); where memory ran out, lower "
-            f"datamodule.num_workers. Resume with {resume}"
-        )
-    return error

@@ -107,7 +107,7 @@ class Run:
                 process.join()
         codes = [process.exitcode for process in processes if process.exitcode]
         if codes:
-            killed = "; where memory ran out, use fewer" if -signal.SIGKILL in codes else ": see above"
+            killed = "; where memory ran out, use fewer" if -9 in codes else ": see above"
             raise InputError(f"{len(codes)} of {workers} workers ended early (exit status {codes[0]}){killed}")
 
 

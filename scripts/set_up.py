@@ -77,9 +77,8 @@ def announce(has_torch, development):
     print("Setting up the Python environment.", flush=True)
     if not has_torch:
         print(
-            "This downloads PyTorch and other packages. With the PyTorch of the package index, made for NVIDIA GPUs, "
-            "an x86 Linux machine downloads SIZE GB and needs SPACE GB on disk; the build for CPUs only needs far less "
-            "(see the README).",
+            "On an x86 Linux machine this downloads 2.9 GB (5.6 GB on disk); 2.7 GB of them are PyTorch for "
+            "NVIDIA GPUs. The README says how to take the build for CPUs instead (interrupt with Ctrl-C).",
             flush=True,
         )
     elif development:

@@ -48,13 +48,12 @@ def test_a_part_is_that_part(name, tmp_path):
 def test_files_that_cannot_be_read_say_why(tmp_path):
     path = tmp_path / f"{ODD_NAME}.wav"
     soundfile.write(path, melody(), RATE)
-    good = path.read_bytes()
     cases = {
         "no such audio file": path.unlink,
         "the file is empty": lambda: path.write_bytes(b""),
         "no samples": lambda: soundfile.write(path, np.zeros(0), RATE),
-        "damaged, or not wav": lambda: path.write_bytes(b"RIFFnothing"),
-        "it is truncated": lambda: path.write_bytes(good[:-1000]),
+        "damaged": lambda: path.write_bytes(b"RIFFnothing"),
+        "it is no audio": lambda: path.write_text("four score and seven years ago"),
     }
     for says, make in cases.items():
         make()
@@ -135,15 +134,15 @@ def test_minutes_of_ogg_are_written_in_blocks(tmp_path):
 
 def test_what_cannot_be_written(tmp_path):
     wav = torch.zeros(1, 100)
-    with pytest.raises(InputError, match="must end in"):
-        audio.write(tmp_path / "a.mp3", wav, RATE)
+    with pytest.raises(InputError, match=r"use \.wav"):
+        audio.write(tmp_path / "a.txt", wav, RATE)
     (tmp_path / "file").write_text("kept")
     with pytest.raises(InputError, match="cannot write"):
         audio.write(tmp_path / "file" / "a.wav", wav, RATE)
     (tmp_path / "folder.wav").mkdir()
     with pytest.raises(InputError, match="it is a folder"):
         audio.write(tmp_path / "folder.wav", wav, RATE)
-    with pytest.raises(InputError, match=r"a\.flac"):  # FLAC knows 8 channels at most
+    with pytest.raises(InputError, match=r"a\.flac.*at most 8 channels, not 9.*channels=mid"):
         audio.write(tmp_path / "a.flac", torch.zeros(9, 100), RATE)
     assert {p.name for p in tmp_path.iterdir()} == {"file", "folder.wav"}
 

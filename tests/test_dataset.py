@@ -135,8 +135,8 @@ def test_bad_files_are_named_once_and_skipped(tmp_path):
     with pytest.warns(UserWarning) as caught:
         crops = [data[i] for i in range(len(data))] + [data[i] for i in range(len(data))]
     assert len(crops) == 20 and all(crop.abs().max() > 0.01 for crop in crops)
-    messages = sorted(str(w.message) for w in caught)
-    assert len(messages) == 4 and all(message.startswith("skipped: ") for message in messages)
+    messages = [str(w.message) for w in caught if str(w.message).startswith("skipped: ")]
+    assert len(messages) == 4 and len(caught) == 5  # and that the header of the cut one tells of more
     for file, says in ((gone, "no such audio file"), (cut, ""), (changed, ""), (folder / "flute_nan.wav", "holds NaN")):
         assert [says in message for message in messages if str(file) in message] == [True]
 

@@ -3,10 +3,8 @@
 import errno
 import fcntl
 import multiprocessing
-import os
 import re
 import shlex
-import signal
 import time
 from dataclasses import asdict
 
@@ -15,7 +13,6 @@ import torch
 from conftest import ODD_NAME
 from omegaconf import OmegaConf
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instrument import InstrumentSpec
@@ -23,7 +20,6 @@ from audio_diffusion_pytorch.run import (
     check_fits,
     check_numbers,
     check_resumable,
-    explained,
     find_checkpoint,
     locked,
     prepare_run_folder,
@@ -239,44 +235,3 @@ def test_what_cannot_be_resumed_from(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "a.ckpt")
     with pytest.raises(InputError, match="no optimiser state"):
         check_resumable(str(tmp_path / "a.ckpt"))
-
-
-class Failing(Dataset):
-    """Does in a loader's process what is asked."""
-
-    def __init__(self, action):
-        self.action = action
-
-    def __len__(self) -> int:
-        return 4
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.action()
-
-
-def no_shared_memory():
-    # What torch says where /dev/shm is full; filling it up here would disturb others.
-    raise RuntimeError("unable to write to file </torch_1234_5678_0>: No space left on device (28)")
-
-
-@pytest.mark.parametrize(
-    ("action", "says"),
-    [
-        (lambda: os.kill(os.getpid(), signal.SIGKILL), "a process of the loader died .*ckpt=last"),
-        # Which signal it was is known only where the handler of torch sees it before the queue does.
-        (
-            lambda: os.kill(os.getpid(), signal.SIGBUS),
-            "(no space in /dev/shm|a process of the loader died).*datamodule.num_workers",
-        ),
-        (no_shared_memory, "no space in /dev/shm.*datamodule.num_workers=0"),
-        (lambda: time.sleep(60), "cannot be read in time"),
-    ],
-)
-def test_a_loader_process_that_dies_or_hangs_ends_the_run(action, says):
-    loader = DataLoader(Failing(action), num_workers=1, timeout=5 if "time" in says else 0)
-    with pytest.raises(RuntimeError) as caught:
-        next(iter(loader))
-    error = explained(caught.value)
-    assert isinstance(error, InputError) and re.search(says, str(error)) and "\n" not in str(error)
-    other = RuntimeError("something else")
-    assert explained(other) is other

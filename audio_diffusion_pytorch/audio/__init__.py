@@ -10,25 +10,36 @@ from audio_diffusion_pytorch.audio.dsp import (
     to_db,
     to_mono,
 )
-from audio_diffusion_pytorch.audio.formats import EXTENSIONS, OUTPUT_EXTENSIONS, AudioInfo
-from audio_diffusion_pytorch.audio.reader import AudioReader, info, read
+from audio_diffusion_pytorch.audio.formats import (
+    EXTENSIONS,
+    KEPT_EXTENSIONS,
+    OUTPUT_EXTENSIONS,
+    AudioInfo,
+    check_format,
+    written_rate,
+)
+from audio_diffusion_pytorch.audio.reader import AudioReader, info, read, read_mono
 from audio_diffusion_pytorch.audio.writer import write, writing
 
 __all__ = [
     "EXTENSIONS",
+    "KEPT_EXTENSIONS",
     "OUTPUT_EXTENSIONS",
     "AudioInfo",
     "AudioReader",
     "LevelMeter",
     "Resampler",
     "active_rms",
+    "check_format",
     "fade_ends",
     "in_phase",
     "info",
     "read",
+    "read_mono",
     "resample",
     "to_db",
     "to_mono",
     "write",
     "writing",
+    "written_rate",
 ]

@@ -20,6 +20,27 @@ def in_phase(wav: Tensor) -> Tensor:
     return torch.where((wav * loudest).sum(-1, keepdim=True) < 0, -wav, wav)
 
 
+class Polarity:
+    """Which channels of a recording that comes in blocks oppose its loudest one.
+
+    Args:
+        channels: of every block.
+    """
+
+    def __init__(self, channels: int):
+        self._products = torch.zeros(channels, channels, dtype=torch.float64)
+
+    def update(self, wav: Tensor) -> None:
+        """Take the next block [C, n]."""
+        self._products += (wav @ wav.T).double()
+
+    @property
+    def signs(self) -> Tensor:
+        """[C, 1], -1 for the channels to be turned over, else 1."""
+        loudest = int(self._products.diagonal().argmax())
+        return torch.where(self._products[loudest] < 0, -1.0, 1.0)[:, None]
+
+
 def resample(wav: Tensor, orig_rate: int, new_rate: int) -> Tensor:
     """[..., T] at `orig_rate` Hz -> [..., ceil(T * new_rate / orig_rate)] at `new_rate` Hz."""
     if orig_rate == new_rate:

@@ -1,113 +1,127 @@
 """Read audio files, whole or in part. Waveforms are [C, T] float32 in [-1, 1]."""
 
-import os
-import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
+from audio_diffusion_pytorch.audio.dsp import Polarity, to_mono
 from audio_diffusion_pytorch.audio.formats import BLOCK, AudioInfo
+from audio_diffusion_pytorch.audio.sources import open_source, state_of
 from audio_diffusion_pytorch.errors import InputError
 
-# What libsndfile's log says of a file shorter than its header; 0xFFFFFFFF is what a stream of unknown length writes.
-_TRUNCATED = re.compile(r"^data : (?!4294967295)\d+ \(should be|lacks an end-of-stream bit", re.MULTILINE)
-
-
-class _Sequential(soundfile.SoundFile):
-    """Reads on without seeking. `soundfile` seeks after each read, and MP3 decodes wrongly after a seek."""
-
-    def seekable(self) -> bool:
-        return False
+_MOST = 50_000  # files whose polarity is remembered
+_POLARITIES: dict[str, tuple[tuple[int, ...], Tensor]] = {}
 
 
 class AudioReader:
     """A recording, read in blocks from its start as often as needed; a context manager.
 
+    Its content decides how it is read, not its name. The length is what there is, whatever a header says. What is wrong
+    with a file and does no harm (a size that is too large, an end that is cut off) is warned of once in a process.
+
     Args:
-        path: .wav, .flac, .ogg, .mp3.
+        path: wav, flac, ogg, mp3, m4a, opus, aiff, caf, webm, the sound of a film ...
 
     Raises:
-        InputError: the file is missing, empty, truncated or no audio; on reading: it changes meanwhile, ends early, or
-            holds NaN or infinite samples.
+        InputError: the file is missing, empty or holds no sound; on reading: it changes meanwhile, ends early, or holds
+            NaN or infinite samples.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self._state = _state(self.path)
-        try:
-            self._file, self._position = _Sequential(os.fsencode(path)), 0
-        except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise InputError(f"cannot read {path} as audio: {_reason(error, path)}") from error
-        file = self._file
-        self.info = AudioInfo(file.frames, file.samplerate, file.channels, file.subtype)
-        problem = "it holds no samples" if file.frames <= 0 else None
-        if _TRUNCATED.search(file.extra_info):
-            problem = "it is truncated (shorter than its header says)"
-        if problem:
-            file.close()
-            raise InputError(f"cannot read {path} as audio: {problem}")
+        self._state = state_of(self.path)
+        self._source, new = open_source(self.path, self._state)
+        self.info: AudioInfo = self._source.info
+        if self.info.frames <= 0:
+            self._source.close()
+            raise InputError(f"cannot read {path} as audio: it holds no samples")
+        if new:
+            for problem in self._source.problems:
+                warnings.warn(f"{path}: {problem}", stacklevel=2)
 
     def __enter__(self) -> "AudioReader":
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
+        self._source.close()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the file and does no harm, each a sentence without the file's name."""
+        return self._source.problems
 
     @property
     def tags(self) -> dict[str, str]:
         """What the file says of title, artist, album ..."""
-        return self._file.copy_metadata()
+        return {key: value for key, value in self._source.tags().items() if value.strip()}
 
     def read(self, start: int = 0, frames: int = -1) -> Tensor:
-        """`frames` frames from `start` (-1: to the end) -> wav [C, T] float32."""
+        """`frames` frames from `start` (-1: to the end) -> wav [C, T] float32, to the bit that part of the whole."""
         frames = self.info.frames - start if frames < 0 else frames
-        # What an MP3 decodes to right after a jump is wrong.
-        before = min(start, self.info.sample_rate // 2) if self._file.format in ("MP3", "MPEG") else 0
-        self._seek(start - before)
-        return self._next(before + frames)[:, before:]
-
-    def blocks(self) -> Iterator[Tensor]:
-        """The whole recording as blocks [C, n] float32, from its start."""
-        size = max(1, BLOCK // self.info.channels)
-        self._seek(0)
-        for start in range(0, self.info.frames, size):
-            yield self._next(min(size, self.info.frames - start))
-        if self.path.exists() and _state(self.path) != self._state:  # gone is no harm: it was open and is read
-            raise InputError(f"cannot use {self.path}: it changed while it was being read; wait until it is complete")
-
-    def _seek(self, start: int) -> None:
-        if self._position == start:
-            return
         try:
-            self._position = self._file.seek(start)
-        except (soundfile.LibsndfileError, RuntimeError) as error:  # a FLAC file that was cut off
-            raise InputError(f"cannot read {self.path} as audio: {_reason(error, self.path)}") from error
-
-    def _next(self, expected: int) -> Tensor:
-        start = self._position
-        try:
-            data = self._file.read(expected, dtype="float32", always_2d=True)
-            self._position += len(data)
-        except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise InputError(f"cannot read {self.path} as audio: {_reason(error, self.path)}") from error
-        if len(data) != expected:
+            data = self._source.read(start, frames)
+        except InputError as error:
+            raise InputError(f"cannot read {self.path} as audio: {error}") from error
+        except OSError as error:
+            raise InputError(f"cannot read {self.path}: {error.strerror or error}") from error
+        if len(data) != frames:
             raise InputError(
-                f"cannot read {self.path} as audio: it is truncated ({len(data)} of {expected} frames from {start})"
+                f"cannot read {self.path} as audio: it is truncated ({len(data)} of {frames} frames from {start})"
             )
         if not np.isfinite(data).all():
             raise InputError(f"cannot use {self.path}: it holds NaN or infinite samples")
         return torch.from_numpy(np.ascontiguousarray(data.T))
 
+    def blocks(self) -> Iterator[Tensor]:
+        """The whole recording as blocks [C, n] float32, from its start."""
+        size = max(1, BLOCK // self.info.channels)
+        for start in range(0, self.info.frames, size):
+            yield self.read(start, min(size, self.info.frames - start))
+        if (
+            self.path.exists() and state_of(self.path)[:2] != self._state[:2]
+        ):  # gone is no harm: it was open and is read
+            raise InputError(f"cannot use {self.path}: it changed while it was being read; wait until it is complete")
+
+    @property
+    def polarity(self) -> Tensor:
+        """[C, 1], -1 for channels that oppose the loudest one, else 1: of the whole recording, read once in a process.
+
+        Raises:
+            InputError: the file cannot be read to its end.
+        """
+        if self.info.channels == 1:
+            return torch.ones(1, 1)
+        key = str(self.path.absolute())
+        state, signs = _POLARITIES.get(key, (None, None))
+        if state != self._state:
+            meter = Polarity(self.info.channels)
+            for block in self.blocks():
+                meter.update(block)
+            signs = meter.signs
+            if len(_POLARITIES) >= _MOST:
+                _POLARITIES.clear()
+            _POLARITIES[key] = self._state, signs
+        return signs
+
+    def read_mono(self, start: int = 0, frames: int = -1) -> Tensor:
+        """As `read`, the channels' average [1, T], those turned over before that oppose the loudest one."""
+        return to_mono(self.read(start, frames) * self.polarity)
+
+    def mono_blocks(self) -> Iterator[Tensor]:
+        """As `blocks`, averaged as in `read_mono`."""
+        signs = self.polarity
+        return (to_mono(block * signs) for block in self.blocks())
+
 
 def info(path: str | Path) -> AudioInfo:
-    """Length, rate and channels from the header.
+    """Exact length, rate and channels.
 
     Raises:
-        InputError: the file is missing, empty, truncated or no audio.
+        InputError: the file is missing, empty or holds no sound.
     """
     with AudioReader(path) as file:
         return file.info
@@ -117,24 +131,16 @@ def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[Tensor, in
     """Read `frames` frames from `start` (-1: to the end) -> wav [C, T] float32, and the sample rate in Hz.
 
     Raises:
-        InputError: the file is missing, no audio, ends early, or holds NaN or infinite samples.
+        InputError: the file is missing, holds no sound, ends early, or holds NaN or infinite samples.
     """
     with AudioReader(path) as file:
         return file.read(start, frames), file.info.sample_rate
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """Size and time of the last change of a file."""
-    if not path.is_file():
-        raise InputError(f"{path} is a folder, give one audio file" if path.is_dir() else f"no such audio file: {path}")
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+def read_mono(path: str | Path, start: int = 0, frames: int = -1) -> tuple[Tensor, int]:
+    """As `read`, the channels' average [1, T]; channels that oppose the loudest one are turned over before.
 
-
-def _reason(error: Exception, path: str | Path) -> str:
-    try:
-        if Path(path).stat().st_size == 0:
-            return "the file is empty"
-    except OSError:
-        return "it disappeared"
-    return str(getattr(error, "error_string", error)).rstrip(".") + " (damaged, or not wav/flac/ogg/mp3?)"
+    What opposes is decided over the whole recording, so that all its parts are averaged alike.
+    """
+    with AudioReader(path) as file:
+        return file.read_mono(start, frames), file.info.sample_rate

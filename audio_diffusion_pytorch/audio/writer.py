@@ -2,18 +2,120 @@
 
 import errno
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
 import soundfile
+import torch
 from torch import Tensor
 
-from audio_diffusion_pytorch.audio.formats import BLOCK, OUTPUT_EXTENSIONS
+from audio_diffusion_pytorch.audio.dsp import Resampler
+from audio_diffusion_pytorch.audio.formats import BLOCK, check_format, written_rate
+from audio_diffusion_pytorch.audio.reader import info
 from audio_diffusion_pytorch.errors import InputError, replacing
 
 _LARGEST_WAV = 4_000_000_000  # bytes of sound: a WAV header counts no more
 _BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "DOUBLE": 8}  # a sample; 4 in others
+_LOSSY = {".ogg": "VORBIS", ".mp3": "MPEG_LAYER_III"}
+_MP3_QUALITY = {"bitrate_mode": "VARIABLE", "compression_level": 0.1}  # about 230 kbit/s for a full stereo mix
+# Codec, container, samples of a frame, bits a second and channel. (libsndfile loses the last 6 ms of some Opus files.)
+_CODECS = {".m4a": ("aac", "ipod", 1024, 160_000), ".opus": ("libopus", "ogg", 960, 96_000)}
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
+_LONGEST_TAG = 10_000  # characters: a picture or a text that somebody put there; libsndfile loses the file over it
+
+
+class _Encoder(Protocol):
+    def write(self, data: np.ndarray) -> None:
+        """Take frames [n, C] float32."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class _Native:
+    """What libsndfile writes."""
+
+    def __init__(self, path: Path, sample_rate: int, channels: int, subtype: str | None, frames: int):
+        extension = path.suffix.lower()
+        file_format = extension[1:].upper()
+        subtype = _subtype(extension, subtype)
+        if file_format == "WAV" and frames * channels * _BYTES.get(subtype, 4) > _LARGEST_WAV:
+            file_format = "RF64"
+        options = _MP3_QUALITY if extension == ".mp3" else {}
+        name = os.fsencode(path)  # soundfile takes text for UTF-8, which a name need not be
+        self._file = soundfile.SoundFile(
+            name, "w", sample_rate, channels, subtype=subtype, format=file_format, **options
+        )
+
+    def tag(self, key: str, value: str) -> bool:
+        try:
+            setattr(self._file, key, value)
+            return True
+        except (soundfile.LibsndfileError, RuntimeError, AttributeError, ValueError):
+            return False
+
+    def write(self, data: np.ndarray) -> None:
+        try:
+            self._file.write(data)
+        except AssertionError as error:  # what soundfile raises where fewer frames could be written
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Encoded:
+    """AAC in m4a and Opus in Ogg, which FFmpeg's libraries write."""
+
+    def __init__(self, path: Path, sample_rate: int, channels: int):
+        import av
+
+        codec, file_format, self._size, rate = _CODECS[path.suffix.lower()]
+        self._file = open(path, "wb")  # noqa: SIM115
+        # The sound begins behind the encoder's delay: a place that m4a tells in whole milliseconds, unless asked.
+        options = {"movie_timescale": str(sample_rate)} if file_format == "ipod" else {}
+        self._container = av.open(self._file, "w", format=file_format, options=options)
+        self._layout, self._sample_rate, self._taken = _LAYOUTS[channels], sample_rate, 0
+        self._stream = self._container.add_stream(codec, rate=sample_rate, layout=self._layout)
+        # An AAC frame, of 1024 samples, holds 6144 bits of each channel at most.
+        self._stream.bit_rate = min(rate, 5 * sample_rate) * channels
+        self._stream.codec_context.thread_count = 1
+        self._fifo = av.AudioFifo()
+
+    def tag(self, key: str, value: str) -> bool:
+        for place in (self._container, self._stream):
+            place.metadata["track" if key == "tracknumber" and place is self._container else key] = value
+        return True
+
+    def write(self, data: np.ndarray) -> None:
+        import av
+
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(data.reshape(1, -1)), format="flt", layout=self._layout)
+        # Times let the file tell the encoder's delay.
+        frame.sample_rate, frame.pts, frame.time_base = self._sample_rate, self._taken, Fraction(1, self._sample_rate)
+        self._taken += len(data)
+        self._fifo.write(frame)
+        for piece in self._fifo.read_many(self._size):
+            self._encode(piece)
+
+    def _encode(self, frame: Any) -> None:
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        try:
+            rest = self._fifo.read(0, partial=True) if self._taken else None
+            if rest is not None:
+                self._encode(rest)
+            self._encode(None)
+            self._container.close()
+        finally:
+            self._file.close()
 
 
 @contextmanager
@@ -26,11 +128,12 @@ def writing(
     frames: int = 0,
     complete: Callable[[Path], None] | None = None,
 ) -> Iterator[Callable[[Tensor], None]]:
-    """Write a .wav, .flac or .ogg file in blocks; it appears under its name when the block ends, complete.
+    """Write an audio file in blocks; it appears under its name when the block ends, complete.
 
     Args:
-        subtype: libsndfile's name of the input's sample format (`PCM_24` ...), kept as far as the ending allows.
-        tags: title, artist ..., as `AudioReader.tags` gives them.
+        path: ends in .wav, .flac, .ogg, .mp3, .m4a or .opus. Opus is resampled to 48 kHz.
+        subtype: name of the input's sample format (`PCM_24` ...), kept as far as the ending allows.
+        tags: title, artist ..., as `AudioReader.tags` gives them; what cannot be written is left out with a warning.
         frames: how many will come, where known: above 4 GB a .wav file is written as RF64.
         complete: called with the complete file before it takes its name.
 
@@ -38,36 +141,45 @@ def writing(
         A function that writes the next block [C, n].
 
     Raises:
-        InputError: another extension, a folder that cannot be written to, or a full disk.
+        InputError: an ending that is not written, or that cannot hold the rate or the channels; a folder that cannot be
+            written to, or a full disk.
     """
     path = Path(path)
-    if path.suffix.lower() not in OUTPUT_EXTENSIONS:
-        raise InputError(f"cannot write {path}: the output must end in {', '.join(OUTPUT_EXTENSIONS)}")
-    file_format = path.suffix[1:].upper()
-    subtype = _subtype(file_format, subtype)
-    if file_format == "WAV" and frames * channels * _BYTES.get(subtype, 4) > _LARGEST_WAV:
-        file_format = "RF64"
-    written = 0
+    extension = path.suffix.lower()
+    try:
+        check_format(extension, sample_rate, channels)
+    except InputError as error:
+        raise InputError(f"cannot write {path}: {error}") from error
+    rate = written_rate(extension, sample_rate)
+    if rate != sample_rate:
+        warnings.warn(f"{extension} holds {rate} Hz only: {sample_rate} Hz are resampled", stacklevel=3)
+    resample, written = Resampler(sample_rate, rate, channels), 0
 
-    def write_block(wav: Tensor) -> None:
+    def write_block(wav: Tensor, last: bool = False) -> None:
         nonlocal written
-        data = wav.detach().cpu().T.contiguous().numpy()
+        data = resample(wav.detach().cpu(), last).T.contiguous().numpy()
         for start in range(0, len(data), BLOCK):
-            block = data[start : start + BLOCK]
-            try:
-                file.write(block)
-            except AssertionError as error:  # what soundfile raises where fewer frames could be written
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            encoder.write(data[start : start + BLOCK])
         written += len(data)
 
     try:
         with replacing(path) as temporary:
-            name = os.fsencode(temporary)  # soundfile takes text for UTF-8, which a name need not be
-            with soundfile.SoundFile(name, "w", sample_rate, channels, subtype=subtype, format=file_format) as file:
-                for key, value in (tags or {}).items():
-                    setattr(file, key, value)
+            encoder = (
+                _Encoded(temporary, rate, channels)
+                if extension in _CODECS
+                else _Native(temporary, rate, channels, subtype, frames)
+            )
+            try:
+                _write_tags(encoder, path, tags or {})
                 yield write_block
-            if soundfile.info(name).frames != written:  # a disk that gets full at the very end raises nothing
+                if rate != sample_rate:
+                    write_block(torch.zeros(channels, 0), last=True)
+            finally:
+                encoder.close()
+            # A disk that gets full at the very end raises nothing.
+            if written and abs(info(temporary).frames - written) > (
+                _CODECS[extension][2] if extension in _CODECS else 0
+            ):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if complete is not None:
                 complete(temporary)
@@ -76,16 +188,31 @@ def writing(
 
 
 def write(path: str | Path, wav: Tensor, sample_rate: int, subtype: str | None = None) -> None:
-    """Write wav [C, T] as .wav, .flac or .ogg; arguments and errors as `writing`."""
+    """Write wav [C, T] as an audio file; arguments and errors as `writing`."""
     with writing(path, sample_rate, wav.shape[0], subtype) as write_block:
         write_block(wav)
 
 
-def _subtype(file_format: str, wanted: str | None) -> str:
+def _write_tags(encoder: Any, path: Path, tags: Mapping[str, str]) -> None:
+    left = []
+    for key, value in tags.items():
+        value = value.replace("\0", " ").strip()
+        if not value:
+            continue
+        encodable = value.encode(errors="ignore").decode() == value
+        if not encodable or len(value) > _LONGEST_TAG or not encoder.tag(key, value):
+            left.append(key)
+    if left:
+        warnings.warn(f"{path}: the input's {', '.join(left)} cannot be written and is left out", stacklevel=4)
+
+
+def _subtype(extension: str, wanted: str | None) -> str:
     """The sample format that keeps most of the wanted one."""
-    default = "VORBIS" if file_format == "OGG" else "PCM_16"
-    if not (wanted or "").startswith(("PCM_", "FLOAT", "DOUBLE")):  # an MP3's format would fit into a WAV, too
-        return default
-    if soundfile.check_format(file_format, wanted):
+    if extension in _LOSSY:
+        return _LOSSY[extension]
+    wanted = (wanted or "").replace("ALAC_20", "PCM_24").replace("ALAC", "PCM")
+    if not wanted.startswith(("PCM_", "FLOAT", "DOUBLE")):  # an MP3's format would fit into a WAV, too
+        return "PCM_16"
+    if soundfile.check_format(extension[1:], wanted):
         return wanted
-    return "PCM_24" if file_format == "FLAC" and wanted in ("PCM_32", "FLOAT", "DOUBLE") else default
+    return "PCM_24" if extension == ".flac" and wanted in ("PCM_32", "FLOAT", "DOUBLE") else "PCM_16"

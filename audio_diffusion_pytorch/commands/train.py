@@ -107,6 +107,7 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     from audio_diffusion_pytorch import run
     from audio_diffusion_pytorch.checkpointing import requeue
     from audio_diffusion_pytorch.datamodule import Datamodule
+    from audio_diffusion_pytorch.loader import explained
     from audio_diffusion_pytorch.monitoring import log_config
     from audio_diffusion_pytorch.optim import check_length
     from audio_diffusion_pytorch.report import data_report, needs_report, planned_steps, summary
@@ -154,7 +155,7 @@ def fit(cfg: DictConfig) -> dict[str, float]:
         with ending_together(trainer):
             trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
     except Interrupted as interrupt:
-        if interrupt.signal == signal.SIGUSR1 and trainer.is_global_zero:
+        if interrupt.signal == getattr(signal, "SIGUSR1", None) and trainer.is_global_zero:
             print(requeue())
         raise Interrupted(interrupt.signal, f"{interrupt}; resume with {resume}") from None
     except SystemExit:  # how Lightning ends after a Ctrl-C that did not wait
@@ -163,7 +164,7 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     except torch.OutOfMemoryError as error:
         raise InputError(f"the GPU's memory does not suffice: lower datamodule.batch_size ({error})") from error
     except RuntimeError as error:
-        raise run.explained(error, resume) from error
+        raise explained(error, resume) from error
     except OSError as error:
         if error.filename is not None:
             raise

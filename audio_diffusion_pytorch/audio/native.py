@@ -1,0 +1,112 @@
+"""What libsndfile reads exactly: wav, flac, ogg vorbis, aiff, caf, w64, rf64, au ..."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from audio_diffusion_pytorch.audio.formats import BLOCK, AudioInfo
+from audio_diffusion_pytorch.audio.headers import Mended, Spliced
+from audio_diffusion_pytorch.errors import InputError
+
+_UNKNOWN = 1 << 62  # frames that no file has: libsndfile's mark of an unknown length
+_CUT_OGG = re.compile(r"lacks an end-of-stream bit", re.MULTILINE)
+_FLAC_HEAD = 42  # bytes: the mark, and the first block with its head
+
+
+class _Sequential(soundfile.SoundFile):
+    """Reads on without seeking; `soundfile` seeks after each read."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Index:
+    """What reading needs to know of a file.
+
+    Args:
+        info: exact.
+        mended: how to read it where its header is not in order.
+        problems: told once.
+    """
+
+    info: AudioInfo
+    mended: Mended | None
+    problems: tuple[str, ...]
+
+
+def index_of(path: Path, mended: Mended | None) -> Index:
+    """
+    Raises:
+        soundfile.LibsndfileError, RuntimeError: libsndfile does not read it.
+    """
+    with _open(path, mended) as file:
+        info = AudioInfo(file.frames, file.samplerate, file.channels, file.subtype)
+        cut = _CUT_OGG.search(file.extra_info)
+        if file.frames >= _UNKNOWN:
+            frames = _count(file)
+            info = AudioInfo(frames, file.samplerate, file.channels, file.subtype)
+            mended = _with_length(path, mended, frames)
+    problems = (mended.problem,) if mended and mended.problem else ()
+    if cut:
+        problems += ("it was cut off in the middle; what is there is read",)
+    return Index(info, mended, problems)
+
+
+def _open(path: Path, mended: Mended | None) -> soundfile.SoundFile:
+    # Bytes: soundfile takes text for UTF-8, which a name need not be.
+    return _Sequential(os.fsencode(path) if mended is None else Spliced(path, mended))
+
+
+def _count(file: soundfile.SoundFile) -> int:
+    """Frames of a file whose header does not say."""
+    total = 0
+    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+        total += len(block)
+    return total
+
+
+def _with_length(path: Path, mended: Mended | None, frames: int) -> Mended | None:
+    """A FLAC file with its length in its header, which seeking needs."""
+    if mended is not None:
+        return mended
+    with open(path, "rb") as file:
+        head = bytearray(file.read(_FLAC_HEAD))
+    if head[:4] != b"fLaC":
+        return None
+    head[21] = head[21] & 0xF0 | frames >> 32 & 0x0F
+    head[22:26] = (frames & 0xFFFFFFFF).to_bytes(4, "big")
+    return Mended(bytes(head), _FLAC_HEAD, path.stat().st_size)
+
+
+class NativeSource:
+    """Reads the file of an index with libsndfile."""
+
+    def __init__(self, path: Path, index: Index):
+        self.info, self.problems = index.info, index.problems
+        self._file, self._position = _open(path, index.mended), 0
+
+    def read(self, start: int, frames: int) -> np.ndarray:
+        try:
+            if self._position != start:
+                self._position = self._file.seek(start)
+            data = self._file.read(frames, dtype="float32", always_2d=True)
+        except (soundfile.LibsndfileError, RuntimeError) as error:  # a FLAC file that was cut off
+            raise InputError(f"{reason(error)} (damaged, or cut off?)") from error
+        self._position += len(data)
+        return data
+
+    def tags(self) -> dict[str, str]:
+        return self._file.copy_metadata()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def reason(error: Exception) -> str:
+    """What libsndfile says."""
+    return str(getattr(error, "error_string", error)).rstrip(".")

@@ -1,0 +1,100 @@
+"""Recordings behind one interface, and those that a decoder gives section by section."""
+
+from bisect import bisect_right
+from itertools import accumulate
+from typing import Protocol
+
+import numpy as np
+
+from audio_diffusion_pytorch.audio.formats import AudioInfo
+
+
+class Source(Protocol):
+    """What a reader needs of a recording.
+
+    Attributes:
+        info: exact length, rate, channels.
+        problems: what is wrong with the file and does no harm, each a sentence without the file's name.
+    """
+
+    info: AudioInfo
+    problems: tuple[str, ...]
+
+    def read(self, start: int, frames: int) -> np.ndarray:
+        """`frames` frames from `start`, [n, C] float32; fewer where the file ends."""
+        ...
+
+    def tags(self) -> dict[str, str]:
+        """Title, artist, album ..."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Sections:
+    """Reads a recording that is decoded in sections, each by itself, so that any part is that part of the whole.
+
+    Subclasses give `info`, `lengths` (frames of each section) and `decode`.
+    """
+
+    info: AudioInfo
+    problems: tuple[str, ...] = ()
+
+    def __init__(self, lengths: list[int]):
+        self.starts = [0, *accumulate(lengths)]
+        self._number, self._section = -1, np.zeros((0, 1), np.float32)
+
+    def decode(self, number: int) -> np.ndarray:
+        """The section's frames [n, C] float32."""
+        raise NotImplementedError
+
+    def read(self, start: int, frames: int) -> np.ndarray:
+        end = min(start + frames, self.starts[-1])
+        parts, number = [], bisect_right(self.starts, start) - 1
+        while start < end:
+            section = self._decoded(number)
+            first = start - self.starts[number]
+            parts.append(section[first : first + end - start])
+            number += 1
+            start = self.starts[number]
+        return np.concatenate(parts) if parts else np.zeros((0, self.info.channels), np.float32)
+
+    def _decoded(self, number: int) -> np.ndarray:
+        if number != self._number:
+            self._section, self._number = self.decode(number), number
+        return self._section
+
+
+class Joined:
+    """Several recordings one after the other."""
+
+    def __init__(self, sources: list[Source]):
+        self.sources = sources
+        first = sources[0].info
+        self.starts = [0, *accumulate(source.info.frames for source in sources)]
+        self.info = AudioInfo(self.starts[-1], first.sample_rate, first.channels, first.subtype)
+        self.problems = tuple(dict.fromkeys(problem for source in sources for problem in source.problems))
+
+    def read(self, start: int, frames: int) -> np.ndarray:
+        end, parts = min(start + frames, self.starts[-1]), []
+        while start < end:
+            number = bisect_right(self.starts, start) - 1
+            stop = min(end, self.starts[number + 1])
+            parts.append(self.sources[number].read(start - self.starts[number], stop - start))
+            start = stop
+        return np.concatenate(parts) if parts else np.zeros((0, self.info.channels), np.float32)
+
+    def tags(self) -> dict[str, str]:
+        return self.sources[0].tags()
+
+    def close(self) -> None:
+        for source in self.sources:
+            source.close()
+
+
+def fitted(data: np.ndarray, frames: int, channels: int) -> np.ndarray:
+    """data [n, c] as [frames, channels] float32: cut, filled with silence; one channel goes to all."""
+    data = data[:frames].astype(np.float32, copy=False)
+    if data.shape[1] != channels:
+        data = np.repeat(data[:, :1], channels, 1) if data.shape[1] < channels else data[:, :channels]
+    return np.pad(data, ((0, frames - len(data)), (0, 0))) if len(data) < frames else data
