@@ -187,7 +187,7 @@ def test_commands_exist_and_know_their_settings(page, monkeypatch):
         elif verb in ROOTS:
             assert not unknown_settings(verb, words), words
         elif script is not None:
-            sources = [ROOT / script, *(ROOT / PACKAGE / "commands").glob("*.py")]
+            sources = [ROOT / script, *(f for d in ("commands", "render") for f in (ROOT / PACKAGE / d).glob("*.py"))]
             text = "".join(path.read_text(encoding="utf-8") for path in sources)
             assert (ROOT / script).is_file(), script
             assert not [word for word in words if word.startswith("--") and f'"{word}"' not in text], words
