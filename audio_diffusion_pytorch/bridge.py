@@ -18,7 +18,7 @@ from audio_diffusion_pytorch.audio import LevelMeter
 from audio_diffusion_pytorch.codec import Codec
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.handoff import HANDOFFS, match, statistics_at
-from audio_diffusion_pytorch.incoming import checked, checked_blocks, hold_first_sound
+from audio_diffusion_pytorch.incoming import AUDIBLE, after_first_second, checked, checked_blocks, hold_first_sound
 from audio_diffusion_pytorch.instrument import (
     InstrumentModel,
     load_instrument,
@@ -26,14 +26,15 @@ from audio_diffusion_pytorch.instrument import (
     shared_codec,
     take_of,
 )
+from audio_diffusion_pytorch.iterables import batches
 from audio_diffusion_pytorch.labels import Labels
 from audio_diffusion_pytorch.precision import choose_dtype, prepare
 from audio_diffusion_pytorch.sampling import QUALITY, SOLVERS, karras_schedule
 from audio_diffusion_pytorch.streaming import Survey, Track, Window, matching_gain, window_starts
+from audio_diffusion_pytorch.transpose import Octaves, octaves_into_range
 
 FARTHEST = 6.0  # standard deviations: no recording's latents lie beyond, and decoders do not know what does
 
-Item = TypeVar("Item")
 Owner = TypeVar("Owner")
 
 
@@ -216,7 +217,7 @@ class Bridge:
         wav: Tensor,
         sample_rate: int,
         progress: Callable[[int, int], None] | None = None,
-        octaves: int = 0,
+        octaves: Octaves = "auto",
     ) -> Tensor:
         """Bridge a recording of any length; every channel on its own.
 
@@ -224,7 +225,7 @@ class Bridge:
             wav: [C, T] in [-1, 1], T > 0.
             sample_rate: in Hz; the result has the same.
             progress: called as progress(windows done, windows in all).
-            octaves: by which it is moved before.
+            octaves: by which it is moved before; "auto": into the target's range where its first minute lies outside.
 
         Returns:
             [C, T], at the input's level, peaks at 1 at most; silence stays silence.
@@ -234,6 +235,7 @@ class Bridge:
         """
         wav = checked(wav, sample_rate)
         survey = Survey.of([wav], sample_rate)
+        octaves = octaves_into_range([wav], sample_rate, self.target.spec) if octaves == "auto" else octaves
         track = Track(self, sample_rate, len(wav), survey, octaves)
         total = self.num_windows(wav.shape[1], track.sample_rate) * len(wav)
         parts = []
@@ -285,7 +287,9 @@ class Bridge:
         return _at_level(torch.cat(parts, -1), encoded.sample_rate, encoded.survey.level)
 
     @torch.inference_mode()
-    def stream(self, blocks: Iterable[Tensor], sample_rate: int, survey: Survey | None = None) -> Iterator[Tensor]:
+    def stream(
+        self, blocks: Iterable[Tensor], sample_rate: int, survey: Survey | None = None, octaves: Octaves = "auto"
+    ) -> Iterator[Tensor]:
         """Bridge a recording while it comes in, in bounded memory.
 
         The sound lags behind by about one window and one block of the decoder. In all as many samples come out as went
@@ -298,6 +302,8 @@ class Bridge:
             survey: level and tuning of the recording (`Survey.of`); None: those of its first sound, as much of it as
                 one window holds. What comes before a peak above -40 dB (`incoming.FIRST_SOUND`) may be a room's noise
                 and gives silence: a stream that is quieter throughout needs a survey.
+            octaves: by which it is moved before; "auto": into the target's range by its first second of sound, the
+                same number to the end.
 
         Yields:
             [C, n], as it gets ready.
@@ -315,10 +321,17 @@ class Bridge:
         if not held:
             return
         survey = survey or Survey.of(held, sample_rate)
-        track = Track(self, sample_rate, len(held[0]), survey)
+        track = Track(self, sample_rate, len(held[0]), survey, 0 if octaves == "auto" else octaves)
         trained = self.target.spec.level_db
         gain = 1 / track.gain if trained is None else survey.level / 10 ** (trained / 20)
-        for _, window, latents in self.bridge_windows((None, w) for w in track.cut(chain(held, blocks))):
+        blocks = chain(held, blocks)
+        if octaves == "auto":
+
+            def decide(sound: list[Tensor]) -> None:
+                track.octaves = octaves_into_range(sound, sample_rate, self.target.spec)
+
+            blocks = after_first_second(blocks, sample_rate, AUDIBLE * survey.level, decide)
+        for _, window, latents in self.bridge_windows((None, w) for w in track.cut(blocks)):
             wav = track.take(window, latents)
             if wav.shape[-1]:
                 yield wav * gain
@@ -334,13 +347,18 @@ class Bridge:
         There are `batch_size` in a list, whosever they are; those without sound do not go through the networks.
         """
         for batch in batches(windows, self.batch_size):
-            windows = [window for _, window in batch]
-            latents, sounding = self._latents(windows), self._sounding(windows)
-            heard = sounding.any(-1)
-            if heard.any():
-                noise = self.hand_over(self.to_noise(latents[heard]), sounding[heard])
-                latents[heard] = self.codec.follow(self.from_noise(noise), self.codec.levels(latents[heard]))
-            yield [(*pair, part) for pair, part in zip(batch, latents.cpu(), strict=True)]
+            yield self.bridge_batch(batch)
+
+    @torch.inference_mode()
+    def bridge_batch(self, batch: Sequence[tuple[Owner, Window]]) -> list[tuple[Owner, Window, Tensor]]:
+        """Some windows, together, as `bridge_batches` does."""
+        windows = [window for _, window in batch]
+        latents, sounding = self._latents(windows), self._sounding(windows)
+        heard = sounding.any(-1)
+        if heard.any():
+            noise = self.hand_over(self.to_noise(latents[heard]), sounding[heard])
+            latents[heard] = self.codec.follow(self.from_noise(noise), self.codec.levels(latents[heard]))
+        return [(*pair, part) for pair, part in zip(batch, latents.cpu(), strict=True)]
 
     @cached_property
     def evaluations(self) -> int:
@@ -371,12 +389,6 @@ class Bridge:
     def _sounding(self, windows: Sequence[Window]) -> Tensor:
         """Where the windows hold sound: [B, L]."""
         return torch.stack([window.sounding for window in windows]).to(self.device)
-
-
-def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    items = iter(items)
-    while batch := list(islice(items, size)):
-        yield batch
 
 
 def _at_level(wav: Tensor, sample_rate: int, level: float) -> Tensor:

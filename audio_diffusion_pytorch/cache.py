@@ -34,7 +34,7 @@ from audio_diffusion_pytorch.errors import InputError, replacing
 if TYPE_CHECKING:
     from audio_diffusion_pytorch.dataset import InstrumentDataset
 
-_VERSION = "1"  # raise it when what is stored changes
+_VERSION = "2"  # raise it when what is stored changes
 _SECTION = 22500  # frames (300 s at 75/s) that are read, varied and encoded as one; the last one may be shorter
 _BLOCK = 3000  # frames (40 s) that the codec takes at once
 _CONTEXT = 150  # frames (2 s) that it hears before and after them
@@ -237,7 +237,7 @@ def _sections(path: str | Path, rate: int, hop: int, vary) -> Iterator[tuple[Ten
 
     with audio.AudioReader(path) as file:
         resample = audio.Resampler(file.info.sample_rate, rate, 1)
-        blocks = (resample(audio.to_mono(block)) for block in file.blocks())
+        blocks = map(resample, file.mono_blocks())
         for block in chain(blocks, map(partial(resample, last=True), [torch.zeros(1, 0)])):
             sound = torch.cat([sound, block], 1)
             while sound.shape[1] >= needed(_SECTION):

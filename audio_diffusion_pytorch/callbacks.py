@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytorch_lightning as pl
 import torch
+from tqdm import tqdm
 
 from audio_diffusion_pytorch.instrument import one_of, take_of
 from audio_diffusion_pytorch.labels import Labels
@@ -12,13 +13,13 @@ from audio_diffusion_pytorch.sampling import SOLVERS, karras_schedule
 
 
 class SampleLogger(pl.Callback):
-    """After validation, draws samples from noise with the averaged weights.
+    """After the first validation and others, draws samples from noise with the averaged weights.
 
     Args:
         num_items: samples for each step count.
         sampling_steps: points of the schedule.
         length: samples of audio.
-        every_n_validations: 1 is after each.
+        every_n_validations: 1 is after each; 5 is after the first, the sixth ...
         solver: name in `sampling.SOLVERS`.
     """
 
@@ -43,7 +44,7 @@ class SampleLogger(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.validations += 1
         loggers = [logger for logger in trainer.loggers if shows_sound(logger)]
-        if not loggers or trainer.sanity_checking or self.validations % self.every_n_validations:
+        if not loggers or trainer.sanity_checking or (self.validations - 1) % self.every_n_validations:
             return
         instrument, spec = module.instrument().eval(), module.spec
         several = Labels(spec.labels).instruments
@@ -52,7 +53,7 @@ class SampleLogger(pl.Callback):
         frames = -(-module.codec.num_frames(self.length) // factor) * factor
         generator = torch.Generator().manual_seed(0)  # the same noise each time, so that progress can be heard
         noise = torch.randn(self.num_items, module.mean.shape[-1], frames, generator=generator).to(module.device)
-        for steps in self.sampling_steps:
+        for steps in tqdm(self.sampling_steps, desc="samples", unit="schedule", leave=False):
             sigmas = karras_schedule(spec.sigma_min, spec.sigma_max, spec.rho, steps)
             latents = instrument.denormalise(self.solve(instrument.denoiser, noise * spec.sigma_max, sigmas))
             for index, wav in enumerate(module.codec.decode(latents, self.length)):

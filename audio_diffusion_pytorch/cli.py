@@ -9,12 +9,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 
 from audio_diffusion_pytorch import __version__
 from audio_diffusion_pytorch.command_line import AS_TYPED, NAME, check_arguments, hydra_parser, typed
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 
-_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it
+TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it
 _MAPPINGS = ("models",)  # path arguments that may map names to paths
 # What libraries say that a user can do nothing about.
 _NOISE = (
@@ -77,15 +78,12 @@ def start(main: Callable[[], None], path_keys: Sequence[str], usage_errors: tupl
         path_keys: see `quote_paths`.
         usage_errors: what a wrong command line or configuration raises, besides `InputError`.
     """
-    from hydra._internal.utils import get_args_parser
-
     verb = main.__module__.rpartition(".")[2]
     if {"--version", "-V"} & set(sys.argv[1:]):
         print(f"{NAME} {__version__}")
         return
-    hydra_main = sys.modules["hydra.main"]
-    hydra_main.get_args_parser = hydra_parser(get_args_parser, verb)
-    run_command(lambda: check_arguments(sys.argv[1:], verb, hydra_main.get_args_parser()))
+    run_command(lambda: check_arguments(sys.argv[1:], verb, hydra_parser(verb)))
+    sys.modules["hydra.main"].get_args_parser = partial(hydra_parser, verb)
     os.environ[AS_TYPED] = typed(verb)
     sys.argv[1:] = quote_paths(sys.argv[1:], path_keys)
     plain_warnings()
@@ -103,7 +101,7 @@ def run_command(function: Callable[[], None], usage_errors: tuple[type[Exception
     try:
         function()
     except (InputError, *usage_errors) as error:
-        if _TRACEBACKS:
+        if TRACEBACKS:
             raise
         sys.exit(f"error: {one_line(error)}")
     except (KeyboardInterrupt, Interrupted) as interrupt:

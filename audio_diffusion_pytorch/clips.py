@@ -15,6 +15,7 @@ from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.dataset import instrument_of
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.notes import cut_notes
+from audio_diffusion_pytorch.problems import Problems
 
 _SAME_ONSETS = 0.002  # seconds: notes of one performance on two instruments begin together
 _LENGTHS_APART = 0.1  # seconds by which an output's length may differ from its input's
@@ -71,23 +72,6 @@ def _notes(recording: Recording, excerpt: Excerpt) -> np.ndarray | None:
     return cut_notes(recording.notes, excerpt.start, excerpt.start + excerpt.seconds)
 
 
-@dataclass
-class Problems:
-    """What was left out and why, named once each."""
-
-    lines: list[str] = field(default_factory=list)
-
-    def add(self, line: str) -> None:
-        if line not in self.lines:
-            self.lines.append(line)
-
-    def short(self) -> str:
-        """The first and the last ones, in one line."""
-        hidden = len(self.lines) - 6
-        lines = [*self.lines[:3], f"... ({hidden} more)", *self.lines[-3:]] if hidden > 0 else self.lines
-        return "; ".join(lines)
-
-
 def find_recordings(folder: str | Path, problems: Problems) -> list[Recording]:
     """The recordings under a folder, sorted by path; unreadable ones become problems.
 
@@ -106,12 +90,12 @@ def find_recordings(folder: str | Path, problems: Problems) -> list[Recording]:
         places = (*above[:1], path, *above[1:])
         instrument = next(filter(None, map(instrument_of, places)), None)
         if instrument is None:
-            problems.add(f"{path}: no instrument's name in the file's or folders' names")
+            problems.add(f"{path}: no instrument's name in the file's or folders' names", path)
             continue
         try:
             seconds, notes = audio.info(path).seconds, _read_notes(path.with_suffix(".json"))
         except InputError as error:
-            problems.add(str(error))
+            problems.add(str(error), path, path.with_suffix(".json"))
             continue
         recordings.append(Recording(path, instrument, _performance(path.stem, instrument), seconds, notes))
     if not recordings:
@@ -173,9 +157,7 @@ def choose_excerpts(
         if recording.instrument != source:
             continue
         if recording.seconds < seconds - 1e-3:
-            problems.add(
-                f"{recording.path}: {recording.seconds:.1f} s, shorter than an excerpt (seconds={seconds:g}): left out"
-            )
+            problems.add(f"{recording.path}: shorter than an excerpt (seconds={seconds:g}), left out", recording.path)
             continue
         truth = _truth(recording, truths[recording.performance])
         apart = None if truth is None else _octaves_apart(recording, truth)
@@ -274,7 +256,7 @@ def find_outputs(
     name = "-".join(part.replace(" ", "_") for part in pair)
     place = folder / name if (folder / name).is_dir() else folder
     if not place.is_dir() or (place == folder and not single):
-        problems.add(f"no folder of outputs for {name}: {folder / name}")
+        problems.add(f"{name}: no folder of outputs of this name in {folder}", name)
         return {}
     files, outputs = _audio_files(place), {}
     inputs = [recording.path for recording in recordings]
@@ -283,18 +265,19 @@ def find_outputs(
     for recording in recordings:
         path = found.get(recording.path)
         if path is None:
+            name = recording.name or recording.path.name
             problems.add(
-                f"{recording.name or recording.path.name}: no output of this name in {place}, or several and none in "
-                "the input's subfolder"
+                f"{name}: no output of this name in {place}, or several and none in the input's subfolder", name
             )
             continue
         try:
             header = audio.info(path)
         except InputError as error:
-            problems.add(str(error))
+            problems.add(str(error), path)
             continue
         if abs(header.seconds - recording.seconds) > _LENGTHS_APART:
-            problems.add(f"{path}: {header.seconds:.2f} s, but its input has {recording.seconds:.2f} s: left out")
+            lengths = f"{header.seconds:.2f} s, its input {recording.seconds:.2f} s"
+            problems.add(f"{path} ({lengths}): not as long as its input, left out", f"{path} ({lengths})")
             continue
         outputs[recording.path] = path
     return outputs

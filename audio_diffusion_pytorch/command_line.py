@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 from audio_diffusion_pytorch.errors import InputError
@@ -86,22 +86,20 @@ def _as_setting(flag: str, value: str, verb: str) -> str:
     return shlex.quote(f"{key}={value}")
 
 
-def hydra_parser(original: Callable[[], argparse.ArgumentParser], verb: str) -> Callable[[], argparse.ArgumentParser]:
-    """Hydra's parser of its own flags, with the command's name; and on Python 3.14, where Hydra 1.3 cannot make it.
+def hydra_parser(verb: str) -> argparse.ArgumentParser:
+    """Hydra's parser of its own flags, with the command's name; also on Python 3.14, where Hydra 1.3 cannot make it.
 
-    Python 3.14 checks help texts when they are added, and one of Hydra's is no text but an object that becomes one.
+    Python 3.14 checks help texts when they are added, and one of Hydra's is an object that becomes a text when asked.
     """
+    from hydra._internal.utils import get_args_parser
 
-    def make() -> argparse.ArgumentParser:
-        check = getattr(argparse.ArgumentParser, "_check_help", None)
+    check = getattr(argparse.ArgumentParser, "_check_help", None)
+    if check is not None:
+        argparse.ArgumentParser._check_help = lambda *_: None
+    try:
+        parser = get_args_parser()
+    finally:
         if check is not None:
-            argparse.ArgumentParser._check_help = lambda *_: None
-        try:
-            parser = original()
-        finally:
-            if check is not None:
-                argparse.ArgumentParser._check_help = check
-        parser.prog = typed(verb)
-        return parser
-
-    return make
+            argparse.ArgumentParser._check_help = check
+    parser.prog = typed(verb)
+    return parser

@@ -1,15 +1,16 @@
 """The data of a run: seeded split by file, loaders, latent statistics."""
 
-import warnings
-from collections.abc import Iterator
+import logging
+import weakref
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset, random_split
+from torch.utils.data import DataLoader, Dataset, Subset, random_split
 from tqdm import tqdm
 
 from audio_diffusion_pytorch.audio import active_rms
@@ -19,60 +20,11 @@ from audio_diffusion_pytorch.dataset import InstrumentDataset
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.labels import Labels
 from audio_diffusion_pytorch.loader import Loader, batches_of, start_worker
+from audio_diffusion_pytorch.sampler import EpochSampler, InEpochs
 
 _LEAST_BATCHES = 16  # of an epoch of few recordings: starting an epoch takes time, too
+_VALID_BATCHES = 2  # of a validation of few recordings: it must not take longer than the training between two
 _PATIENCE = 600  # seconds for a batch of the loader's processes; then whatever they wait for is an error
-
-
-class EpochSampler(Sampler):
-    """A permutation per epoch, keyed by (seed, epoch); tells the data set its epoch. Lightning calls `set_epoch`.
-
-    Of several processes each takes its share: batch b of process r of W holds positions (b W + r) B to
-    (b W + r + 1) B, so that together they take what one process takes with batches of W B. Without shuffling
-    (validation) process r takes every W-th item from r on, and no item twice.
-
-    A run that resumes in the middle of an epoch calls `resume`: in that epoch the items seen before come last.
-    """
-
-    def __init__(
-        self, dataset: Dataset, seed: int, shuffle: bool = True, batch_size: int = 1, rank: int = 0, world: int = 1
-    ):
-        self.dataset, self.seed, self.shuffle, self.epoch = dataset, seed, shuffle, 0
-        self.batch_size, self.rank, self.world = batch_size, rank, world
-        self.resumed = (0, 0)  # epoch, items of it that were seen by all processes together
-
-    def resume(self, epoch: int, seen: int) -> None:
-        self.resumed = (epoch, seen)
-        self.set_epoch(epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        if not self.shuffle:
-            return len(range(self.rank, len(self.dataset), self.world))
-        return len(self.dataset) // (self.batch_size * self.world) * self.batch_size
-
-    def order(self) -> list[int]:
-        """The epoch's permutation, of all processes."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return torch.randperm(len(self.dataset), generator=generator).tolist()
-
-    def batch(self, order: list[int], index: int) -> list[int]:
-        """This process's items of the epoch's batch `index`."""
-        first = (index * self.world + self.rank) * self.batch_size
-        return order[first : first + self.batch_size]
-
-    def __iter__(self) -> Iterator[int]:
-        if not self.shuffle:
-            return iter(range(self.rank, len(self.dataset), self.world))
-        order = self.order()
-        epoch, seen = self.resumed
-        if epoch == self.epoch:
-            order = order[seen:] + order[:seen]
-        return iter([item for index in range(len(self) // self.batch_size) for item in self.batch(order, index)])
 
 
 class Datamodule(pl.LightningDataModule):
@@ -116,6 +68,7 @@ class Datamodule(pl.LightningDataModule):
         if not (isinstance(cache_variants, int) and cache_variants > 0):
             raise InputError(f"datamodule.cache_variants must be a whole number above 0, not {cache_variants}")
         self.cache, self.cache_dir, self.cache_variants, self.latents = cache, cache_dir, cache_variants, False
+        self._loaders: list[weakref.ref[DataLoader]] = []
         if len(dataset) < 2 and not isinstance(dataset, InstrumentDataset):
             raise InputError("the data set has fewer than two items: nothing to split into training and validation")
         self.batch_size, self.num_workers, self.pin_memory, self.seed = batch_size, num_workers, pin_memory, seed
@@ -125,28 +78,63 @@ class Datamodule(pl.LightningDataModule):
             count = min(max(1, round(len(dataset) * valid_split)), len(dataset) - 1)
             generator = torch.Generator().manual_seed(seed)
             self.train_set, self.valid_set = random_split(dataset, [len(dataset) - count, count], generator)
-        if len(self.train_set) < batch_size and isinstance(dataset, InstrumentDataset):
-            for part in (self.train_set, self.valid_set):
-                part.crops_per_file = -(-_LEAST_BATCHES * batch_size // len(self.train_set.wavs))
-            warnings.warn(
-                f"{len(self.train_set.wavs)} training files: {self.train_set.crops_per_file} crops are taken from each "
-                f"in an epoch, {_LEAST_BATCHES} batches (set datamodule.dataset.crops_per_file for more)",
-                stacklevel=2,
-            )
-        self._parts = self.train_set, self.valid_set
-        if max_valid_items is not None and len(self.valid_set) > max_valid_items:
-            # Spread over the files, not the first few.
-            chosen = torch.linspace(0, len(self.valid_set) - 1, max_valid_items).long().unique().tolist()
-            self.valid_set = Subset(self.valid_set, chosen)
+        self._parts, self._max_valid_items = (self.train_set, self.valid_set), max_valid_items
+        self._given_crops = dataset.crops_per_file if isinstance(dataset, InstrumentDataset) else None
+        self.fill()
         if len(self.train_set) < batch_size:
             raise InputError(
                 f"{len(self.train_set)} training items do not fill one batch of {batch_size}: add recordings, lower "
                 "datamodule.batch_size or raise datamodule.dataset.crops_per_file"
             )
 
+    def fill(self, processes: int = 1) -> None:
+        """Take more crops from each of a few recordings, so that an epoch of all processes has 16 batches.
+
+        Validation takes at least the configured crops from each recording, and at least two batches.
+        """
+        crops = valid_crops = self._given_crops
+        train, valid = self._parts
+        if crops is not None:
+            batch = self.batch_size * processes
+            needed = -(-_LEAST_BATCHES * batch // len(train.wavs))
+            if needed > crops:
+                crops, valid_crops = needed, max(crops, -(-_VALID_BATCHES * batch // len(valid.wavs)))
+        self._take_crops(crops, valid_crops)
+
+    def _take_crops(self, train: int | None, valid: int | None) -> None:
+        """Set the crops of an epoch from each recording, and choose the validation items, spread over the files."""
+        if train is not None:
+            self._parts[0].crops_per_file, self._parts[1].crops_per_file = train, valid
+        self.valid_set, most = self._parts[1], self._max_valid_items
+        if most is not None and len(self.valid_set) > most:
+            chosen = torch.linspace(0, len(self.valid_set) - 1, most).long().unique().tolist()
+            self.valid_set = Subset(self.valid_set, chosen)
+
+    def announce(self) -> None:
+        """Say how many crops are taken from each recording, where they are more than configured."""
+        train = self._parts[0]
+        if self._given_crops is not None and train.crops_per_file > self._given_crops:
+            logging.getLogger(__name__).info(
+                f"{len(train.wavs)} training files: {train.crops_per_file} crops are taken from each in an epoch (set "
+                "datamodule.dataset.crops_per_file for more)"
+            )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take as many crops as the run of a checkpoint took, where an earlier version of the package counted others.
+
+        It raised the crops only where the recordings did not fill one batch, and then those of the validation alike.
+        """
+        train = self._parts[0]
+        if "validation_items" in state or "training_items" not in state or self._given_crops is None:
+            return
+        crops, rest = divmod(state["training_items"], len(train.wavs))
+        if not rest and crops in (self._given_crops, -(-_LEAST_BATCHES * self.batch_size // len(train.wavs))):
+            self._take_crops(crops, crops)
+
     def state_dict(self) -> dict:
         """What the order and content of the batches depend on; kept in checkpoints."""
-        state = {"batch_size": self.batch_size, "seed": self.seed, "training_items": len(self.train_set)}
+        state = {"batch_size": self.batch_size, "seed": self.seed}
+        state |= {"training_items": len(self.train_set), "validation_items": len(self.valid_set)}
         if isinstance(self.train_set, InstrumentDataset):
             state["recordings"] = self.train_set.fingerprint()
         return state
@@ -164,16 +152,24 @@ class Datamodule(pl.LightningDataModule):
         Raises:
             InputError: `cache` is true and the data set gives nothing that can be cached; or the disk is too small.
         """
-        problem = self._uncacheable()
-        if self.cache is True and problem:
-            raise InputError(f"datamodule.cache=true: {problem}; use datamodule.cache=false")
-        if self.cache is True or (self.cache == "auto" and not problem and not codec.cheap):
+        if self.wants_cache(codec):
             store = LatentCache(self.cache_dir, codec, self.train_set.sample_rate, self.cache_variants)
             for part in self._parts:
                 part.cache = store
             build(store, self._parts, codec, device)
             self.latents = True
         return self.latents
+
+    def wants_cache(self, codec: Codec) -> bool:
+        """Whether `use_cache` would read latents.
+
+        Raises:
+            InputError: `cache` is true and the data set gives nothing that can be cached.
+        """
+        problem = self._uncacheable()
+        if self.cache is True and problem:
+            raise InputError(f"datamodule.cache=true: {problem}; use datamodule.cache=false")
+        return self.cache is True or (self.cache == "auto" and not problem and not codec.cheap)
 
     def _uncacheable(self) -> str | None:
         if not isinstance(self.train_set, InstrumentDataset):
@@ -187,16 +183,31 @@ class Datamodule(pl.LightningDataModule):
         return None if self.cache_dir is not None else "no datamodule.cache_dir is given"
 
     def _loader(self, dataset: Dataset, sampler: EpochSampler, shuffle: bool) -> DataLoader:
-        return Loader(
-            dataset,
+        workers = min(self.num_workers, -(-len(sampler) // self.batch_size))
+        loader = Loader(
+            InEpochs(dataset) if hasattr(dataset, "set_epoch") else dataset,
             batch_size=self.batch_size,
             sampler=sampler,
-            num_workers=self.num_workers,
+            num_workers=workers,
             pin_memory=self.pin_memory,
             drop_last=shuffle,
             worker_init_fn=start_worker,
-            timeout=_PATIENCE if self.num_workers else 0,
+            timeout=_PATIENCE if workers else 0,
+            persistent_workers=workers > 0,  # starting them takes longer than a small epoch
         )
+        self._loaders.append(weakref.ref(loader))
+        return loader
+
+    def teardown(self, stage: str | None = None) -> None:
+        """End the loaders' processes: Python's exit would wait for them."""
+        for loader in filter(None, (reference() for reference in self._loaders)):
+            if getattr(loader, "_iterator", None) is not None:
+                loader._iterator._shutdown_workers()
+                loader._iterator = None
+        self._loaders.clear()
+
+    def on_exception(self, exception: BaseException) -> None:
+        self.teardown()
 
     def prepare_data(self) -> None:
         """Called on one of several processes; the others wait."""

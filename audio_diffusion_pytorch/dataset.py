@@ -86,7 +86,7 @@ class InstrumentDataset(WAVDataset):
         instruments: names looked for in the file names; None takes every file.
         sample_rate: rate of the crops in Hz; other files are resampled.
         length: samples of a crop; shorter files are padded with zeros at the end.
-        channels: 1 averages the channels; 0 keeps them.
+        channels: 1 averages the channels, those turned over before that oppose the loudest one; 0 keeps them.
         transforms: called with each crop [C, T], as in `audio_data_pytorch`.
         augment: see `RecordingAugment`; None leaves the recordings as they are.
         pitch_shift: see `PitchShift`; None keeps their pitch.
@@ -293,8 +293,8 @@ class InstrumentDataset(WAVDataset):
         frames = min(-(-length * header.sample_rate // self.sample_rate), end - first)
         start = first + int(rng.integers(end - first - frames + 1))
         self.last_read = f"{file} at {start / header.sample_rate:.1f} s"
-        wav, rate = audio.read(file, start, frames)
-        wav = audio.resample(audio.to_mono(wav) if self.channels == 1 else wav, rate, self.sample_rate)[:, :length]
+        wav, rate = (audio.read_mono if self.channels == 1 else audio.read)(file, start, frames)
+        wav = audio.resample(wav, rate, self.sample_rate)[:, :length]
         wav = torch.nn.functional.pad(wav, (0, length - wav.shape[-1]))
         if varied and self.octaves and rng.random() < _MOVED:
             wav = shift_octaves(wav, int(rng.choice(self.octaves)), self.sample_rate)

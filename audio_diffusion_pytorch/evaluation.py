@@ -7,6 +7,7 @@ the output's key and what they were measured with and against. Nothing with a kn
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -17,24 +18,19 @@ import torch
 from torch import Tensor
 
 from audio_diffusion_pytorch import audio
-from audio_diffusion_pytorch.bridge import batches
-from audio_diffusion_pytorch.clips import Excerpt, Problems, Recording
+from audio_diffusion_pytorch.clips import Excerpt, Recording
 from audio_diffusion_pytorch.digest import content_digest
 from audio_diffusion_pytorch.errors import InputError, replacing
-from audio_diffusion_pytorch.frechet import Embedder, Moments
+from audio_diffusion_pytorch.iterables import batches
+from audio_diffusion_pytorch.problems import Problems
 from audio_diffusion_pytorch.scores import VERSION as SCORES_VERSION
-from audio_diffusion_pytorch.scores import (
-    Listener,
-    at_level,
-    distance_to_truth,
-    melody_scores,
-    timbre_scores,
-)
+from audio_diffusion_pytorch.scores import Listener, distance_to_truth, melody_scores, timbre_scores
+from audio_diffusion_pytorch.sound_names import publish, sound_name
 from audio_diffusion_pytorch.systems import VERSION as SYSTEMS_VERSION
 from audio_diffusion_pytorch.systems import Finished, System, Truth, digest, digest_of, read_excerpt
 from audio_diffusion_pytorch.transpose import heard_pitches, octaves_for, shift_octaves
 
-_SILENCE = 1e-4  # peak below which an excerpt is silence
+SILENCE = 1e-4  # peak below which an excerpt is silence
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,9 @@ class Item:
     score_key: str
 
     @property
-    def sound_file(self) -> str:
-        return f"sounds/{self.key}.flac"
+    def sound_name(self) -> str:
+        """Its output under a name for people, in the evaluation's folder."""
+        return sound_name(pair_name(self.pair), self.excerpt.name, self.system.label)
 
 
 @dataclass
@@ -67,11 +64,12 @@ class Evaluation:
     """What all pairs share.
 
     Args:
-        folder: where sounds and scores are kept.
+        folder: of the results; sounds and scores are kept below it, in `.evaluate`.
         sample_rate: in Hz; everything is compared at this rate.
         classifier: see `scores.timbre_scores`; None: timbre is not scored.
         batch_size: clips that the pitch tracker and the classifier take together.
         problems: grows while clips are made.
+        roots: folders to which the paths in the results are relative.
     """
 
     folder: Path
@@ -79,9 +77,16 @@ class Evaluation:
     classifier: Any
     batch_size: int
     problems: Problems
+    roots: Sequence[Path] = ()
     files: Callable[[Path], str] = field(default_factory=lambda: cache(content_digest))  # each file is read once
 
     def __post_init__(self) -> None:
+        self.kept = self.folder / ".evaluate"
+        if (self.folder / "scores").is_dir() and not self.kept.exists():  # as an earlier version kept them
+            self.kept.mkdir()
+            for name in ("scores", "sounds"):
+                with suppress(OSError):
+                    (self.folder / name).rename(self.kept / name)
         self.listener = Listener(self.sample_rate)
         self._classifier = None if self.classifier is None else digest_of(self.classifier)
         self._registers: dict[Path, list[float]] = {}
@@ -135,10 +140,22 @@ class Evaluation:
         return self._file_key(excerpt.recording.path, excerpt, octaves)
 
     def score_path(self, item: Item) -> Path:
-        return self.folder / "scores" / f"{item.score_key}.json"
+        return self.kept / "scores" / f"{item.score_key}.json"
 
     def sound_path(self, item: Item) -> Path:
-        return self.folder / item.sound_file
+        return self.kept / "sounds" / f"{item.key}.flac"
+
+    def publish(self, item: Item) -> None:
+        """Give a made output a name for people.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        if item.system.stored:
+            publish(self.sound_path(item), self.folder / item.sound_name)
+
+    def _relative(self, path: Path) -> str:
+        return next((path.relative_to(root).as_posix() for root in self.roots if path.is_relative_to(root)), str(path))
 
     def run(self, items: Sequence[Item], progress: Callable[[int], None]) -> Iterator[Row]:
         """Score the items, those first that are together in a batch; `progress` is called with the numbers done."""
@@ -161,7 +178,7 @@ class Evaluation:
             try:
                 made.append((item, *self._sounds(item)))
             except InputError as error:
-                self.problems.add(str(error))
+                self.problems.add(str(error), *_files(item))
         if not made:
             return []
         items = [item for item, *_ in made]
@@ -187,7 +204,7 @@ class Evaluation:
     def given(self, item: Item) -> tuple[Tensor, Tensor]:
         """The input [T], and what of it a system is given: moved by octaves where it asks for that, [T]."""
         wav = read_excerpt(item.excerpt.recording.path, item.excerpt, self.sample_rate)
-        if wav.abs().max() < _SILENCE:
+        if wav.abs().max() < SILENCE:
             raise InputError(f"{item.excerpt.recording.path}: silence from {item.excerpt.start:g} s: left out")
         return wav[0], shift_octaves(wav, item.octaves, self.sample_rate)[0] if item.system.moved else wav[0]
 
@@ -202,7 +219,7 @@ class Evaluation:
             except InputError as error:
                 if isinstance(item.system, Truth):
                     raise
-                self.problems.add(str(error))
+                self.problems.add(str(error), excerpt.truth.path)
         return (wav, given, out, truth), facts
 
     def _output(self, item: Item, wav: Tensor, given: Tensor) -> tuple[Tensor, dict[str, Any]]:
@@ -229,14 +246,14 @@ class Evaluation:
 
     def _facts(self, item: Item) -> dict[str, Any]:
         system, excerpt = item.system, item.excerpt
-        output = str(self.sound_path(item)) if system.stored else ""
+        output = item.sound_name if system.stored else ""
         if isinstance(system, Finished):
-            output = str(system.outputs[excerpt.recording.path])
+            output = self._relative(system.outputs[excerpt.recording.path])
         return {
             "system": system.label,
             "pair": pair_name(item.pair),
             "clip": excerpt.name,
-            "input": str(excerpt.recording.path),
+            "input": self._relative(excerpt.recording.path),
             "output": output,
             "start": excerpt.start,
             "seconds": excerpt.seconds,
@@ -245,6 +262,13 @@ class Evaluation:
             **{"num_steps": None, "solver": None, "evaluations": None, **system.about},
             "melody_reference": "input" if item_notes(item) is None else "notes",
         }
+
+
+def _files(item: Item) -> list[Path]:
+    """The files that a row is made from."""
+    outputs = [item.system.outputs[item.excerpt.recording.path]] if isinstance(item.system, Finished) else []
+    truth = [] if item.excerpt.truth is None else [item.excerpt.truth.path]
+    return [*outputs, item.excerpt.recording.path, *truth]
 
 
 def item_notes(item: Item) -> np.ndarray | None:
@@ -257,38 +281,6 @@ def item_notes(item: Item) -> np.ndarray | None:
 
 def pair_name(pair: tuple[str, str]) -> str:
     return "-".join(part.replace(" ", "_") for part in pair)
-
-
-def embed_rows(
-    evaluation: Evaluation, rows: Sequence[Row], embedder: Embedder, progress: Callable[[], None]
-) -> list[Moments]:
-    """The moments of every row's output, those of one sound computed once."""
-    known: dict[str, Moments] = {}
-    found = []
-    for row in rows:
-        if row.item.key not in known:
-            known[row.item.key] = embed(evaluation.output(row.item), evaluation.sample_rate, embedder)
-        found.append(known[row.item.key])
-        progress()
-    return found
-
-
-def embed_real(excerpt: Excerpt, sample_rate: int, embedder: Embedder) -> Moments:
-    """The moments of a real clip.
-
-    Raises:
-        InputError: it is damaged, or silence.
-    """
-    wav = read_excerpt(excerpt.recording.path, excerpt, sample_rate)[0]
-    if wav.abs().max() < _SILENCE:
-        raise InputError(f"{excerpt.recording.path}: silence from {excerpt.start:g} s: no real clip")
-    return embed(wav, sample_rate, embedder)
-
-
-def embed(wav: Tensor, sample_rate: int, embedder: Embedder) -> Moments:
-    """wav [T] -> the moments of its frames, at the level at which sounds are compared."""
-    wav = audio.resample(at_level(wav[None], sample_rate), sample_rate, embedder.sample_rate)
-    return Moments.of(embedder.embed(wav)[0])
 
 
 def _runs(items: Sequence[Item], size: int) -> Iterator[list[Item]]:

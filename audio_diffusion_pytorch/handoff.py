@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
+    from audio_diffusion_pytorch.bridge import Bridge
     from audio_diffusion_pytorch.codec import Codec
     from audio_diffusion_pytorch.instrument import InstrumentModel
 
@@ -74,21 +75,28 @@ def noise_statistics(model: "InstrumentModel", wavs: Iterable[Tensor], sample_ra
 
     levels = [level for level in LEVELS if model.spec.sigma_min * 10 < level <= model.spec.sigma_max]
     wavs, found = list(wavs), []
-    for level in tqdm(levels, desc="noise of the instrument's recordings", unit="level", delay=2):
-        bridge = Bridge(model, model, level, handoff="plain", codec=codec, device=model.mean.device)
-        total = torch.zeros(3, len(model.mean), dtype=torch.float64)
-        for wav in wavs:
-            encoded = bridge.encode(wav, sample_rate)
-            sounding = torch.stack([window.sounding for window in encoded.windows])[:, None].double()
-            noise = encoded.noise.double().cpu()
-            sums = sounding.expand_as(noise), sounding * noise, sounding * noise.square()
-            total += torch.stack([x.sum((0, 2)) for x in sums])
-        if not total[0].all():
-            return {}
-        mean, square = total[1:] / total[0]
-        found.append((mean, (square - mean.square()).clamp_min(1e-6).sqrt() / math.sqrt(level**2 + 1)))
+    with tqdm(desc=f"measuring the {model.spec.name} as noise", total=len(levels) * len(wavs), unit="clip") as bar:
+        for level in levels:
+            bridge = Bridge(model, model, level, handoff="plain", codec=codec, device=model.mean.device)
+            total = torch.zeros(3, len(model.mean), dtype=torch.float64)
+            for wav in wavs:
+                total += _sums(bridge, wav, sample_rate)
+                bar.update()
+            if not total[0].all():
+                return {}
+            mean, square = total[1:] / total[0]
+            found.append((mean, (square - mean.square()).clamp_min(1e-6).sqrt() / math.sqrt(level**2 + 1)))
     rounded = [[[round(value, 4) for value in row.tolist()] for row in rows] for rows in zip(*found, strict=True)]
     return dict(zip(("sigma", "mean", "std"), (levels, *rounded), strict=True)) if found else {}
+
+
+def _sums(bridge: "Bridge", wav: Tensor, sample_rate: int) -> Tensor:
+    """Sounding frames of a recording, and over them sums of its noise and of the noise's squares: [3, D]."""
+    encoded = bridge.encode(wav, sample_rate)
+    sounding = torch.stack([window.sounding for window in encoded.windows])[:, None].double()
+    noise = encoded.noise.double().cpu()
+    sums = sounding.expand_as(noise), sounding * noise, sounding * noise.square()
+    return torch.stack([x.sum((0, 2)) for x in sums])
 
 
 def noise_of_instruments(

@@ -1,6 +1,6 @@
 """Sound as a bridge is given it: checked, and of a stream as much held as its level and tuning are known by."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from numbers import Integral
 
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor
 from audio_diffusion_pytorch.errors import InputError
 
 FIRST_SOUND = 1e-2  # peak, -40 dB: what is fainter may be a room's noise, which is no sound to set a level by
+
+AUDIBLE = 0.1  # peak beside a recording's level from which there is sound to find a register by
 
 
 def checked(wav: Tensor, sample_rate: int, name: str = "wav [C, T] with C, T > 0", least: int = 1) -> Tensor:
@@ -70,3 +72,27 @@ def hold_first_sound(
         if length >= seconds * sample_rate:
             break
     return held
+
+
+def after_first_second(
+    blocks: Iterable[Tensor], sample_rate: int, threshold: float, decide: Callable[[list[Tensor]], None]
+) -> Iterator[Tensor]:
+    """Blocks [C, n], the same; `decide` is called once, with the first second of sound, before its blocks come.
+
+    Args:
+        threshold: peak from which there is sound.
+        decide: called with the blocks of that second; at the end of a shorter stream with what there is.
+    """
+    blocks, held, length = iter(blocks), [], 0
+    for block in blocks:
+        if not held and float(block.abs().max()) < threshold:
+            yield block
+            continue
+        held.append(block)
+        length += block.shape[-1]
+        if length >= sample_rate:
+            break
+    if held:
+        decide(held)
+    yield from held
+    yield from blocks

@@ -1,7 +1,9 @@
 """One instrument's model as a bridge needs it: denoiser, latent statistics, codec name; load and save."""
 
 import json
+import multiprocessing
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
@@ -20,6 +22,9 @@ from audio_diffusion_pytorch.transpose import PITCH_RANGES
 from audio_diffusion_pytorch.unet import UNet1d, choose_labels, fold_label
 
 ALL = "all"  # the shipped model of all instruments
+# The averaged weights look back over about 1000 steps (`ema_beta` 0.999 of the small models): before, they are partly
+# the initial ones. The models that ship took 4000 and more.
+FEW_STEPS = 1000
 FORMAT = "audio_diffusion_pytorch.instrument.1"
 
 
@@ -42,6 +47,7 @@ class InstrumentSpec:
         pitch_range: lowest and highest MIDI pitch that the model knows; None: that of the instrument's name.
         noise: what its own recordings are like as noise, see `handoff.noise_statistics`; of several instruments, a
             mapping from each to its own; none: not measured.
+        steps: of training, with those of the model that it started from; None: unknown.
     """
 
     name: str
@@ -59,6 +65,7 @@ class InstrumentSpec:
     handoffs: Mapping[str, str] = field(default_factory=dict)
     pitch_range: tuple[int, int] | None = None
     noise: Mapping[str, Any] = field(default_factory=dict)
+    steps: int | None = field(default=None, repr=False)  # no part of what a transfer depends on
 
     def handoff_from(self, source: str) -> float:
         """Default hand-off noise level of a bridge from the instrument `source`."""
@@ -198,6 +205,8 @@ def load_instrument(
         model = _load_safetensors(path)
     else:
         raise InputError(_unknown(str(source)))
+    if not whole:
+        _warn_of_few_steps(model, source)
     if not whole or label is not None:
         model = _choose(model, label, source)
     return model.eval().requires_grad_(False).to(device)
@@ -218,6 +227,16 @@ def _unknown(source: str) -> str:
 def _plain(name: str) -> str:
     """`Double_Bass` -> `double bass`."""
     return re.sub(r"[\s_-]+", " ", name.strip().lower())
+
+
+def _warn_of_few_steps(model: InstrumentModel, source: str | Path) -> None:
+    steps = model.spec.steps
+    if steps is not None and steps < FEW_STEPS and multiprocessing.parent_process() is None:  # once, not in each worker
+        warnings.warn(
+            f"{source} was trained for {steps} {'step' if steps == 1 else 'steps'} only: do not expect it to sound "
+            f"like its instrument before {FEW_STEPS}, better several thousand",
+            stacklevel=3,
+        )
 
 
 def _split_label(source: str | Path) -> tuple[str, str | None]:

@@ -29,7 +29,7 @@ class Loader(DataLoader):
             return super().__iter__()
         context = self.multiprocessing_context or multiprocessing.get_context()
         if context.get_start_method() == "forkserver":
-            # What it has imported, its processes need not: each epoch starts new ones.
+            # What it has imported, its processes need not: training and validation start their own.
             multiprocessing.set_forkserver_preload(["audio_diffusion_pytorch.dataset"])
         try:
             context.Lock()  # torch's iterator, where it fails to make one, leaves a traceback

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from audio_diffusion_pytorch.audio import to_db
 from audio_diffusion_pytorch.checkpoint import load_tensor
@@ -108,6 +109,7 @@ class InstrumentModule(pl.LightningModule):
         self.register_buffer("std", torch.ones(shape))
         self.register_buffer("level", torch.tensor(float("nan")))  # RMS of the sounding parts; nan: unknown
         self.takes_latents = False  # batches are latents [B, D, L] of a cache
+        self.steps_before: int | None = 0  # of the model that this one starts from; None: unknown
         self._run_dir: Path | None = None
         self._codec = [codec.freeze()]  # in a list, so that it is no submodule and stays out of the checkpoints
 
@@ -192,6 +194,8 @@ class InstrumentModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         follow_configured_length(checkpoint)
+        steps = checkpoint.get("instrument", {}).get("steps")
+        self.steps_before = None if steps is None else steps - checkpoint["global_step"]
 
     def on_fit_start(self) -> None:
         self.codec.to(self.device)
@@ -220,6 +224,7 @@ class InstrumentModule(pl.LightningModule):
             frames=self.codec.num_frames(self.hparams.length),
             labels=self.labels,
             level_db=None if level != level else to_db(level),
+            steps=None if self.steps_before is None else self.steps_before + self.global_step,
             **ranges,
         )
 
@@ -233,14 +238,17 @@ class InstrumentModule(pl.LightningModule):
         attached = self._trainer is not None and isinstance(self._trainer.datamodule, Datamodule)
         if attached and self.codec.spectral and not self.takes_latents:
             model.spec = replace(model.spec, noise=self._noise_statistics(model.eval()))
-        model.save(path, {"step": str(self.global_step)})
+        with tqdm(total=1, desc="writing the model", unit="file", delay=1) as bar:
+            model.save(path, {"step": str(self.global_step)})
+            bar.update()
 
     def _noise_statistics(self, model: InstrumentModel) -> dict:
         """What the validation recordings of each instrument are like as noise."""
         valid, names = self.trainer.datamodule.valid_set, self.label_map.instruments or (model.spec.name,)
         stride = -(-len(valid) // _HEARD)  # spread over the recordings
         wavs: dict[str, list[Tensor]] = {name: [] for name in names}
-        for index in sorted(range(len(valid)), key=lambda index: index % stride):
+        order = sorted(range(len(valid)), key=lambda index: index % stride)
+        for index in tqdm(order, desc="reading the validation recordings", unit="clip", delay=1):
             wav, label = valid[index] if self.labels else (valid[index], torch.tensor(0))
             found = wavs[names[int(self.label_map.instrument(torch.as_tensor(label)))]]
             if len(found) < _HEARD:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
@@ -20,6 +21,7 @@ from audio_diffusion_pytorch.errors import InputError
 
 BANDS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)  # edges of noise levels, the same in every run
 _FETCH = "[_TrainingEpochLoop].train_dataloader_next"  # what Lightning calls its wait for a batch
+_REFRESH = 1.0  # seconds after which a terminal's bar moves, however slow the steps are
 _AVERAGED = 100  # steps in the running average of the loss
 
 
@@ -51,6 +53,7 @@ class TrainingMonitor(pl.Callback):
     def __init__(self, every_n_steps: int = 20):
         self.every_n_steps = every_n_steps
         self.shown: dict[str, str] = {}  # in the progress bar
+        self._shows_all = False  # the figures of a whole interval
         self._bands: Tensor | None = None  # [2, bands]: sums of losses, samples
         self._logged = self._samples = 0
         self._gradients = math.nan
@@ -91,22 +94,31 @@ class TrainingMonitor(pl.Callback):
         step = trainer.global_step
         if step % self.every_n_steps == 0 and step != self._logged:
             values = self._values(trainer, module)
-            self.shown = {"samples/s": f"{values['samples_per_s']:.3g}"}
-            if "data_wait" in values:
-                self.shown["wait"] = f"{values['data_wait']:.0%}"
+            self._show(values)
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=step)
-            self._logged = step
+            self._logged, self._shows_all = step, True
             self._start_again(trainer)
+        elif not self._shows_all:  # the first figures come with the first step
+            self._show(self._speed(trainer))
+
+    def _show(self, values: Mapping[str, float]) -> None:
+        self.shown = {"samples/s": f"{values['samples_per_s']:.3g}"}
+        if "data_wait" in values:
+            self.shown["wait"] = f"{values['data_wait']:.0%}"
+
+    def _speed(self, trainer: pl.Trainer) -> dict[str, float]:
+        seconds = time.perf_counter() - self._mark
+        values = {"samples_per_s": self._samples / seconds}
+        if isinstance(trainer.profiler, WaitClock):
+            values["data_wait"] = (trainer.profiler.waited - self._waited) / seconds
+        return values
 
     def _values(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
         sums, counts = self._bands.tolist()
         names = [f"train_loss_by_sigma/{low:g}-{high:g}" for low, high in pairwise(BANDS)]
         values = {name: sums[i] / counts[i] for i, name in enumerate(names) if counts[i]}
-        seconds = time.perf_counter() - self._mark
-        values |= {"gradient_norm": self._gradients, "samples_per_s": self._samples / seconds}
-        if isinstance(trainer.profiler, WaitClock):
-            values["data_wait"] = (trainer.profiler.waited - self._waited) / seconds
+        values |= {"gradient_norm": self._gradients, **self._speed(trainer)}
         if hasattr(module, "ema"):
             values["ema_decay"] = module.ema.decay
         return values
@@ -140,10 +152,16 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, floa
 
 
 class ProgressBar(TQDMProgressBar):
-    """One bar for the whole run, in optimiser steps, with the speed and the wait that a `TrainingMonitor` measures."""
+    """One bar for the whole run, in optimiser steps, with the speed and the wait that a `TrainingMonitor` measures.
+
+    It moves with the first step, on a terminal every second, and every `refresh_rate` steps.
+    """
+
+    _drawn = 0.0  # when a step was shown last
 
     def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
         super().on_train_start(trainer, *args)
+        self._drawn = 0.0
         steps = trainer.estimated_stepping_batches
         self.train_progress_bar.total = None if steps == math.inf else steps
         self.train_progress_bar.initial = self.train_progress_bar.n = trainer.global_step  # a resumed run goes on
@@ -154,9 +172,15 @@ class ProgressBar(TQDMProgressBar):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
         bar, step = self.train_progress_bar, trainer.global_step
-        if not bar.disable and step != bar.n and self._should_update(step, bar.total):
-            bar.n = step
+        if not bar.disable and step != bar.n and (self._should_update(step, bar.total) or self._is_late()):
+            bar.n, self._drawn = step, time.monotonic()
             bar.set_postfix(self.get_metrics(trainer, module))  # draws it, too
+
+    def _is_late(self) -> bool:
+        if self._drawn == 0.0:
+            return True
+        # each time is a line in a file of messages
+        return sys.stdout.isatty() and time.monotonic() - self._drawn > _REFRESH
 
     def on_exception(self, *args: Any) -> None:
         for bar in (self._val_progress_bar, self._train_progress_bar):

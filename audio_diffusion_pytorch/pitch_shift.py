@@ -13,7 +13,7 @@ from audio_diffusion_pytorch.errors import InputError
 
 _WINDOW = 0.085  # s: a Hann window that separates partials 50 Hz apart
 _BLOCK = 512  # frames that are transformed together
-_VERSION = 1  # in the names of cached files: raise it when `shift_pitch` changes what it gives
+_VERSION = 2  # in the names of cached files: raise it when what they hold changes
 _OFF = (None, 0, "", "0", "none", "null", "false")
 
 
@@ -87,8 +87,8 @@ class PitchShift:
         name = f"{self._key(file)}_{semitones:+d}_{sample_rate}{'_mono' if mono else ''}_v{_VERSION}.flac"
         path = self.cache / name[:2] / name
         if not path.is_file():
-            wav, rate = audio.read(file)
-            wav = audio.resample(audio.to_mono(wav) if mono else wav, rate, sample_rate)
+            wav, rate = (audio.read_mono if mono else audio.read)(file)
+            wav = audio.resample(wav, rate, sample_rate)
             wav = torch.from_numpy(shift_pitch(wav.numpy(), semitones, sample_rate))
             try:
                 audio.write(path, wav / max(1.0, float(wav.abs().max())), sample_rate)  # never clips

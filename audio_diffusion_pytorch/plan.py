@@ -9,7 +9,6 @@ import torch
 
 from audio_diffusion_pytorch.clips import (
     Excerpt,
-    Problems,
     Recording,
     choose_excerpts,
     find_outputs,
@@ -18,10 +17,12 @@ from audio_diffusion_pytorch.clips import (
     real_excerpts,
 )
 from audio_diffusion_pytorch.codec import ASSETS, Codec, load_codec
+from audio_diffusion_pytorch.embeddings import embed_real
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.evaluation import Evaluation, Item, embed_real, pair_name
+from audio_diffusion_pytorch.evaluation import Evaluation, Item, pair_name
 from audio_diffusion_pytorch.frechet import Embedder, Moments
 from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, shared_codec
+from audio_diffusion_pytorch.problems import Problems
 from audio_diffusion_pytorch.systems import (
     BridgeSystem,
     CodecOnly,
@@ -87,13 +88,14 @@ class Plan:
         if settings.outputs is not None and everything:
             self.pairs = [p for p in self.pairs if (settings.outputs / pair_name(p)).is_dir()] or self.pairs
         rate = self._sample_rate()
-        self.evaluation = Evaluation(settings.output, rate, classifier, settings.batch_size, self.problems)
+        roots = [settings.data] + ([settings.outputs] if settings.outputs is not None else [])
+        self.evaluation = Evaluation(settings.output, rate, classifier, settings.batch_size, self.problems, roots)
         self.items: list[Item] = []
         for pair in self.pairs:
             try:
                 self.items += self._items_of(pair)
             except InputError as error:
-                self.problems.add(f"{pair_name(pair)}: {error}")
+                self.problems.add(f"{pair_name(pair)}: {error}", pair_name(pair))
         if not self.items:
             raise InputError(f"nothing to evaluate: {self.problems.short()}")
 
@@ -107,7 +109,7 @@ class Plan:
                     self._model(name, instrument)
                 usable.append(instrument)
             except InputError as error:
-                self.problems.add(f"{instrument}: {error}")
+                self.problems.add(f"{instrument}: {error}", instrument)
         return usable
 
     def _sample_rate(self) -> int:
@@ -143,7 +145,7 @@ class Plan:
             try:
                 return self.evaluation.octaves(recording, settings.transpose, limits)
             except InputError as error:
-                self.problems.add(str(error))
+                self.problems.add(str(error), recording.path)
                 return None
 
         broken: set[Recording] = set()
@@ -158,9 +160,10 @@ class Plan:
         moved = [octaves(excerpt.recording) for excerpt in excerpts]
         elsewhere = sum(e.truth is not None and e.truth_octaves != o for e, o in zip(excerpts, moved, strict=True))
         if elsewhere:
+            name = f"{pair_name(pair)}, {elsewhere} of {len(excerpts)} clips"
             self.problems.add(
-                f"{pair_name(pair)}: the true performance of {elsewhere} of {len(excerpts)} clips lies in another "
-                "register than the output: no log-mel distance to it"
+                f"{name}: the true performance lies in another register than the output: no log-mel distance to it",
+                name,
             )
         return self.evaluation.plan(pair, [*self._references(systems, excerpts, moved), *systems], excerpts, moved)
 
@@ -200,7 +203,7 @@ class Plan:
                 try:
                     systems.append(BridgeSystem(name, source, target, self.settings.cycle_clips, swept, **options))
                 except InputError as error:
-                    self.problems.add(f"{pair_name(pair)}: {error}")
+                    self.problems.add(f"{pair_name(pair)}: {error}", pair_name(pair))
         return systems
 
     def _options(self, sigma: float | None, codec: Codec) -> dict[str, Any]:
@@ -248,7 +251,7 @@ class Plan:
                 try:
                     real[target].append(embed_real(excerpt, self.evaluation.sample_rate, embedder))
                 except InputError as error:
-                    self.problems.add(str(error))
+                    self.problems.add(str(error), excerpt.recording.path)
             progress()
         return real
 

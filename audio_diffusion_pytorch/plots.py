@@ -59,7 +59,7 @@ def plot_pitch_tracks(clips: Mapping[str, tuple[Tensor, int]], path: str | Path 
     axis.set(xlabel="seconds", ylabel="pitch class", ylim=(-0.5, 11.9))
     axis.set_yticks(range(12), PITCH_CLASSES)
     axis.grid(axis="y", alpha=0.3)
-    axis.legend(loc="upper right")
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(clips), frameon=False)  # beside the notes
     return _save(figure, path)
 
 

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
+from tqdm import tqdm
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.bridge import Bridge
@@ -37,14 +38,14 @@ def log_sound(loggers: Iterable[Logger], tag: str, wav: Tensor, sample_rate: int
 
 
 class BridgePreview(pl.Callback):
-    """After some validations, plays one recording of the trained instrument on another.
+    """After the first validation and some others, plays one recording of the trained instrument on another.
 
     Args:
         other: the other instrument's model, as `load_instrument` takes it. None: one that ships; where none is trained
             on this run's codec, there is no preview.
         clip: recording of the instrument in training. None: one that ships, else the first for validation.
         seconds: of the clip that are played.
-        every_n_validations: 1 is after each.
+        every_n_validations: 1 is after each; 5 is after the first, the sixth ...
         sigma, num_steps: see `Bridge`.
 
     Raises:
@@ -99,8 +100,8 @@ class BridgePreview(pl.Callback):
             self.model = None
             return
         header = audio.info(clip)
-        wav, self.sample_rate = audio.read(clip, 0, min(header.frames, round(self.seconds * header.sample_rate)))
-        self.wav = audio.to_mono(wav)
+        frames = min(header.frames, round(self.seconds * header.sample_rate))
+        self.wav, self.sample_rate = audio.read_mono(clip, 0, frames)
         self._bridge(module)  # fails here, not hours later, where the two do not fit
 
     def _bridge(self, module: pl.LightningModule) -> Bridge:
@@ -112,10 +113,12 @@ class BridgePreview(pl.Callback):
         if trainer.sanity_checking:
             return
         self.validations += 1
-        if self.model is None or self.validations % self.every_n_validations:
+        if self.model is None or (self.validations - 1) % self.every_n_validations:
             return
         tag = f"preview/{module.spec.name}_to_{self.model.spec.name}"
-        played = self._bridge(module)(self.wav, self.sample_rate)
+        with tqdm(total=1, desc=f"preview on the {self.model.spec.name}", unit="clip", leave=False) as bar:
+            played = self._bridge(module)(self.wav, self.sample_rate)
+            bar.update()
         for name, wav in ((f"{tag}/input", self.wav), (f"{tag}/output", played)):
             log_sound(trainer.loggers, name, wav, self.sample_rate, trainer.global_step)
 

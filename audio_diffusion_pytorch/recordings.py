@@ -4,24 +4,28 @@ The windows of all files and channels go through the networks together. A file t
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from tempfile import SpooledTemporaryFile
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from audio_diffusion_pytorch.audio import AudioReader, LevelMeter, to_db, to_mono, writing
+from audio_diffusion_pytorch.audio import AudioReader, LevelMeter, to_db, writing
 from audio_diffusion_pytorch.bridge import Bridge
+from audio_diffusion_pytorch.cli import TRACEBACKS
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.iterables import batches
 from audio_diffusion_pytorch.jobs import Job
+from audio_diffusion_pytorch.listening import Analysis, analyse
 from audio_diffusion_pytorch.streaming import Survey, Track, Window, matching_gain
-from audio_diffusion_pytorch.transpose import heard_pitches, octaves_for, pitch_range
+from audio_diffusion_pytorch.transpose import Octaves, octaves_for, pitch_range
 
-# tell(what, job, value): "windows" and how many are done, then one of "done" and facts, "failed" and why, "left" (to
-# another run)
+# tell(what, job, value): "warning" and a sentence, "windows" and how many are done, then one of "done" and facts,
+# "failed" and why, "left" (to another run)
 Tell = Callable[[str, Job, Any], None]
 Report = Callable[[Job, dict[str, Any]], dict[str, Any]]
 _MEMORY = 1 << 23  # bytes of a recording's sound that stay in memory before they go to a file without a name
@@ -35,11 +39,23 @@ class Recording:
         job: what to make.
         bridge: at the job's sigma.
         mid: bridge the channels' average only, and write one channel.
-        transpose: octaves by which the recording is moved before; "auto": as many as bring it into the target's range.
+        transpose: octaves by which the recording is moved before; "auto": as many as bring it into the target's range,
+            none where that is not known.
+        listen: analyse the source, for a warning.
+        analysis: of the recording, where it was analysed already: to choose the bridge.
     """
 
-    def __init__(self, job: Job, bridge: Bridge, mid: bool = False, transpose: int | Literal["auto"] = 0):
+    def __init__(
+        self,
+        job: Job,
+        bridge: Bridge,
+        mid: bool = False,
+        transpose: Octaves = "auto",
+        listen: bool = True,
+        analysis: Analysis | None = None,
+    ):
         self.job, self.bridge, self.mid, self.transpose = job, bridge, mid, transpose
+        self.listen, self.analysis, self.chosen = listen, analysis, analysis is not None
         self.open = ExitStack()
         self.seconds = 0.0  # of work
         self.evaluations = 0
@@ -63,7 +79,10 @@ class Recording:
         self.spool = self.open.enter_context(spool)
         self.sound = LevelMeter(self.info.sample_rate)
         self.survey = Survey.of(self._blocks(), self.info.sample_rate)
-        self.octaves = self._octaves() if self.transpose == "auto" else self.transpose
+        moves = self.transpose == "auto" and pitch_range(self.bridge.target.spec) is not None
+        if self.analysis is None and (self.listen or moves):
+            self.analysis = analyse(self.reader, self.mid)
+        self.octaves = octaves_of(self.analysis, self.transpose, self.bridge)
         self.track = Track(self.bridge, self.info.sample_rate, self.channels, self.survey, self.octaves)
         return self.track.cut(self._blocks())
 
@@ -104,6 +123,7 @@ class Recording:
             "duration": round(self.info.seconds, 3),
             "seconds": round(self.seconds, 3),
             "evaluations": self.evaluations,
+            **({"warning": self.warning, **self.analysis.facts()} if self.listen and self.analysis else {}),
         }
 
     @property
@@ -111,15 +131,33 @@ class Recording:
         """By how much the output is softer than the input, so that its peaks stay within full scale."""
         return max(0.0, to_db(self.sound.peak * self.survey.level / max(self.sound.rms, 1e-8)))
 
-    def _octaves(self) -> int:
-        """Octaves that bring what is heard at the beginning into the target's range."""
-        limits = pitch_range(self.bridge.target.spec)
-        if limits is None:
-            raise InputError(f"the range of {self.bridge.target.spec.name} is not known: say transpose=1, 0, -1 ...")
-        return octaves_for(heard_pitches(self.reader), *limits)
+    @property
+    def warning(self) -> str | None:
+        """What the analysis of the source says against the transfer, one sentence."""
+        if not self.listen or self.analysis is None:
+            return None
+        return self.analysis.warning(None if self.chosen else self.bridge.source.spec.name)
 
     def _blocks(self) -> Iterator[Tensor]:
-        return (to_mono(block) if self.mid else block for block in self.reader.blocks())
+        return self.reader.mono_blocks() if self.mid else self.reader.blocks()
+
+
+def octaves_of(analysis: Analysis | None, transpose: Octaves, bridge: Bridge) -> int:
+    """Octaves by which a recording is moved; "auto" moves nothing where the target's range is not known."""
+    if transpose != "auto":
+        return transpose
+    limits = pitch_range(bridge.target.spec)
+    return 0 if limits is None or analysis is None else octaves_for(analysis.pitches, *limits)
+
+
+def analysis_of(job: Job, mid: bool) -> Analysis:
+    """Analyse a job's input.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with AudioReader(job.input) as file:
+        return analyse(file, mid)
 
 
 def bridge_files(
@@ -128,18 +166,23 @@ def bridge_files(
     tell: Tell,
     settings: Mapping[str, Any] | None = None,
     mid: bool = False,
-    transpose: int | Literal["auto"] = 0,
+    transpose: Octaves = "auto",
     overwrite: bool = False,
     report: Report | None = None,
+    listen: bool = True,
+    analyses: Mapping[Job, Analysis] | None = None,
 ) -> None:
     """Make the jobs, all at the bridge's sigma; the windows of several short ones share a batch.
+
+    Whatever a file raises, MemoryError included, it fails alone.
 
     Args:
         tell: hears of progress and results.
         settings: what the outputs depend on, for their records.
-        mid, transpose: see `Recording`.
+        mid, transpose, listen: see `Recording`.
         overwrite: make also what is done already, by this run or another.
         report: called with each job that is done and its facts; gives more of them.
+        analyses: of the jobs whose source was chosen by them.
     """
     opened: set[Recording] = set()
 
@@ -153,50 +196,84 @@ def bridge_files(
         """A file that fails is told and closed; the others go on."""
         try:
             yield
-        except (InputError, OSError) as error:
-            close(recording, "failed", _reason(error, recording.job))
+        except Exception as error:
+            if recording in opened:
+                close(recording, "failed", reason_of(error, recording.job))
 
     def windows() -> Iterator[tuple[Recording, Window]]:
         for job in jobs:
-            recording = Recording(job, bridge, mid, transpose)
+            recording = Recording(job, bridge, mid, transpose, listen, (analyses or {}).get(job))
             opened.add(recording)
             with failing(recording):
                 # Another run has it, or made it since this one began.
                 if not recording.claim() or (job.state(settings or {}) == "done" and not overwrite):
                     close(recording, "left")
                     continue
-                for window in recording.windows():
+                found = recording.windows()
+                if warning := recording.warning:
+                    tell("warning", job, warning)
+                for window in found:
                     if recording not in opened:
                         break
                     yield recording, window
 
+    def take(recording: Recording, window: Window, latents: Tensor) -> None:
+        start = time.perf_counter()
+        complete = recording.take(window, latents)
+        tell("windows", recording.job, 1)
+        if complete:
+            recording.write(settings or {})
+        recording.seconds += time.perf_counter() - start
+        if complete:
+            facts = {**recording.facts(), **(settings or {}), **bridge.settings}
+            if recording.chosen:
+                facts |= {"source": bridge.source.spec.name, "chosen": True}
+            close(recording, "done", facts if report is None else report(recording.job, facts))
+
     try:
         start = time.perf_counter()
-        for batch in bridge.bridge_batches(windows()):
+        for batch in batches(windows(), bridge.batch_size):
+            results = _through(bridge, batch)
             for recording, *_ in batch:
                 recording.seconds += (time.perf_counter() - start) / len(batch)
-            for recording, window, latents in batch:
+            for recording, window, result in results:
                 if recording not in opened:
                     continue
                 with failing(recording):
-                    start = time.perf_counter()
-                    complete = recording.take(window, latents)
-                    tell("windows", recording.job, 1)
-                    if complete:
-                        recording.write(settings or {})
-                    recording.seconds += time.perf_counter() - start
-                    if complete:
-                        facts = {**recording.facts(), **(settings or {})}
-                        close(recording, "done", facts if report is None else report(recording.job, facts))
+                    if isinstance(result, Exception):
+                        raise result
+                    take(recording, window, result)
             start = time.perf_counter()
     finally:
         for recording in opened:
             recording.open.close()
 
 
-def _reason(error: Exception, job: Job) -> str:
+def _through(
+    bridge: Bridge, batch: Sequence[tuple[Recording, Window]]
+) -> list[tuple[Recording, Window, Tensor | Exception]]:
+    """The target's latents of some windows; where they fail together, each alone, so that one file's fault is its own.
+
+    A batch that is too large for the memory goes through in parts, too.
+    """
+    try:
+        return bridge.bridge_batch(batch)
+    except Exception as error:
+        if len(batch) == 1:
+            return [(*batch[0], error)]
+    return [result for one in batch for result in _through(bridge, [one])]
+
+
+def reason_of(error: Exception, job: Job) -> str:
     """One line that names the file."""
     if isinstance(error, InputError):
         return str(error)
-    reason = getattr(error, "strerror", None) or error
-    return f"cannot write {job.output}: {reason}; choose another output or free space"
+    if isinstance(error, OSError):
+        reason = getattr(error, "strerror", None) or error
+        return f"cannot write {job.output}: {reason}; choose another output or free space"
+    if isinstance(error, MemoryError) or "out of memory" in str(error):
+        return f"cannot transfer {job.input}: out of memory; use a smaller batch_size, or end other programs"
+    if TRACEBACKS:
+        traceback.print_exception(error)
+    detail = " ".join(str(error).split()[:40])
+    return f"cannot transfer {job.input}: {type(error).__name__}: {detail} (HYDRA_FULL_ERROR=1 shows where)"

@@ -23,11 +23,25 @@ from audio_diffusion_pytorch.dataset import InstrumentDataset
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.labels import Labels
 from audio_diffusion_pytorch.recompute import BLOCKS, recompute_blocks
+from audio_diffusion_pytorch.timing import caches, duration, time_report
 from audio_diffusion_pytorch.unet import UNet1d
 
 _PROBES = 200  # crops that are listened to
 # Bytes for each parameter in float32: weights, gradients, AdamW's two averages, EMA; in a checkpoint all but gradients.
 _TRAINED, _SAVED, _EXPORTED = 20, 16, 2
+
+
+def dry_run(
+    module: pl.LightningModule, datamodule: pl.LightningDataModule, trainer: pl.Trainer, folder: Path
+) -> list[str]:
+    """Lines on what there is to train on, what training needs, and how long it takes; some steps are timed.
+
+    Raises:
+        InputError: see `data_report`.
+    """
+    lines = data_report(datamodule) + needs_report(module, datamodule, trainer, folder)
+    steps, sound = planned_steps(datamodule, trainer)[1], cached_seconds(module, datamodule)
+    return lines + time_report(module, datamodule, trainer, steps, sound)
 
 
 def data_report(datamodule: pl.LightningDataModule) -> list[str]:
@@ -56,11 +70,11 @@ def data_report(datamodule: pl.LightningDataModule) -> list[str]:
         split = f"one recording: the first {train.span[1]:.0%} to train on, the rest to validate on"
     else:
         parts = ((part.wavs, sum(headers[file].seconds for file in part.wavs)) for part in (train, whole))
-        (files, time), (valid_files, valid_time) = ((len(wavs), _time(total)) for wavs, total in parts)
+        (files, time), (valid_files, valid_time) = ((len(wavs), duration(total)) for wavs, total in parts)
         split = f"{files} files ({time}) to train on, {valid_files} ({valid_time}) to validate on"
     return [
-        f"files:      {len(headers)} ({_counts(suffixes)}), {_time(sum(seconds))} in all, "
-        f"{_time(min(seconds))} to {_time(max(seconds))} long",
+        f"files:      {len(headers)} ({_counts(suffixes)}), {duration(sum(seconds))} in all, "
+        f"{duration(min(seconds))} to {duration(max(seconds))} long",
         *([f"left out:   {len(train.left_out)} for their names{_names(train.left_out)}"] if train.left_out else []),
         f"rates:      {_counts(rates, ' Hz')}; trained at {train.sample_rate} Hz",
         f"unreadable: {len(train.unreadable)} by their headers, {len(broken)} of {probed} crops that were read"
@@ -87,7 +101,8 @@ def _listen(dataset: InstrumentDataset) -> tuple[int, int, list[str]]:
         header = dataset.headers[files[index]]
         frames = min(round(dataset.length * header.sample_rate / dataset.sample_rate), header.frames)
         try:
-            wav, _ = audio.read(files[index], int(rng.integers(header.frames - frames + 1)), frames)
+            read = audio.read_mono if dataset.channels == 1 else audio.read  # what training hears
+            wav, _ = read(files[index], int(rng.integers(header.frames - frames + 1)), frames)
         except InputError:
             broken.append(files[index])
             continue
@@ -102,7 +117,9 @@ def needs_report(module: nn.Module, datamodule: pl.LightningDataModule, trainer:
     batch = f"{datamodule.batch_size}" + (f" x {world} processes" if world > 1 else "")
     batch += f" x {accumulated} accumulated" if accumulated > 1 else ""
     in_all = "no limit" if total == math.inf else total
-    lines = [f"steps:      {steps} per epoch, batch {batch}; {in_all} in all ({_epochs(total, steps)})"]
+    crops = getattr(datamodule.train_set, "crops_per_file", None)
+    crops = f", {crops} crops of each file" if crops else ""
+    lines = [f"steps:      {steps} per epoch, batch {batch}{crops}; {in_all} in all ({_epochs(total, steps)})"]
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     lines.append(f"model:      {trained / 1e6:.1f} M parameters, codec {module.codec.name}")
     if hasattr(module, "denoiser"):
@@ -121,19 +138,27 @@ def needs_report(module: nn.Module, datamodule: pl.LightningDataModule, trainer:
         f"disk:       {_size(trained * (3 * _SAVED + _EXPORTED))} for best.ckpt, last.ckpt, one that is being written "
         f"and the export; {_size(shutil.disk_usage(parent).free)} free in {parent}"
     )
-    train, valid = datamodule.train_set, getattr(datamodule.valid_set, "dataset", datamodule.valid_set)
+    train = datamodule.train_set
     if not isinstance(train, InstrumentDataset):
         return lines
-    seconds, rest = (sum(part.headers[file].seconds for file in part.wavs) for part in (train, valid))
     shifted = 0 if train.pitch_shift is None else train.pitch_shift.variants
-    if datamodule.cache is True or (datamodule.cache == "auto" and datamodule.cache_dir and not module.codec.cheap):
-        takes = (1 + shifted) * (datamodule.cache_variants if train.augment else 1)
+    if sound := cached_seconds(module, datamodule):
         cache = LatentCache(datamodule.cache_dir, module.codec, train.sample_rate, datamodule.cache_variants)
-        lines.append(f"            {_size(cache.bytes_for(seconds * takes + rest))} for latents in {cache.root}")
+        lines.append(f"            {_size(cache.bytes_for(sound))} for latents in {cache.root}")
     elif shifted:
-        size = seconds * train.sample_rate * 2 * shifted
+        size = sum(train.headers[file].seconds for file in train.wavs) * train.sample_rate * 2 * shifted
         lines.append(f"            at most {_size(size)} for pitch-shifted recordings in {train.pitch_shift.cache}")
     return lines
+
+
+def cached_seconds(module: nn.Module, datamodule: pl.LightningDataModule) -> float:
+    """Seconds of sound whose latents a run would cache; 0 where it has no cache."""
+    train, valid = datamodule.train_set, getattr(datamodule.valid_set, "dataset", datamodule.valid_set)
+    if not caches(module, datamodule):
+        return 0.0
+    seconds, rest = (sum(part.headers[file].seconds for file in part.wavs) for part in (train, valid))
+    shifted = 0 if train.pitch_shift is None else train.pitch_shift.variants
+    return seconds * (1 + shifted) * (datamodule.cache_variants if train.augment else 1) + rest
 
 
 def planned_steps(datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> tuple[int, float]:
@@ -144,6 +169,13 @@ def planned_steps(datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> tu
     steps = -(-batches // trainer.accumulate_grad_batches)
     of_epochs = math.inf if trainer.max_epochs in (-1, None) else steps * trainer.max_epochs
     return steps, min(of_epochs, math.inf if trainer.max_steps == -1 else trainer.max_steps)
+
+
+def planned_batches(datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> float:
+    """Batches of the whole run, in each process (infinity: nothing ends it)."""
+    if not hasattr(datamodule, "train_set"):  # a user's own
+        return math.inf if trainer.max_steps == -1 else trainer.max_steps * trainer.accumulate_grad_batches
+    return planned_steps(datamodule, trainer)[1] * trainer.accumulate_grad_batches
 
 
 def _check_memory(needed: float, trainer: pl.Trainer) -> None:
@@ -245,12 +277,6 @@ def _names(files: list[str]) -> str:
 
 def _counts(counter: Counter, unit: str = "") -> str:
     return ", ".join(f"{count} x {value}{unit}" for value, count in counter.most_common())
-
-
-def _time(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _size(count: float) -> str:

@@ -1,4 +1,4 @@
-"""The results of an evaluation: tables for the terminal, results.json and results.csv."""
+"""The results of an evaluation: tables for the terminal, results.json, .csv, .md and .tex."""
 
 import csv
 import io
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audio_diffusion_pytorch import tables
-from audio_diffusion_pytorch.clips import Problems
+from audio_diffusion_pytorch import about, tables
 from audio_diffusion_pytorch.errors import replacing
 from audio_diffusion_pytorch.evaluation import pair_name
 from audio_diffusion_pytorch.frechet import FRAMES_PER_DIMENSION, Moments
+from audio_diffusion_pytorch.problems import Problems
 from audio_diffusion_pytorch.summary import TARGETS, Group, floor, overall
 
 FORMAT = "audio_diffusion_pytorch.evaluation.1"
@@ -32,16 +32,10 @@ def collect(
         embedder: name of what the Frechet distances compare.
         settings: the command's configuration.
     """
-    for group in groups:
-        if math.isnan(group.figures["frechet"].value):
-            frames = sum(m.count for m in group.moments), sum(m.count for m in real.get(group.pair[1], []))
-            needed = FRAMES_PER_DIMENSION * len(group.moments[0].total)
-            problems.add(
-                f"{pair_name(group.pair)}, {group.label}: no Frechet distance over {len(group.moments)} clips with "
-                f"{frames[0]} frames against {frames[1]} real ones: too few, {needed} are needed on each side"
-            )
+    _name_missing_frechet(groups, real, problems)
     return {
         "format": FORMAT,
+        "made": about.made(),
         "settings": dict(settings),
         "embedder": embedder,
         "real": {
@@ -69,9 +63,25 @@ def collect(
     }
 
 
+def _name_missing_frechet(groups: Sequence[Group], real: Mapping[str, Sequence[Moments]], problems: Problems) -> None:
+    lacking = [group for group in groups if math.isnan(group.figures["frechet"].value)]
+    frames = [
+        (sum(m.count for m in group.moments), sum(m.count for m in real.get(group.pair[1], []))) for group in lacking
+    ]
+    for group in lacking:
+        name, needed = f"{pair_name(group.pair)} {group.label}", FRAMES_PER_DIMENSION * len(group.moments[0].total)
+        problems.add(
+            f"{name}: no Frechet distance: {needed} frames of outputs and as many of real clips are needed, and there "
+            f"are {min(outputs for outputs, _ in frames)} and {min(clips for _, clips in frames)}; raise clips= or "
+            "seconds=",
+            name,
+        )
+
+
 def by_label(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Groups by system, in order."""
-    return {label: [g for g in groups if g.label == label] for label in dict.fromkeys(g.label for g in groups)}
+    """Groups by system, reference points first."""
+    ordered = sorted(groups, key=lambda group: not group.system.reference)
+    return {label: [g for g in groups if g.label == label] for label in dict.fromkeys(g.label for g in ordered)}
 
 
 def systems_of(groups: Sequence[Group]) -> dict[str, list[Group]]:
@@ -83,38 +93,48 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write(content: Mapping[str, Any], folder: Path) -> None:
-    """results.json, and results.csv with one row per clip and system."""
-    with replacing(folder / "results.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+def write(groups: Sequence[Group], content: Mapping[str, Any], folder: Path) -> None:
+    """results.json; results.csv with one row per clip and system; the tables as results.md and results.tex."""
+    _write(folder / "results.json", json.dumps(content, indent=1) + "\n")
     columns = list(dict.fromkeys(key for row in content["clips"] for key in row))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(content["clips"])
-    with replacing(folder / "results.csv") as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")  # names may be any bytes
+    _write(folder / "results.csv", text.getvalue())
+    made, found = about.line(content["made"]), all_tables(groups, content)
+    parts = [f"## {title}\n\n{tables.markdown(table)}" for title, table in found]
+    _write(folder / "results.md", "\n".join([f"# Evaluation\n\n{made}\n", *parts]))
+    parts = [tables.latex(table, title) for title, table in found]
+    _write(folder / "results.tex", "\n".join([f"% {made}\n% \\usepackage{{booktabs}}\n", *parts]))
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be any bytes
 
 
 def as_text(groups: Sequence[Group], content: Mapping[str, Any]) -> str:
-    """All tables, for a terminal."""
-    return "\n\n".join(
-        f"{title}\n\n{tables.layout(table)}" for title, table in all_tables(groups, content)
-    ) + _left_out(content["left_out"])
+    """All tables, for a terminal, whose end is read first."""
+    found = all_tables(groups, content)[::-1]
+    return "\n\n".join(f"{title}\n\n{tables.layout(table)}" for title, table in found) + _left_out(content["left_out"])
 
 
 def all_tables(groups: Sequence[Group], content: Mapping[str, Any]) -> list[tuple[str, list[list[str]]]]:
-    """(title, table) of everything that is printed."""
-    embedder, found = content["embedder"], []
+    """(title, table) of everything that is shown, what says most first."""
+    embedder = content["embedder"]
+    found = [(f"Systems and reference points, mean over their pairs (Frechet: {embedder})", tables.main_table(groups))]
+    if content["settings"].get("targets"):
+        for label, same in systems_of(groups).items():
+            found.append((f"{label}: targets", tables.target_table(same, embedder)))
     for label, same in systems_of(groups).items():
         found.append((f"{label}: each pair", tables.pair_table(same, embedder)))
-    found.append(("Systems and reference points, mean over their pairs", tables.system_table(groups, embedder)))
+    found.append(("Further scores, mean over pairs", tables.system_table(groups, embedder)))
     if middle := tables.middle_table(groups):
         found.append(("Noise in the middle, and there and back", middle))
-    found.append((f"Real clips ({embedder})", tables.real_table(content["real"])))
-    for label, same in systems_of(groups).items():
-        found.append((f"{label}: targets", tables.target_table(same, embedder)))
-    return found
+    if any(row["clips"] for row in content["real"].values()):
+        found.append((f"Real clips ({embedder})", tables.real_table(content["real"])))
+    return [(title, tables.without_empty_columns(table)) for title, table in found]
 
 
 def _left_out(lines: Sequence[str]) -> str:

@@ -166,7 +166,7 @@ def check_fits(
         )
     there = there | saved["data"] | saved["settings"]
     here = here | datamodule.state_dict() | _settings(getattr(module, "hparams", {})) | dict(trainer or {})
-    trained = here.keys() - {"level_db", "handoff_sigma"}  # those describe the exported model
+    trained = here.keys() - {"level_db", "handoff_sigma", "steps"}  # those describe the exported model
     changed = {
         key: f"{key} {there[key]} there, {here[key]} here"
         for key in sorted(there.keys() & trained)
@@ -206,7 +206,7 @@ def start_from(module: nn.Module, source: str) -> None:
         weights = "ema" if has_ema(content) else "raw"
         if weights == "raw":
             warnings.warn(f"{source} has no averaged weights: starting from the raw ones", stacklevel=2)
-        state = load_unet_state(source, weights, net.config, content)
+        state, steps = load_unet_state(source, weights, net.config, content), None
     else:
         other = load_instrument(source, whole=True)
         if other.spec.labels != module.labels:
@@ -216,7 +216,7 @@ def start_from(module: nn.Module, source: str) -> None:
                 f"init_from={source} was trained on the codec {other.spec.codec}, not on {module.codec.name}: choose "
                 "an experiment on that codec"
             )
-        state = other.denoiser.net.state_dict()
+        state, steps = other.denoiser.net.state_dict(), other.spec.steps
     own = {key: value.shape for key, value in net.state_dict().items()}
     if net.num_labels:  # a model without labels is one whose labels make no difference
         state = {"to_label.weight": torch.zeros_like(net.to_label.weight), **state}
@@ -228,6 +228,7 @@ def start_from(module: nn.Module, source: str) -> None:
         )
     for target in (net, module.ema.model.net):
         target.load_state_dict(state)
+    module.steps_before = steps
 
 
 def check_numbers(cfg: DictConfig) -> None:

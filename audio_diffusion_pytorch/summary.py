@@ -54,6 +54,13 @@ TARGETS = (
     Target("log_mel_share", "log-mel distance to the truth, share of identity's", (0.60, 0.75, 0.75), False, True),
 )
 TARGETS_EMBEDDER = "small codec"  # of the bounds on the Frechet distance: other embedders' numbers are not comparable
+# Scores of which less is better; of those in neither set, as of a ratio that is best at 1, nothing is.
+LESS_IS_BETTER = {
+    *("dpd", "dpd_paper", "jd", "jd_paper", "frechet", "frechet_share", "log_mel_truth", "log_mel_share"),
+    *("noise_channel_correlation", "noise_time_correlation", "cycle_latent", "cycle_log_mel"),
+    *("evaluations", "seconds_per_second"),
+}
+MORE_IS_BETTER = {"taken", "rpa", "rca", "rca_relative", "note_precision", "note_recall", "note_f1"}
 # Columns of the table of systems: score, heading.
 AVERAGES = {
     "dpd_paper": "DPD paper",

@@ -41,7 +41,7 @@ def digest_of(module: nn.Module, *about: Any) -> str:
 
 def digest_of_model(model: InstrumentModel) -> str:
     """A short name for weights, statistics and everything of the spec that a bridge uses."""
-    unused = ("handoff_sigma", "handoff_sigmas", "handoffs", "pitch_range")
+    unused = ("handoff_sigma", "handoff_sigmas", "handoffs", "pitch_range", "steps")
     return digest_of(model, {k: v for k, v in asdict(model.spec).items() if k not in unused})
 
 
@@ -249,7 +249,7 @@ class WarmStart(System):
     def make(self, wav: Tensor, excerpt: Excerpt, index: int) -> tuple[Tensor, dict[str, Any]]:
         seed = int(digest(self.seed, excerpt.name)[:15], 16)
         self.bridge.generator, started = torch.Generator().manual_seed(seed), time.perf_counter()
-        out = self.bridge(wav, self.sample_rate)
+        out = self.bridge(wav, self.sample_rate, octaves=0)
         return out, {"seconds_per_second": (time.perf_counter() - started) / excerpt.seconds}
 
 
@@ -272,6 +272,6 @@ def read_excerpt(path: Path, excerpt: Excerpt, sample_rate: int) -> Tensor:
     header = audio.info(path)
     start = min(round(excerpt.start * header.sample_rate), header.frames)
     frames = min(round(excerpt.seconds * header.sample_rate), header.frames - start)
-    wav, rate = audio.read(path, start, frames)
-    wav, length = audio.resample(audio.to_mono(wav), rate, sample_rate), round(excerpt.seconds * sample_rate)
+    wav, rate = audio.read_mono(path, start, frames)
+    wav, length = audio.resample(wav, rate, sample_rate), round(excerpt.seconds * sample_rate)
     return nn.functional.pad(wav, (0, max(0, length - wav.shape[-1])))[:, :length]

@@ -1,6 +1,7 @@
-"""Figures as tables: lists of rows of text, headings first."""
+"""Figures as tables: lists of rows of text, headings first; as plain text, Markdown or LaTeX."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ from audio_diffusion_pytorch.evaluation import pair_name
 from audio_diffusion_pytorch.summary import (
     AVERAGES,
     BRIDGE_AVERAGES,
+    LESS_IS_BETTER,
+    MORE_IS_BETTER,
     NOTHING,
     PAPER_PAIRS,
     TARGETS,
@@ -26,6 +29,20 @@ _SHORT = {
     "frechet_share": "Frechet ({embedder}) / identity's",
     "log_mel_share": "log-mel / identity's",
 }
+_MAIN = {
+    "taken": "taken",
+    "dpd": "DPD",
+    "rca": "RCA",
+    "log_mel_truth": "log-mel",
+    "frechet": "Frechet",
+    "seconds_per_second": "s per s",
+}
+
+
+def heading(name: str, text: str) -> str:
+    """A column's heading, with an arrow to what is better."""
+    arrow = " ↑" if name in MORE_IS_BETTER else " ↓" if name in LESS_IS_BETTER else ""
+    return text + arrow
 
 
 def target_table(groups: Sequence[Group], embedder: str) -> Table:
@@ -49,7 +66,8 @@ def target_table(groups: Sequence[Group], embedder: str) -> Table:
 
 def pair_table(groups: Sequence[Group], embedder: str) -> Table:
     """The five figures of every pair, of one system and sigma."""
-    table = [["pair", "clips", "sigma", *(_SHORT[target.name].format(embedder=embedder) for target in TARGETS)]]
+    names = [heading(target.name, _SHORT[target.name].format(embedder=embedder)) for target in TARGETS]
+    table = [["pair", "clips", "sigma", *names]]
     for group in groups:
         sigma = "" if group.system.sigma is None else f"{group.system.sigma:g}"
         cells = [_with_interval(group.figures[target.name], target.percent) for target in TARGETS]
@@ -57,23 +75,26 @@ def pair_table(groups: Sequence[Group], embedder: str) -> Table:
     return table
 
 
+def main_table(groups: Sequence[Group]) -> Table:
+    """Every system, averaged over its pairs: the figures that say most."""
+    return _system_table(groups, _MAIN)
+
+
 def system_table(groups: Sequence[Group], embedder: str) -> Table:
-    """Every system, averaged over its pairs."""
-    names = {"taken": "taken", "dpd": "DPD", **AVERAGES, "frechet": f"Frechet ({embedder})"}
-    names |= {key: BRIDGE_AVERAGES[key] for key in ("evaluations", "seconds_per_second")}
-    return [["system", "pairs", "clips", *names.values()], *_system_rows(groups, names)]
+    """The other averages of every system."""
+    return _system_table(groups, {**AVERAGES, "evaluations": BRIDGE_AVERAGES["evaluations"]})
 
 
 def middle_table(groups: Sequence[Group]) -> Table:
     """Noise in the middle and the way there and back, of the systems that tell."""
     names = {k: v for k, v in BRIDGE_AVERAGES.items() if k.startswith(("noise", "cycle"))}
     told = [group for group in groups if "noise_spread" in group.figures]
-    return [["system", "pairs", "clips", *names.values()], *_system_rows(told, names)] if told else []
+    return _system_table(told, names) if told else []
 
 
-def _system_rows(groups: Sequence[Group], names: dict[str, str]) -> Table:
-    rows = []
-    for label in dict.fromkeys(group.label for group in groups):
+def _system_table(groups: Sequence[Group], names: Mapping[str, str]) -> Table:
+    rows = [["system", "pairs", "clips", *(heading(name, text) for name, text in names.items())]]
+    for label in dict.fromkeys(group.label for group in sorted(groups, key=lambda group: not group.system.reference)):
         same = [group for group in groups if group.label == label]
         cells = []
         for name in names:
@@ -89,12 +110,52 @@ def real_table(real: Mapping[str, Mapping[str, Any]]) -> Table:
     return [["target", "clips", "frames", "floor"], *rows]
 
 
+def without_empty_columns(table: Table) -> Table:
+    """A table without the columns in which no row has a figure."""
+    kept = [column for column in zip(*table, strict=True) if set(column[1:]) - {"-", ""}]
+    return [list(row) for row in zip(*kept, strict=True)]
+
+
 def layout(table: Sequence[Sequence[str]]) -> str:
     """A table as aligned text."""
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
+
+
+def markdown(table: Table) -> str:
+    """A table in Markdown, as GitHub and Pandoc read it."""
+    head, *body = [[re.sub(r"([\\`*_|<>\[\]])", r"\\\1", _one_line(cell)) for cell in row] for row in table]
+    marks = [":---", *["---:"] * (len(head) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, marks, *body))
+
+
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
+    **{"↑": r"$\uparrow$", "↓": r"$\downarrow$"},
+}
+
+
+def latex(table: Table, title: str) -> str:
+    """A table in LaTeX, for the package booktabs."""
+    rows = [" & ".join(map(_latex, row)) for row in table]
+    # after the end of a row an opening bracket or a star would be read as its argument
+    head, *body = [("{}" if row.startswith(("[", "*")) else "") + row + r" \\" for row in rows]
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_latex(title)}}}"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * (len(table[0]) - 1)}}}", r"\toprule", head, r"\midrule", *body]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    """Names of files may hold line breaks, and bytes that are no text."""
+    return " ".join(text.encode("utf-8", "backslashreplace").decode().split())
 
 
 def _with_interval(figure: Figure, percent: bool) -> str:

@@ -65,5 +65,5 @@ def _excerpts(job: Job) -> dict[str, tuple[Tensor, int]]:
             frames, rate = min(file.info.frames, SECONDS * file.info.sample_rate), file.info.sample_rate
             cut = f", first {SECONDS} s" if frames < file.info.frames else ""
             name = os.fsencode(path.name).decode(errors="replace").replace("$", r"\$")  # no formula
-            clips[f"{title}: {name}{cut}"] = audio.to_mono(file.read(0, frames)), rate
+            clips[f"{title}: {name}{cut}"] = file.read_mono(0, frames), rate
     return clips

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from audio_diffusion_pytorch.audio import AudioReader
     from audio_diffusion_pytorch.instrument import InstrumentSpec
+
+Octaves = int | Literal["auto"]
 
 # Lowest and highest sounding MIDI pitch of each instrument, as in the rendered data.
 PITCH_RANGES = {
@@ -31,6 +33,7 @@ STRAYS = 0.02  # share of the notes that may lie outside a range
 FARTHEST = 5  # octaves
 HEARD_SECONDS = 60  # of a recording, in which its register is looked for
 _CLEAR = 0.5  # posterior of a note that counts there
+_SILENT = 1e-5  # peak of silence before the first sound
 _TONE_FFT = 2048  # samples
 _FADE = 0.05  # s at both ends: less than counts in the cross-fades of a bridge's windows
 _EQUALISER_DB = 25.0  # most that the equaliser changes a frequency by, up or down
@@ -45,13 +48,65 @@ def pitch_range(spec: InstrumentSpec) -> tuple[int, int] | None:
 
 
 def heard_pitches(file: AudioReader) -> list[float]:
-    """MIDI pitch of each frame of a recording's first minute in which the pitch tracker clearly hears a note."""
+    """MIDI pitch of each frame of a recording's first minute in which the pitch tracker clearly finds a note."""
+    wav = first_sound(file.mono_blocks(), file.info.sample_rate, mid=True)
+    return [] if wav is None else pitches_of(wav, file.info.sample_rate)
+
+
+def octaves_into_range(blocks: Iterable[Tensor], sample_rate: int, spec: InstrumentSpec) -> int:
+    """Octaves that bring the first minute of a recording into the range of a model's instrument.
+
+    0 where it lies there, where it has no clear pitch, and where the range is not known.
+
+    Args:
+        blocks: [C, n] at sample_rate Hz.
+    """
+    limits = pitch_range(spec)
+    wav = None if limits is None else first_sound(blocks, sample_rate, mid=True)
+    return 0 if wav is None else octaves_for(pitches_of(wav, sample_rate), *limits)
+
+
+def first_sound(blocks: Iterable[Tensor], sample_rate: int, mid: bool) -> Tensor | None:
+    """The first minute of sound [1, T] of blocks [C, n] at sample_rate Hz; silence before it does not count.
+
+    Args:
+        mid: the average of the channels, in phase; else the loudest channel, as each is bridged on its own.
+    """
+    import torch
+
     from audio_diffusion_pytorch.audio import in_phase, to_mono
-    from audio_diffusion_pytorch.notes import LOWEST
+
+    parts, missing = [], HEARD_SECONDS * sample_rate
+    for block in blocks:
+        if not parts:
+            loud = (block.abs() >= _SILENT).any(0)
+            if not loud.any():
+                continue
+            block = block[:, int(loud.int().argmax()) :]  # the same however the recording is cut into blocks
+        parts.append(block[:, :missing])
+        missing -= parts[-1].shape[1]
+        if missing <= 0:
+            break
+    if not parts:
+        return None
+    wav = torch.cat(parts, -1)
+    if mid:
+        return to_mono(in_phase(wav))
+    return wav[wav.square().sum(-1).argmax()][None]
+
+
+def pitches_of(wav: Tensor, sample_rate: int) -> list[float]:
+    """MIDI pitch of each frame of wav [1, T], T > 0, in which the pitch tracker clearly finds a note."""
     from audio_diffusion_pytorch.pitch import posteriors
 
-    wav = file.read(0, min(file.info.frames, HEARD_SECONDS * file.info.sample_rate))
-    strength, keys = posteriors(to_mono(in_phase(wav)), file.info.sample_rate)["note"][0].max(-1)
+    return clear_pitches(posteriors(wav, sample_rate)["note"][0])
+
+
+def clear_pitches(note: Tensor) -> list[float]:
+    """Note posteriors [F, 88] -> MIDI pitch of each frame with a clear note."""
+    from audio_diffusion_pytorch.notes import LOWEST
+
+    strength, keys = note.max(-1)
     return (keys[strength >= _CLEAR] + LOWEST).tolist()
 
 

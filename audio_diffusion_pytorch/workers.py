@@ -8,18 +8,26 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby
 from queue import Empty
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from audio_diffusion_pytorch.bridge import Bridge
-from audio_diffusion_pytorch.cli import choose_device
+from audio_diffusion_pytorch.cli import choose_device, plain_warnings
+from audio_diffusion_pytorch.codec import ASSETS
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, shared_codec
+from audio_diffusion_pytorch.instrument import InstrumentModel, load_instrument, shared_codec, shipped_instruments
+from audio_diffusion_pytorch.iterables import batches
 from audio_diffusion_pytorch.jobs import Job
-from audio_diffusion_pytorch.recordings import Tell, bridge_files
+from audio_diffusion_pytorch.listening import Analysis
+from audio_diffusion_pytorch.recordings import Tell, analysis_of, bridge_files, octaves_of
+from audio_diffusion_pytorch.transpose import Octaves
+
+AUTO = "auto"  # the source that the classifier chooses for each recording
+_AHEAD = 8  # recordings that are analysed before the first of them is bridged
 
 
 @dataclass(frozen=True)
@@ -27,11 +35,11 @@ class Run:
     """What every job of a command has in common; goes to worker processes.
 
     Args:
-        source, target: what `load_instrument` takes.
+        source, target: what `load_instrument` takes; the source may be "auto", which chooses one for each recording.
         device: name of torch's; `auto`: the GPU where there is one.
         bridge: arguments of `Bridge`.
         codec: arguments of the codec that the models name.
-        mid, transpose: see `recordings.Recording`.
+        mid, transpose, listen: see `recordings.Recording`.
         overwrite: make also what is done already.
         report: write pictures and a line of facts for each file.
     """
@@ -42,9 +50,10 @@ class Run:
     bridge: Mapping[str, Any] = field(default_factory=dict)
     codec: Mapping[str, Any] = field(default_factory=dict)
     mid: bool = False
-    transpose: int | Literal["auto"] = 0
+    transpose: Octaves = "auto"
     overwrite: bool = False
     report: bool = False
+    listen: bool = True
 
     def load(self, worker: int = 0) -> Bridge:
         """The bridge at its default sigma; GPUs are dealt out to workers in turn.
@@ -53,7 +62,10 @@ class Run:
             InputError: a model, the codec, the device or a setting cannot be used.
         """
         device = _device(self.device, worker)
-        source, target = load_instrument(self.source), load_instrument(self.target)
+        name = shipped_instruments()[0] if self.source == AUTO else self.source  # for silence, and to plan with
+        source, target = load_instrument(name), load_instrument(self.target)
+        if self.source == AUTO and source.spec.codec != target.spec.codec:
+            raise InputError(f"source=auto chooses among models of another codec than {target.spec.name}'s: name one")
         codec = shared_codec(source, target, **self.codec)
         if self.codec and codec.name != "encodec":
             raise InputError(
@@ -62,22 +74,70 @@ class Run:
             )
         return Bridge(source, target, codec=codec, device=device, **self.bridge)
 
-    def settings(self, bridge: Bridge) -> dict[str, Any]:
-        """What an output depends on besides its input; as it can be written as JSON."""
+    def settings(self, bridge: Bridge, sigma: float | None = None) -> dict[str, Any]:
+        """What an output depends on besides its input; as it can be written as JSON.
+
+        Args:
+            sigma: as it was asked for. With source=auto, the settings of a bridge that follow from its source are as
+                they were asked for, too.
+        """
         precision = self.bridge.get("precision")  # as given: machines that share a folder may choose differently
         models = {"source": bridge.source, "target": bridge.target}
         digests = {key: f"{model.spec.name} {_digest(model)}" for key, model in models.items()}
         digests["codec"] = f"{bridge.codec.name} {_digest(bridge.codec)}"
-        return {**digests, **bridge.settings, "mid": self.mid, "transpose": self.transpose, "precision": precision}
+        settings = {**digests, **bridge.settings}
+        if self.source == AUTO:
+            asked = {"sigma": sigma, "sigma_min": None, "handoff": self.bridge.get("handoff")}
+            settings |= {"source": f"{AUTO} {_shipped_digest()}", **asked}
+        return {**settings, "mid": self.mid, "transpose": self.transpose, "precision": precision}
 
     def do(self, bridge: Bridge, jobs: Iterable[Job], tell: Tell) -> None:
         """Make the jobs in this process."""
         report = None
         if self.report:
             from audio_diffusion_pytorch.transfer_report import report
+        options = self.mid, self.transpose, self.overwrite, report, self.listen
         for sigma, group in groupby(jobs, lambda job: job.sigma):
             here = bridge if sigma is None else bridge.at(sigma)
-            bridge_files(here, group, tell, self.settings(here), self.mid, self.transpose, self.overwrite, report)
+            settings = self.settings(here, sigma)
+            if self.source != AUTO:
+                bridge_files(here, group, tell, settings, *options)
+                continue
+            bridges = {None: here}
+            for part in batches(group, _AHEAD):
+                for source, analyses in self._by_source(part).items():
+                    if source not in bridges:
+                        bridges[source] = self.with_source(here, source, sigma)
+                    bridge_files(bridges[source], list(analyses), tell, settings, *options, analyses)
+
+    def examine(self, bridge: Bridge, job: Job) -> dict[str, Any]:
+        """What the analysis of a job's input says, as facts of a report.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        analysis = analysis_of(job, self.mid)
+        chosen = analysis.source() if self.source == AUTO else None
+        warning = analysis.warning(None if self.source == AUTO else bridge.source.spec.name) if self.listen else None
+        facts = {"octaves": octaves_of(analysis, self.transpose, bridge), "warning": warning, **analysis.facts()}
+        return facts if chosen is None else {**facts, "source": chosen, "chosen": True}
+
+    def with_source(self, bridge: Bridge, source: str, sigma: float | None) -> Bridge:
+        """A bridge from another source, `source`, to the same target."""
+        options = {**self.bridge, "sigma": sigma, "codec": bridge.codec, "device": bridge.device}
+        return Bridge(load_instrument(source), bridge.target, **options)
+
+    def _by_source(self, jobs: Sequence[Job]) -> dict[str | None, dict[Job, Analysis | None]]:
+        """Source -> the jobs that it suits, with their analyses; None for silence and what cannot be read."""
+        found: dict[str | None, dict[Job, Analysis | None]] = {}
+        for job in jobs:
+            try:
+                analysis = analysis_of(job, self.mid)
+            except Exception:  # told when its turn comes
+                analysis = None
+            source = None if analysis is None else analysis.source()
+            found.setdefault(source, {})[job] = analysis
+        return found
 
     def do_in_processes(self, workers: int, jobs: Sequence[Job], tell: Tell) -> None:
         """Make the jobs in several processes; each takes the next job when it has room for it.
@@ -125,6 +185,7 @@ def _work(run: Run, index: int, workers: int, jobs: Sequence[Job], taken, events
         multiprocessing.parent_process().join()
         os.kill(os.getpid(), signal.SIGTERM)
 
+    plain_warnings()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the command ends its workers
     signal.signal(signal.SIGTERM, stop)
     threading.Thread(target=follow, daemon=True).start()
@@ -156,4 +217,14 @@ def _digest(module: torch.nn.Module) -> str:
     for key, value in module.state_dict().items():
         digest.update(key.encode())
         digest.update(value.flatten()[:1024].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _shipped_digest() -> str:
+    """Of the classifier and the models that it chooses from."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in (ASSETS / "classifier.safetensors", *sorted((ASSETS / "instruments").glob("*.safetensors"))):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
     return digest.hexdigest()

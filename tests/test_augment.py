@@ -23,6 +23,7 @@ def test_nothing_chosen_changes_nothing():
     wav = melody(2.0)[None]
     out = RecordingAugment(probability=0.0)(wav, RATE, RATE, np.random.default_rng(0))
     assert out.shape == (1, RATE) and out.dtype == np.float32
+    # Nothing is varied: float32 filters that pass everything.
     assert np.abs(out - wav[:, :RATE]).max() < 1e-5
 
 
@@ -73,6 +74,7 @@ def test_noise_floor_lies_where_it_should():
     silence = np.zeros((1, 2 * RATE), np.float32)
     silence[0, 0] = 1.0  # the peak that the floor is measured against
     out = change(2, wav=silence, noise_db=(-40.0, -40.0))[0, 100:]
+    # The noise is random: its level over a second scatters by some tenths of a dB.
     assert 20 * np.log10(rms(out)) == pytest.approx(-40, abs=1.0)
 
 

@@ -10,6 +10,7 @@ import soundfile
 import torch
 from basic_pitch_torch import BasicPitch, resample
 from basic_pitch_torch.model import MIN_LENGTH, WEIGHTS, WINDOW
+from tolerances import NETWORK
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data" / "pitch"
@@ -66,7 +67,7 @@ def test_a_batch_equals_its_clips(model, windows):
     together = model(windows)
     for i in range(2):
         for name, value in model(windows[i : i + 1]).items():
-            assert torch.allclose(together[name][i], value[0], atol=1e-5)
+            assert torch.allclose(together[name][i], value[0], atol=NETWORK)
 
 
 def test_surrounding_precision_settings_change_nothing(model, windows):
@@ -95,7 +96,7 @@ def test_predict_is_the_official_windows_joined(model):
     for batch_size in (1, 32):
         found = model.predict(torch.stack([wav, wav.flip(0)]), batch_size=batch_size)
         assert found["contour"].shape == (2, 390, 264)
-        assert torch.allclose(found["note"][0], expected, atol=1e-5)
+        assert torch.allclose(found["note"][0], expected, atol=NETWORK)
 
 
 @pytest.mark.parametrize("length", [1, 255, 256, 2205, MIN_LENGTH - 1, MIN_LENGTH, 43844, 60001])
@@ -143,6 +144,7 @@ def test_resample_keeps_a_tone_in_place():
     tone = [torch.sin(2 * math.pi * 1000 * torch.arange(rate) / rate + 0.3)[None] for rate in (source, target)]
     found = resample(tone[0], source, target)
     assert found.shape == tone[1].shape
+    # The FFT takes the clip to be periodic: the jump at its ends rings, here by 0.2 %.
     assert (found - tone[1])[:, 500:-500].abs().max() < 2e-3
     assert resample(torch.zeros(2, 24001), source, target).shape == (2, 22051)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import RATE, TINY_UNET, melody
+from tolerances import BRIDGED
 from torch import nn
 
 from audio_diffusion_pytorch.audio import active_rms
@@ -58,6 +59,7 @@ def test_any_rate_keeps_length_and_level(rate, bridge):
     wav = clip(0.5, rate)
     out = bridge(wav, rate)
     assert out.shape == wav.shape
+    # The level is that of 50 ms blocks, and the output has other quiet ones: half a dB.
     assert active_rms(out, rate) == pytest.approx(active_rms(wav, rate), rel=0.05)
 
 
@@ -65,16 +67,15 @@ def test_channels_are_bridged_on_their_own(bridge):
     wav = clip(0.5, channels=2)
     wav = torch.stack([wav[0], wav[0], wav[1]])
     out = bridge(wav, RATE)
-    assert (
-        out.shape == wav.shape
-        and torch.allclose(out[0], out[1], atol=1e-5)
-        and not torch.allclose(out[0], out[2], atol=1e-3)
-    )
+    assert out.shape == wav.shape
+    # Two rows of one batch: equal on paper, not in bits.
+    assert torch.allclose(out[0], out[1], atol=BRIDGED) and not torch.allclose(out[0], out[2], atol=20 * BRIDGED)
 
 
 def test_quiet_and_loud_recordings_give_the_same_but_for_level(bridge):
     wav = clip(0.5)
     loud, quiet = bridge(wav, RATE), bridge(wav * 0.01, RATE)
+    # The mel floor, 1e-4 of full scale, is 2 % of the partials of a recording at -50 dB.
     assert torch.allclose(loud, quiet * 100, atol=0.02 * float(loud.abs().max()))
 
 
@@ -96,7 +97,7 @@ def test_latents_come_back_through_windows_unchanged(identity, codec):
 def test_windows_of_any_batch_size_give_the_same(make_instrument, codec):
     models = make_instrument("flute", 0), make_instrument("violin", 1)
     outs = [Bridge(*models, num_steps=2, batch_size=n, codec=codec)(clip(3.0), RATE) for n in (1, 3)]
-    assert torch.allclose(*outs, atol=5e-4)
+    assert torch.allclose(*outs, atol=BRIDGED)
 
 
 def test_progress_counts_windows(bridge):
@@ -127,6 +128,7 @@ def test_quality_chooses_and_arguments_override(make_instrument, codec):
             assert Bridge(*models, codec=codec, **arguments).at(2.0).at(sigma).settings == made.settings
 
 
+# float16 rounds by 5e-4, bfloat16 by 4e-3: ten times that after a bridge.
 @pytest.mark.parametrize(("precision", "tolerance"), [("16", 5e-3), ("bf16", 4e-2)])
 def test_half_precision_follows_single(precision, tolerance, make_instrument, codec):
     models = make_instrument("flute", 0), make_instrument("violin", 1)
@@ -160,7 +162,9 @@ def test_compiled_networks_are_called(make_instrument, codec, monkeypatch):
 def test_to_noise_and_back(identity, codec):
     latents = torch.randn(2, 128, 64) * 2 - 6
     noise = identity.to_noise(latents)
+    # Of 16,384 numbers the deviation scatters by 0.6 %; the solver adds 2 %.
     assert noise.std() == pytest.approx(17**0.5, rel=0.05)  # sqrt(sigma^2 + 1)
+    # The solver's own error, both ways in 24 steps; the latents spread over 2.
     assert torch.allclose(identity.from_noise(noise), latents, atol=0.1)
 
 
@@ -222,7 +226,7 @@ def test_a_stream_of_blocks_is_the_whole(rate, size, bridge):
     streamed, whole = torch.cat(blocks, 1), bridge(wav, rate)
     assert streamed.shape == wav.shape
     gain = float((streamed * whole).sum() / (whole * whole).sum())
-    assert torch.allclose(streamed, gain * whole, atol=1e-4 * gain)
+    assert torch.allclose(streamed, gain * whole, atol=BRIDGED * gain)
 
 
 def test_a_stream_starts_before_its_input_ends(bridge):
@@ -245,6 +249,7 @@ def test_a_stream_without_a_level_follows_its_first_sound(decibels, bridge):
     out = torch.cat(list(bridge.stream(wav.split(2000, 1), RATE)), 1)
     assert out.shape == wav.shape and not out[:, : 2 * RATE].any()
     again = torch.cat(list(bridge.stream(wav.split(2000, 1), RATE, Survey.of([wav], RATE))), 1)
+    # Its first sound is only an estimate of the level: within 3 dB.
     assert active_rms(out, RATE) == pytest.approx(active_rms(again, RATE), rel=0.3)
     assert list(bridge.stream([], RATE)) == []
     assert not torch.cat(list(bridge.stream(wav[:, :RATE].split(99, 1), RATE)), 1).any()

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from conftest import ODD_NAME, RATE, ROOT, melody
+from tolerances import NETWORK
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.classifier import InstrumentClassifier, load_classifier
@@ -31,18 +32,20 @@ def shipped() -> InstrumentClassifier:
 @pytest.mark.parametrize("length", [1, 100, 5001])
 def test_probabilities_of_any_length_and_rate(tiny, sample_rate, length):
     found = tiny.probabilities(torch.randn(2, length) / 10, sample_rate)
-    assert found.shape == (2, len(INSTRUMENTS)) and torch.allclose(found.sum(-1), torch.ones(2), atol=1e-5)
+    assert found.shape == (2, len(INSTRUMENTS)) and torch.allclose(found.sum(-1), torch.ones(2), atol=NETWORK)
 
 
 def test_level_is_no_cue(tiny):
     wav = torch.from_numpy(melody(1.0))[None]
     found = tiny.probabilities(torch.cat([wav, wav / 100, wav * 3]), RATE)
-    assert torch.allclose(found, found[:1].expand_as(found), atol=1e-4)
+    # Their levels are divided out, which rounds them in another way.
+    assert torch.allclose(found, found[:1].expand_as(found), atol=10 * NETWORK)
 
 
 def test_what_lies_above_its_range_is_not_heard(tiny):
     wav = torch.from_numpy(melody(1.0))[None]
     high = torch.sin(2 * torch.pi * 10000 * torch.arange(RATE) / RATE) * 1e-3
+    # The resampler lets -60 dB of what is above the band pass.
     assert torch.allclose(tiny.probabilities(wav + high, RATE), tiny.probabilities(wav, RATE), atol=1e-3)
 
 
@@ -65,6 +68,7 @@ def test_saved_with_its_configuration(tiny, tmp_path):
     again = load_classifier(path)
     assert again.config == tiny.config and again.instruments == INSTRUMENTS and not again.training
     wav = torch.from_numpy(melody(1.0))[None]
+    # The weights are kept in float16.
     assert torch.allclose(again.probabilities(wav, RATE), tiny.probabilities(wav, RATE), atol=1e-2)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import ODD_NAME, RATE, TINY_CODEC, melody
+from tolerances import HALF_MODEL, NETWORK, ROUNDING
 
 from audio_diffusion_pytorch.codec import EncodecCodec, LogMel, load_codec
 from audio_diffusion_pytorch.errors import InputError
@@ -54,17 +55,18 @@ def test_encodec_with_its_weight_norm_folded_gives_the_same():
         sound = codec.decode(latents)
         codec.freeze()
         assert not [key for key in codec.state_dict() if key.endswith(("weight_g", "weight_v"))]
-        assert torch.allclose(codec.encode(wav), latents, atol=1e-6)
-        assert torch.allclose(codec.decode(latents), sound, atol=1e-6)
+        assert torch.allclose(codec.encode(wav), latents, atol=ROUNDING)
+        assert torch.allclose(codec.decode(latents), sound, atol=ROUNDING)
 
 
 def test_mel_latents_lie_between_silence_and_full_scale(codec):
     silence = codec.encode(torch.zeros(1, 1, 6400))
-    assert torch.allclose(silence, torch.tensor(1e-4).log(), atol=1e-5)
+    assert torch.allclose(silence, torch.tensor(1e-4).log(), atol=NETWORK)
     tone = torch.sin(2 * torch.pi * 1000 * torch.arange(6400) / RATE)[None, None]
     peak = codec.encode(tone).amax(1)[0, 5:-5]
     assert (peak - peak.mean()).abs().max() < 0.05 and -1.5 < peak.mean() < 0.5
     quieter = codec.encode(tone / 10).amax(1)[0, 5:-5]
+    # The floor of 1e-4 lifts what is 20 dB quieter by up to 5 %.
     assert torch.allclose(peak - quieter, torch.tensor(10.0).log(), atol=0.05)
 
 
@@ -90,7 +92,7 @@ def test_saved_in_half_precision_with_its_configuration(codec, tmp_path):
         assert torch.equal(again.state_dict()[key], value.half().float())
     wav = torch.from_numpy(melody(0.5))[None, None]
     assert torch.equal(again.encode(wav), codec.encode(wav))
-    assert torch.allclose(again.decode(again.encode(wav)), codec.decode(codec.encode(wav)), atol=0.05)
+    assert torch.allclose(again.decode(again.encode(wav)), codec.decode(codec.encode(wav)), atol=HALF_MODEL)
 
 
 def test_files_that_are_no_codec(codec, make_instrument, tmp_path):

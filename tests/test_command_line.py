@@ -7,7 +7,6 @@ import sys
 
 import pytest
 from conftest import ROOT
-from hydra._internal.utils import get_args_parser
 
 from audio_diffusion_pytorch import __version__, _name_user
 from audio_diffusion_pytorch.command_line import check_arguments, fold_experiments, hydra_parser, settings_of, typed
@@ -70,7 +69,7 @@ def test_scripts_name_themselves(script, command):
 )
 def test_flags_and_words_get_the_right_form(verb, arguments, says):
     with pytest.raises(InputError) as error:
-        check_arguments(arguments, verb, get_args_parser())
+        check_arguments(arguments, verb, hydra_parser(verb))
     assert says in str(error.value)
 
 
@@ -84,7 +83,7 @@ def test_flags_and_words_get_the_right_form(verb, arguments, says):
     ],
 )
 def test_what_hydra_takes_is_left_to_it(arguments):
-    check_arguments(arguments, "train", get_args_parser())
+    check_arguments(arguments, "train", hydra_parser("train"))
 
 
 def test_a_flag_ends_the_command_with_one_line(command):
@@ -98,7 +97,7 @@ def test_experiments_match_without_case():
 
 def test_hydras_parser_names_the_command(monkeypatch):
     """And is made at all, which Python 3.14 refuses without `hydra_parser`."""
-    parser = hydra_parser(get_args_parser, "train")()
+    parser = hydra_parser("train")
     assert parser.prog == typed("train") == "python train.py"
     monkeypatch.setenv("TIMBRIDGE_COMMAND", "timbridge")
     assert typed("train") == "timbridge train"

@@ -93,6 +93,7 @@ def test_latent_experiments_build_the_papers_model(name):
     with torch.device("meta"):
         module = instantiate(config.model, codec=instantiate(config.codec))
     module.level = torch.tensor(0.1)
+    # The paper gives four digits.
     assert sum(p.numel() for p in module.denoiser.parameters()) == pytest.approx(302.3e6, rel=1e-3)
     assert module.spec.frames == 1280 and module.spec.codec == "encodec" and module.spec.sigma_max == config.sigma_max
 
@@ -113,7 +114,7 @@ def test_small_experiments_build(name, recordings, tmp_path):
     assert module.spec.name == instrument and module.spec.frames == 256
     assert 2e6 < sum(p.numel() for p in module.denoiser.parameters()) < 3.5e6  # at most 7 MB in half precision
     data = instantiate(config.datamodule)
-    assert data.train_set.augment is not None and len(data.train_set) == 32
+    assert data.train_set.augment is not None and len(data.train_set) == 16 * 16  # crops of four files
     callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
     loggers = [instantiate(node) for node in config.loggers.values() if node is not None]
     trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(tmp_path))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tolerances import DOUBLE, NETWORK
 from torch import nn
 
 from audio_diffusion_pytorch.denoiser import Denoiser, KDistribution, LogNormalDistribution, UniformDistribution
@@ -46,19 +47,19 @@ def tiny(golden: dict) -> Denoiser:
 
 
 def test_denoised_equals_the_reference(tiny: Denoiser, golden: dict):
-    assert relative_error(tiny(golden["latents"], golden["sigmas_in"]), golden["denoised"]) < 1e-5
+    assert relative_error(tiny(golden["latents"], golden["sigmas_in"]), golden["denoised"]) < NETWORK
 
 
 def test_loss_equals_the_reference(tiny: Denoiser, golden: dict):
     loss = tiny.loss(golden["latents"], golden["noise"], golden["sigmas_in"])
     assert loss.shape == (2,)
-    assert relative_error(loss, golden["losses"]) < 1e-5
+    assert relative_error(loss, golden["losses"]) < NETWORK
 
 
 def test_loss_of_a_sample_does_not_depend_on_its_batch(tiny: Denoiser, golden: dict):
     together = tiny.loss(golden["latents"], golden["noise"], golden["sigmas_in"])
     alone = tiny.loss(golden["latents"][1:], golden["noise"][1:], golden["sigmas_in"][1:])
-    assert relative_error(alone, together[1:]) < 1e-5
+    assert relative_error(alone, together[1:]) < NETWORK
 
 
 @given(sigma=st.floats(1e-3, 1e2), sigma_data=st.floats(0.1, 10))
@@ -83,10 +84,11 @@ def test_an_untrained_network_has_a_loss_of_one_at_every_noise_level(sigma: floa
     x = 0.5 * torch.randn(1, 100, 1000, generator=generator)
     noise = torch.randn(1, 100, 1000, generator=generator)
     denoiser = Denoiser(Recorder(), sigma_data=0.5)
+    # 100,000 squares of normal numbers: their mean scatters by 0.5 %.
     assert denoiser.loss(x, noise, sigma).item() == pytest.approx(1, abs=0.02)
     weight = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
     plain = denoiser.loss(x, noise, sigma, weighted=False)
-    assert plain.item() * weight == pytest.approx(denoiser.loss(x, noise, sigma).item(), rel=1e-5)
+    assert plain.item() * weight == pytest.approx(denoiser.loss(x, noise, sigma).item(), rel=NETWORK)
 
 
 def test_sigma_may_be_one_number_or_one_per_sample(tiny: Denoiser, golden: dict):
@@ -140,9 +142,9 @@ def test_k_distribution_is_uniform_in_the_root(low: float, ratio: float, rho: fl
     distribution = KDistribution(low, high, rho)
     a, b = distribution.icdf(torch.tensor([u, v], dtype=torch.float64)).tolist()
     assert low * (1 - 1e-9) <= a <= high * (1 + 1e-9)
-    assert (u - v) * (a - b) <= 1e-9  # falls
+    assert (u - v) * (a - b) <= DOUBLE  # falls
     left, right = high ** (1 / rho), low ** (1 / rho)
-    assert a ** (1 / rho) == pytest.approx(left + u * (right - left), rel=1e-9)
+    assert a ** (1 / rho) == pytest.approx(left + u * (right - left), rel=DOUBLE)
 
 
 def test_quantiles():
@@ -151,7 +153,7 @@ def test_quantiles():
     assert torch.allclose(log, torch.tensor([-1.2, 0.3], dtype=torch.float64))
     assert torch.allclose(UniformDistribution(1.0, 3.0).icdf(u[:1]), torch.tensor([2.0], dtype=torch.float64))
     ends = KDistribution(0.001, 5.0, 9.0).icdf(torch.tensor([0.0, 1.0]))
-    assert torch.allclose(ends, torch.tensor([5.0, 0.001]), rtol=1e-5)
+    assert torch.allclose(ends, torch.tensor([5.0, 0.001]), rtol=NETWORK)
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,15 @@ import soundfile
 import torch
 from conftest import RATE, melody, run_process, start_process
 from filelock import FileLock
+from tolerances import BRIDGED
 from torch import nn
 
 from audio_diffusion_pytorch import audio, recordings
 from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.jobs import RECORDS, plan
+from audio_diffusion_pytorch.jobs import RECORDS, Job
 from audio_diffusion_pytorch.recordings import bridge_files
+from audio_diffusion_pytorch.resolve import resolve_jobs
 from audio_diffusion_pytorch.streaming import Survey, Track
 
 
@@ -53,6 +55,10 @@ def quick(make_instrument, codec) -> Bridge:
     )
     bridge.to_noise = bridge.from_noise = lambda latents: latents
     return bridge
+
+
+def plan(*arguments) -> list[Job]:
+    return resolve_jobs(*arguments).jobs
 
 
 def make(bridge: Bridge, jobs, **options) -> dict[str, list]:
@@ -178,6 +184,7 @@ def test_mid_is_one_channel(quick, tmp_path):
     told = make(quick, plan(str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), None), mid=True)
     assert told["done"][0][1]["channels"] == audio.info(tmp_path / "out.wav").channels == 1
     before = audio.active_rms(torch.from_numpy(clip.mean(1))[None].float(), RATE)
+    # The level is that of 50 ms blocks, and the output has other quiet ones.
     assert audio.active_rms(audio.read(tmp_path / "out.wav")[0], RATE) == pytest.approx(before, rel=0.02)
 
 
@@ -191,9 +198,10 @@ def test_octaves(quick, make_instrument, codec, tmp_path):
     assert told == [-2, 0]
     (window,) = list(Track(quick, RATE, 1, Survey(0.1), octaves=-1).cut([torch.from_numpy(tone(880.0))]))
     peak = torch.fft.rfft(window.wav[: RATE // 4]).abs().argmax() * 4
+    # The spectrum's bins are a few Hz wide.
     assert peak == pytest.approx(440, abs=4)
-    failed = make(Bridge(make_instrument("flute"), make_instrument("kazoo"), codec=codec), jobs, transpose="auto")
-    assert "the range of kazoo is not known" in failed["failed"][0][1]
+    kazoo = Bridge(make_instrument("flute"), make_instrument("kazoo"), num_steps=2, codec=codec)
+    assert make(kazoo, jobs, overwrite=True)["done"][0][1]["octaves"] == 0  # its range is not known
 
 
 def tone(hertz: float) -> np.ndarray:
@@ -215,7 +223,7 @@ def test_a_file_is_what_the_bridge_gives_for_the_clip(transfer, instruments, tmp
     assert transfer(f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav").code == 0
     expected = Bridge(*instruments, num_steps=2)(torch.from_numpy(clip.T.copy()).float(), RATE)
     out, _ = audio.read(tmp_path / "out.wav")
-    assert torch.allclose(out, expected, atol=1e-4) and not out[2].any()
+    assert torch.allclose(out, expected, atol=BRIDGED) and not out[2].any()
 
 
 def test_report(transfer, takes, tmp_path):
@@ -402,13 +410,13 @@ class Broken(nn.Module):
         raise ZeroDivisionError
 
 
-def test_a_defect_is_not_a_bad_file(quick, tmp_path):
-    """What is no fault of a file ends the run, and leaves no lock and no file behind."""
+def test_a_defect_fails_every_file_and_ends_none_of_them(quick, tmp_path):
+    """The run goes on to its end, and leaves no lock and no file behind."""
     quick.codec = Broken()
     quick.codec.__dict__.update(sample_rate=RATE, hop_length=320, latent_channels=128, encode=Broken())
     quick.codec.num_frames = lambda length: -(-length // 320)
-    with pytest.raises(ZeroDivisionError):
-        make(quick, plan(str(_clips(tmp_path / "in", 1)), str(tmp_path / "out"), None))
+    told = make(quick, plan(str(_clips(tmp_path / "in", 3)), str(tmp_path / "out"), None))
+    assert len(told["failed"]) == 3 and "0_clip.wav: ZeroDivisionError" in told["failed"][0][1]
     assert not outputs(tmp_path / "out") and not list(tmp_path.rglob("*.lock"))
 
 

@@ -13,6 +13,7 @@ def frames(count: int = 4000, dims: int = 6, scale: float = 1.0, shift: float = 
 
 def test_a_set_is_no_distance_from_itself():
     moments = Moments.of(frames())
+    # float64.
     assert frechet_distance(moments, moments) == pytest.approx(0, abs=1e-9)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import RATE, melody
+from tolerances import NETWORK
 
 from audio_diffusion_pytorch.codec import MelCodec, load_codec
 from audio_diffusion_pytorch.streaming import DECODE_CONTEXT, DECODE_FRAMES
@@ -50,6 +51,7 @@ def test_no_rounds_change_nothing(shipped, monkeypatch):
     assert torch.allclose(
         decode(shipped, latents, 0, monkeypatch)[..., 6400:-6400],
         shipped.synthesise(latents)[..., 6400:-6400],
+        # A spectrum of 1,024 points and its inverse, on sound up to 1.
         atol=1e-4,
     )
 
@@ -70,6 +72,7 @@ def test_latents_of_no_sound_stay_bounded(shipped):
 
 
 def test_silence_stays_silent(shipped):
+    # -60 dB: silence is coded as the mel floor of 1e-4.
     assert shipped.decode(shipped.encode(torch.zeros(1, 1, RATE))).abs().max() < 1e-3
 
 
@@ -82,7 +85,8 @@ def test_levels_are_followed(shipped):
     before, after = (shipped.levels(swell) - shipped.levels(x) for x in (steady, followed))
     smooth = torch.nn.functional.avg_pool1d
     assert smooth(after[:, 30:-30], 37).abs().max() < 0.25 * smooth(before[:, 30:-30], 37).abs().max()
-    assert torch.allclose(shipped.follow(steady, shipped.levels(steady)), steady, atol=1e-3)
+    # Levels near -6, differences of logarithms.
+    assert torch.allclose(shipped.follow(steady, shipped.levels(steady)), steady, atol=100 * NETWORK)
 
 
 def test_blocks_join_without_a_seam(shipped):
@@ -93,4 +97,5 @@ def test_blocks_join_without_a_seam(shipped):
         part = shipped.decode(latents[..., start - context : start + block + context])[0, 0]
         inner = part[context * 320 : (context + block) * 320]
         error = (inner - whole[start * 320 : start * 320 + len(inner)]).abs().max()
+        # Blocks hear two seconds around them: what lies beyond adds less than -60 dB.
         assert error < 1e-3 * whole.abs().max()

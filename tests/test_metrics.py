@@ -12,6 +12,7 @@ import torch
 from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tolerances import TWO_DECIMALS
 
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.metrics import dtw_distance, jaccard_distance, log_mel_distance, pitch_metrics
@@ -57,8 +58,8 @@ def tune() -> torch.Tensor:
 def test_paper_mode_reproduces_the_reference():
     expected = np.load(DATA / "golden.npz")["raw24k"]
     found = pitch_metrics(read(DATA / "a.flac"), read(DATA / "b.flac"), RATE, mode="paper")
-    assert found.dpd.item() == pytest.approx(expected[0], abs=0.005)
-    assert found.jaccard.item() == pytest.approx(expected[1], abs=0.005)
+    assert found.dpd.item() == pytest.approx(expected[0], abs=TWO_DECIMALS)
+    assert found.jaccard.item() == pytest.approx(expected[1], abs=TWO_DECIMALS)
 
 
 def test_paper_mode_on_resampled_clips_reproduces_the_reference():
@@ -68,8 +69,8 @@ def test_paper_mode_on_resampled_clips_reproduces_the_reference():
     expected = np.load(DATA / "golden.npz")["resampled"]
     clips = [resample(read(DATA / f"{name}.flac"), RATE, 22050) for name in "ab"]
     found = pitch_metrics(*clips, RATE, mode="paper")
-    assert found.dpd.item() == pytest.approx(expected[0], abs=0.005)
-    assert found.jaccard.item() == pytest.approx(expected[1], abs=0.005)
+    assert found.dpd.item() == pytest.approx(expected[0], abs=TWO_DECIMALS)
+    assert found.jaccard.item() == pytest.approx(expected[1], abs=TWO_DECIMALS)
 
 
 @pytest.mark.skipif(not DEMO.is_dir(), reason="the demo clips are not part of the repository")
@@ -83,8 +84,8 @@ def test_paper_mode_on_resampled_clips_reproduces_the_reference():
 def test_paper_mode_reproduces_the_published_demo(real, generated, dpd, jaccard):
     clips = read(DEMO / f"{real}.wav"), read(DEMO / f"{generated}.wav")
     found = pitch_metrics(*clips, RATE, mode="paper")
-    assert found.dpd.item() == pytest.approx(dpd, abs=0.005)
-    assert found.jaccard.item() == pytest.approx(jaccard, abs=0.005)
+    assert found.dpd.item() == pytest.approx(dpd, abs=TWO_DECIMALS)
+    assert found.jaccard.item() == pytest.approx(jaccard, abs=TWO_DECIMALS)
     assert pitch_metrics(*clips, RATE).dpd.item() < 0.25
 
 
@@ -114,11 +115,13 @@ def test_an_octave_higher_is_the_same_melody(tune):
 def test_a_transposed_note_is_its_circular_distance_away(semitones, distance):
     """One held note, so that the time alignment can hide nothing."""
     found = pitch_metrics(play((60,), 2.0), play((60 + semitones,), 2.0), RATE)
+    # Frames at the notes' edges may hear either note.
     assert found.dpd.item() == pytest.approx(distance, abs=0.1)
     assert found.jaccard.item() == 1
 
 
 def test_a_transposed_tune_is_far(tune):
+    # Frames at the notes' edges may hear either note.
     assert pitch_metrics(tune, up(1), RATE).dpd.item() == pytest.approx(1, abs=0.05)
     assert pitch_metrics(tune, up(6), RATE).dpd.item() > 2
 
@@ -127,6 +130,7 @@ def test_tempo_level_rests_and_sample_rate_do_not_matter(tune):
     rest = torch.cat([play(TUNE[:4]), torch.zeros(1, RATE), play(TUNE[4:])], dim=1)
     for other in (play(TUNE, 0.6), tune * 0.05, rest):
         assert pitch_metrics(tune, other, RATE).dpd.item() < 0.02
+    # Frames are 1 % of the clip each; two edges.
     assert pitch_metrics(rest, rest, RATE).voiced_a.item() == pytest.approx(0.8, abs=0.03)
     at_44k = play(TUNE, rate=44100)
     assert torch.equal(track_melody(at_44k, 44100).classes, track_melody(tune, RATE).classes)
@@ -136,6 +140,7 @@ def test_missing_notes_cost(tune):
     half = torch.cat([play(TUNE[:4]), torch.zeros(1, 2 * RATE)], dim=1)
     found = pitch_metrics(tune, half, RATE)
     assert found.dpd.item() > 1 and found.jaccard.item() >= 0.4
+    # Frames are 1 % of the clip each; two edges.
     assert found.voiced_b.item() == pytest.approx(0.5, abs=0.03)
 
 
@@ -146,7 +151,9 @@ def test_a_batch_equals_its_pairs(tune):
         together = pitch_metrics(a, b, RATE, mode=mode)
         for i in range(3):
             alone = pitch_metrics(a[i : i + 1], b[i : i + 1], RATE, mode=mode)
+            # Padding moves the last frames: a frame of some hundred may hear another class.
             assert together.dpd[i].item() == pytest.approx(alone.dpd.item(), abs=0.02, nan_ok=True)
+            # ... and one class more or less of at most seven.
             assert together.jaccard[i].item() == pytest.approx(alone.jaccard.item(), abs=0.15, nan_ok=True)
             assert together.problems[i] == alone.problems[0]
 
@@ -290,6 +297,7 @@ def test_log_mel_distance_measures_level_and_floor():
     noise = torch.randn(2, RATE, generator=torch.Generator().manual_seed(0)) * 0.1
     assert log_mel_distance(noise, noise, RATE).tolist() == [0, 0]
     halved = log_mel_distance(noise, noise * 0.5, RATE)
+    # The mel floor adds up to a hundredth.
     assert torch.allclose(halved, torch.full((2,), math.log(2)), atol=0.01)
     silence = torch.zeros_like(noise)
     assert log_mel_distance(silence, silence + 1e-9, RATE).tolist() == [0, 0]

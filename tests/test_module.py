@@ -32,6 +32,7 @@ def test_statistics_are_computed_and_on_resume_left_alone(codec, data, tmp_path,
     mean, std, level = latent_statistics(codec, data)
     assert torch.allclose(module.mean, mean) and torch.allclose(module.std, std) and module.level == level
     z = module.normalised_latents(torch.cat(list(data.train_dataloader())))
+    # The statistics are of other crops of the same files.
     assert abs(float(z.mean())) < 0.1 and float(z.std()) == pytest.approx(1, abs=0.1)
 
     monkeypatch.setattr("audio_diffusion_pytorch.module.latent_statistics", None)  # not computed a second time
@@ -101,8 +102,10 @@ def test_two_processes_draw_as_one_with_twice_the_batch(codec):
 def test_noise_is_standard_normal_and_sigma_follows_the_distribution(codec):
     module = make(codec)
     noise, sigma = module.draw(torch.zeros(400, 128, 4), 0)
+    # Of 204,800 normal numbers: four standard errors.
     assert abs(float(noise.mean())) < 0.01 and float(noise.std()) == pytest.approx(1, abs=0.01)
     expected = module.sigma_distribution.icdf(torch.tensor([0.25, 0.5, 0.75]))
+    # Quantiles of some hundred draws from a wide distribution.
     assert torch.allclose(sigma.quantile(torch.tensor([0.75, 0.5, 0.25])), expected, rtol=0.35)
 
 
@@ -164,4 +167,5 @@ def test_each_instrument_has_its_own_statistics(codec, recordings):
     for number in (0, 1):
         own = z[label % 2 == number]
         assert own.mean((0, 2)).abs().max() < 0.05 and (own.std((0, 2)) - 1).abs().max() < 0.1
+    # Two instruments differ by far more than rounding.
     assert not torch.allclose(module.mean[0], module.mean[1], atol=0.1)

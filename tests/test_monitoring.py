@@ -56,6 +56,18 @@ def test_one_bar_for_the_whole_run_also_after_a_resume(codec, tmp_path):
     assert bars.seen == [(3, batch // 2, 6, f"Epoch {batch // 4}: ") for batch in range(6, 12)]
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_bar_moves_with_the_first_step(codec, capfd):
+    """Also where it is drawn seldom; it shows loss, speed and wait, and how many steps there are."""
+    bars = Bars()
+    monitor = TrainingMonitor(every_n_steps=100)
+    fit(codec, monitor, ProgressBar(refresh_rate=10), bars, steps=25, enable_progress_bar=True)
+    assert [n for _, n, _, _ in bars.seen] == [0] + [1] * 9 + [10] * 10 + [20] * 5
+    drawn = capfd.readouterr().out.split("\r")
+    first = next(line for line in drawn if " 1/25 [" in line)
+    assert all(f"{name}=" in first for name in ("train_loss", "samples/s", "wait")) and "<" in first
+
+
 class Stop(pl.Callback):
     def on_train_batch_end(self, *args) -> None:
         raise Interrupted(2, "stopped")

@@ -20,6 +20,7 @@ def test_one_cycle_rises_and_falls(total_steps):
         optimizer.step()
         if step < total_steps - 1:
             scheduler.step()
+    # The schedule begins and ends at a small share of its top, not at zero.
     assert max(rates) == pytest.approx(1e-3) and rates[0] < 1e-4 and rates[-1] < 1e-6
 
 
@@ -65,6 +66,7 @@ def test_fused_steps_are_those_of_the_plain_optimiser_and_may_be_clipped():
             weight.grad = grad.clone()
             optimizer.step()
         results.append(weight.detach())
+    # One step of a learning rate of about 1e-3, rounded.
     assert torch.allclose(*results, atol=1e-7) and not torch.allclose(results[0], start)
     assert not getattr(build(None)[0], "_step_supports_amp_scaling", False)
 

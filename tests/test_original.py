@@ -16,6 +16,7 @@ import torch
 from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tolerances import NETWORK
 from torch import Tensor
 
 from audio_diffusion_pytorch import instrument
@@ -80,20 +81,20 @@ def test_wav_to_noise_to_wav_equals_the_reference(model: InstrumentModel, golden
     bridge = Bridge(model, model, 5.0, golden["num_steps"], "heun", 0.001, 9.0, codec=model.codec)
     with torch.inference_mode():
         latents = model.codec.encode(golden["wav"])
-        assert relative_error(model.normalise(latents), golden["latents"]) < 1e-5
+        assert relative_error(model.normalise(latents), golden["latents"]) < NETWORK
         encoded = bridge.to_noise(latents)
-        assert relative_error(encoded, golden["encoded"]) < 1e-5
+        assert relative_error(encoded, golden["encoded"]) < NETWORK
         decoded = bridge.from_noise(encoded)
-        assert relative_error(model.normalise(decoded), golden["decoded"]) < 1e-5
-        assert relative_error(model.codec.decode(decoded), golden["wav_out"]) < 1e-5
-        assert relative_error(model.denoiser(golden["latents"], golden["sigmas_in"]), golden["denoised"]) < 1e-5
+        assert relative_error(model.normalise(decoded), golden["decoded"]) < NETWORK
+        assert relative_error(model.codec.decode(decoded), golden["wav_out"]) < NETWORK
+        assert relative_error(model.denoiser(golden["latents"], golden["sigmas_in"]), golden["denoised"]) < NETWORK
 
 
 def test_the_bridge_runs_from_wav_to_wav(model: InstrumentModel, golden: dict):
     """It keeps the input's level, so the reference is met up to a factor."""
     bridge = Bridge(model, model, 5.0, golden["num_steps"], "heun", 0.001, 9.0, codec=model.codec)
     out, expected = bridge(golden["wav"][:, 0], 24000), golden["wav_out"][:, 0]
-    assert relative_error(out / out.norm(), expected / expected.norm()) < 1e-5
+    assert relative_error(out / out.norm(), expected / expected.norm()) < NETWORK
 
 
 def test_the_codec_of_two_models_is_the_one_that_came_with_them(model: InstrumentModel, monkeypatch):
@@ -224,9 +225,10 @@ def test_script_converts_there_and_back(script, tmp_path: Path, golden: dict, ca
     model = load_instrument(small)
     assert (model.spec.sigma_max, model.spec.name, model.spec.codec) == (5.0, "tiny_reference", "encodec")
     with torch.inference_mode():
+        # Weights that are kept in float16, 5e-4 of each.
         assert relative_error(model.denoiser(golden["latents"], golden["sigmas_in"]), golden["denoised"]) < 2e-3
         latents = model.normalise(EncodecCodec(codec).encode(golden["wav"]))
-    assert relative_error(latents, golden["latents"]) < 1e-5
+    assert relative_error(latents, golden["latents"]) < NETWORK
 
     assert script([str(small), str(back), "--to-original", "--codec", str(CHECKPOINT)]) == 0
     statistics = {"mean_path": tmp_path / "back_mean.pt", "std_path": tmp_path / "back_std.pt"}

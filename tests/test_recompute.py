@@ -49,6 +49,7 @@ def test_gradients_and_keys_stay(switch, codec, monkeypatch):
         assert switched.denoiser.net._compiled_call_impl is not None
     (expected, size), (found, less) = gradients(plain), gradients(switched)
     for name, gradient in expected.items():
+        # Gradients: sums over all frames in another order, the small ones of large terms.
         assert torch.allclose(found[name], gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max())), name
     if switch == "checkpoint_activations":
         assert less < 0.5 * size
@@ -56,6 +57,8 @@ def test_gradients_and_keys_stay(switch, codec, monkeypatch):
 
 def test_the_estimate_of_memory_is_what_is_kept(codec):
     _, size = gradients(make(codec))
+    # An estimate: what autograd keeps beside the activations is not counted.
     assert activation_bytes(UNET, 2, 64) == pytest.approx(size, rel=0.3)
+    # Twice the batch, but for what does not grow with it.
     assert activation_bytes(UNET, 4, 64) == pytest.approx(2 * activation_bytes(UNET, 2, 64), rel=0.05)
     assert activation_bytes(UNET, 2, 64, recompute=True) < 0.6 * activation_bytes(UNET, 2, 64)

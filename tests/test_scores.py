@@ -113,6 +113,7 @@ def test_pitch_accuracy_counts_the_references_voiced_frames():
     assert pitch_accuracy(reference, reference) == (1.0, 1.0)
     half = f0_of_notes(np.concatenate([NOTES[:4], moved(semitones=-12)[4:]]), times)
     rpa, rca = pitch_accuracy(reference, half)
+    # One frame of some hundred at the edge.
     assert rpa == pytest.approx(0.5, abs=0.01) and rca == 1
     empty = f0_of_notes(np.empty((0, 3)), times)
     assert all(math.isnan(value) for value in pitch_accuracy(empty, reference))
@@ -141,7 +142,9 @@ def test_notes_are_decoded_from_posteriors():
     onset[150, 30], note[150:155, 30] = 0.9, 0.9  # too short
     times = frame_seconds(200)
     assert decode_notes(onset, note) == pytest.approx(
-        np.array([[times[20], times[60], 61], [times[60], times[100], 63]]), abs=0.02
+        # Frames are 12 ms apart.
+        np.array([[times[20], times[60], 61], [times[60], times[100], 63]]),
+        abs=0.02,
     )
     assert decode_notes(torch.zeros(50, 88), torch.zeros(50, 88)).shape == (0, 3)
 
@@ -179,10 +182,12 @@ def test_gaussian_noise_is_told_from_other():
     generator = torch.Generator().manual_seed(0)
     white = torch.randn(16, 4000, generator=generator) * math.hypot(4, 1)
     found = noise_scores(white, 4.0, 1.0)
+    # Of 64,000 normal numbers: at least four standard errors.
     assert found["noise_spread"] == pytest.approx(1, abs=0.02)
     assert found["noise_channel_correlation"] < 0.03 and abs(found["noise_time_correlation"]) < 0.02
     same = noise_scores(white[:1].expand(16, -1), 4.0, 1.0)
     assert same["noise_channel_correlation"] == pytest.approx(1)
     smooth = noise_scores((white[:, 1:] + white[:, :-1]) / 2, 4.0, 1.0)
+    # Of 64,000 normal numbers: at least four standard errors.
     assert smooth["noise_time_correlation"] == pytest.approx(0.5, abs=0.03)
     assert smooth["noise_spread"] == pytest.approx(math.sqrt(0.5), abs=0.02)

@@ -65,6 +65,7 @@ def test_a_moved_sound_keeps_its_tone():
     wav = torch.from_numpy(melody(2.0, brightness=0.8))[None]
     moved = torch.from_numpy(shift_pitch(wav.numpy(), -12, RATE))
     assert brightness(moved) < 0.6 * brightness(wav)
+    # Brightness is a mean over a spectrum of few partials, in bins.
     assert brightness(shift_octaves(wav, -1, RATE)) == pytest.approx(brightness(wav), rel=0.2)
     silence = torch.zeros(1, RATE)
     assert torch.equal(shift_octaves(silence, 1, RATE), silence)
@@ -88,6 +89,7 @@ def test_a_moved_sound_keeps_its_level(octaves):
     time = torch.arange(2 * RATE) / RATE
     wav = 0.15 * sum(torch.sin(2 * torch.pi * k * 523.25 * time + k) / k for k in range(1, 12))[None]
     moved = shift_octaves(wav, octaves, RATE)
+    # The filter keeps the power but for its ends.
     assert float(moved.square().mean() / wav.square().mean()) == pytest.approx(1, abs=0.02)
     assert moved[:, -RATE // 50 :].abs().max() < moved[:, RATE // 2 : -RATE // 2].abs().max()
 
@@ -96,6 +98,7 @@ def test_opposed_channels_move_like_one():
     time = torch.arange(RATE) / RATE
     wav = 0.2 * sum(torch.sin(2 * torch.pi * k * 523.25 * time) / k for k in range(1, 8))[None]
     alone, both = shift_octaves(wav, -1, RATE), shift_octaves(torch.cat([wav, -wav]), -1, RATE)
+    # The sign goes through a vocoder in float32: transforms of 2,048 points.
     assert torch.allclose(both, torch.cat([alone, -alone]), atol=1e-4)
 
 

@@ -30,6 +30,7 @@ def cents(wav: torch.Tensor, rate: int = RATE) -> float:
 @pytest.mark.parametrize("rate", [8000, 24000, 44100, 192000])
 @pytest.mark.parametrize("a", [430, 440, 450])
 def test_a_tuning_is_found(a, rate):
+    # Two cents, a tenth of what is heard; the peaks of a spectrum are estimates.
     assert cents(notes(a, rate=rate), rate) == pytest.approx(1200 * np.log2(a / 440), abs=2)
 
 
@@ -56,6 +57,7 @@ def test_networks_see_440(make_instrument, codec, monkeypatch):
     bridge, seen, latents = Bridge(make_instrument(), make_instrument(), num_steps=2, codec=codec), [], Bridge._latents
     monkeypatch.setattr(bridge, "_latents", lambda windows: seen.extend(windows) or latents(bridge, windows))
     wav = notes(430.0, 2.5)
+    # As above.
     assert cents(wav) == pytest.approx(-40, abs=2)
     assert bridge(wav, RATE).shape == wav.shape
     assert seen and all(cents(window.wav[None]) == 0 for window in seen[:-1])

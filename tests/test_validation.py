@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import TINY_UNET
+from tolerances import NETWORK
 
 from audio_diffusion_pytorch.denoiser import Denoiser, KDistribution
 from audio_diffusion_pytorch.unet import UNet1d
@@ -27,14 +28,15 @@ def losses(denoiser, *batches: list[int], sigma_max: float = 10.0) -> dict[str, 
 def test_batches_do_not_matter(denoiser):
     whole = losses(denoiser, list(range(7)))
     torch.manual_seed(5)
-    assert losses(denoiser, [4, 0, 1], [6], [5, 2, 3]) == pytest.approx(whole, rel=1e-5)
+    assert losses(denoiser, [4, 0, 1], [6], [5, 2, 3]) == pytest.approx(whole, rel=NETWORK)
     assert losses(denoiser, [0, 1, 2, 3, 4, 5, 8])["valid_loss_fixed"] != pytest.approx(
-        whole["valid_loss_fixed"], rel=1e-5
+        whole["valid_loss_fixed"], rel=NETWORK
     )
 
 
 def test_the_fixed_part_knows_no_range_of_noise_levels(denoiser):
     first, second = (losses(denoiser, [0, 1, 2], sigma_max=sigma_max) for sigma_max in (5.0, 100.0))
+    # Other noise gives another loss, by far more than rounding.
     assert first.pop("valid_loss") != pytest.approx(second.pop("valid_loss"), rel=1e-3)
     assert first == second
     by_sigma = [first[f"valid_loss_by_sigma/{sigma:g}"] for sigma in FIXED_SIGMAS]

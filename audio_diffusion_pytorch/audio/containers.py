@@ -25,6 +25,7 @@ _PROBED = 4  # packets that tell rate, channels and length of a packet
 _RENEWED = ("aac", "alac", "opus", "vorbis", "flac", "amrnb", "amrwb", "mp3float", "mp3")
 _EVEN = ("aac", "alac", "amrnb", "amrwb")  # whose packets are of one length, but for the last
 _KNOWN = (*_EVEN, "opus")  # of which the length of a packet is known without decoding it
+_MOST_PLANES = 8  # from so many on PyAV reads beyond the end of a frame's list of channels (its versions 16 to 18)
 _TAGS = ("title", "artist", "album", "date", "comment", "copyright", "genre", "tracknumber", "software", "license")
 _OTHER_NAMES = {"track": "tracknumber", "year": "date", "description": "comment"}
 
@@ -68,6 +69,9 @@ class Container:
         try:
             self.container = av.open(file, options=options, metadata_errors="replace")
         except (av.FFmpegError, ValueError) as error:
+            file.seek(4)
+            if file.read(4) == b"ftyp":
+                raise NoSound("it is an MP4 file without its index, as of a copy that was cut off") from error
             raise NoSound("it is no audio, or damaged") from error
         tracks = self.container.streams.audio
         if not tracks:
@@ -122,7 +126,7 @@ def decoded(decoder: Any, packet: Any) -> tuple[np.ndarray, int]:
         frames = decoder.decode(packet)
     except (av.FFmpegError, EOFError):
         frames = []
-    pieces = [_samples(frame) for frame in frames]
+    pieces = [samples_of(frame) for frame in frames]
     return (np.concatenate(pieces) if pieces else np.zeros((0, 1), np.float32)), frames[0].sample_rate if frames else 0
 
 
@@ -130,7 +134,12 @@ def _mark(packet: Any) -> tuple[int | None, int]:
     return packet.dts, zlib.crc32(packet)
 
 
-def _samples(frame: Any) -> np.ndarray:
+def samples_of(frame: Any) -> np.ndarray:
+    """A decoded frame's sound [n, C] float32."""
+    if frame.format.is_planar and frame.layout.nb_channels >= _MOST_PLANES:
+        import av
+
+        (frame,) = av.AudioResampler(format="flt").resample(frame)
     data = frame.to_ndarray()
     data = data.T if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels)
     if data.dtype.kind == "f":

@@ -1,5 +1,6 @@
 """Ogg: a file may hold several streams one after the other, of which each is a recording of its own."""
 
+from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import BinaryIO
@@ -9,12 +10,20 @@ _MOST_JUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Link:
-    """One stream: its bytes in the file, its codec, and how many streams lie beside it (a film's picture)."""
+    """One stream.
+
+    Args:
+        start, end: its bytes in the file.
+        codec: empty where libsndfile does not read it.
+        beside: how many streams lie beside it (a film's picture).
+        tail: frame at which its last two pages begin.
+    """
 
     start: int
     end: int
     codec: str
     beside: int
+    tail: int
 
 
 def links_of(file: BinaryIO, size: int) -> list[Link]:
@@ -38,14 +47,17 @@ def links_of(file: BinaryIO, size: int) -> list[Link]:
                 found[-1][3] += 1
                 found[-1][2] = found[-1][2] or codec
             else:
-                found.append([position, size, codec, 0])
+                found.append([position, size, codec, 0, deque(maxlen=3)])
             begins = True
-        else:
+        elif found:
             begins = False
+            granule = int.from_bytes(head[6:14], "little", signed=True)
+            if granule >= 0:  # a page on which no packet ends has none
+                found[-1][4].append(granule)
         position += 27 + len(table) + body
     for one, other in pairwise(found):
         one[1] = other[0]
-    return [Link(*entry) for entry in found]
+    return [Link(*entry, marks[0] if len(marks) == 3 else 0) for *entry, marks in found]
 
 
 def _codec(data: bytes) -> str:

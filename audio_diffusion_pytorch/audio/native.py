@@ -32,14 +32,16 @@ class Index:
         info: exact.
         mended: how to read it where its header is not in order.
         problems: told once.
+        tail: frame from which on libsndfile seeks wrongly, and is to read on from before.
     """
 
     info: AudioInfo
     mended: Mended | None
     problems: tuple[str, ...]
+    tail: int | None = None
 
 
-def index_of(path: Path, mended: Mended | None) -> Index:
+def index_of(path: Path, mended: Mended | None, tail: int | None = None) -> Index:
     """
     Raises:
         soundfile.LibsndfileError, RuntimeError: libsndfile does not read it.
@@ -54,7 +56,7 @@ def index_of(path: Path, mended: Mended | None) -> Index:
     problems = (mended.problem,) if mended and mended.problem else ()
     if cut:
         problems += ("it was cut off in the middle; what is there is read",)
-    return Index(info, mended, problems)
+    return Index(info, mended, problems, tail)
 
 
 def _open(path: Path, mended: Mended | None) -> soundfile.SoundFile:
@@ -88,17 +90,26 @@ class NativeSource:
 
     def __init__(self, path: Path, index: Index):
         self.info, self.problems = index.info, index.problems
-        self._file, self._position = _open(path, index.mended), 0
+        self._file, self._position, self._tail = _open(path, index.mended), 0, index.tail
 
     def read(self, start: int, frames: int) -> np.ndarray:
         try:
             if self._position != start:
-                self._position = self._file.seek(start)
+                self._seek(start)
             data = self._file.read(frames, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:  # a FLAC file that was cut off
             raise InputError(f"{reason(error)} (damaged, or cut off?)") from error
         self._position += len(data)
         return data
+
+    def _seek(self, start: int) -> None:
+        before = 0
+        if self._tail is not None and start >= self._tail:
+            before = start - max(0, self._tail - 1)
+        self._position = self._file.seek(start - before)
+        while before > 0 and (count := len(self._file.read(min(before, BLOCK), dtype="float32"))):
+            before -= count
+            self._position += count
 
     def tags(self) -> dict[str, str]:
         return self._file.copy_metadata()

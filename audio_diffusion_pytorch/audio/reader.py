@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -88,19 +89,16 @@ class AudioReader:
 
     @property
     def polarity(self) -> Tensor:
-        """[C, 1], -1 for channels that oppose the loudest one, else 1: of the whole recording, read once in a process.
-
-        Raises:
-            InputError: the file cannot be read to its end.
-        """
+        """[C, 1], -1 for channels that oppose the loudest one, else 1. The whole recording decides, read once."""
         if self.info.channels == 1:
             return torch.ones(1, 1)
         key = str(self.path.absolute())
         state, signs = _POLARITIES.get(key, (None, None))
         if state != self._state:
             meter = Polarity(self.info.channels)
-            for block in self.blocks():
-                meter.update(block)
+            with suppress(InputError):  # damage further on: what came before decides
+                for block in self.blocks():
+                    meter.update(block)
             signs = meter.signs
             if len(_POLARITIES) >= _MOST:
                 _POLARITIES.clear()

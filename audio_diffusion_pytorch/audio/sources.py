@@ -138,7 +138,8 @@ def _ogg(path: Path, found: list[links.Link], size: int) -> Opener:
         mended = None if len(found) == 1 else Mended(b"", link.start, link.end)
         if link.codec in ("vorbis", "flac") and not link.beside:
             with suppress(soundfile.LibsndfileError, RuntimeError):  # FLAC in Ogg, mostly
-                openers.append(Opener(native.index_of(path, mended)))
+                tail = link.tail if link.codec == "vorbis" else None
+                openers.append(Opener(native.index_of(path, mended, tail)))
                 continue
         openers.append(_container(path, mended))
     if len(openers) < 2:

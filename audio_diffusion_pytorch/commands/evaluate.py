@@ -34,7 +34,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     from audio_diffusion_pytorch import results, summary
     from audio_diffusion_pytorch.codec import load_codec
-    from audio_diffusion_pytorch.evaluation import embed_rows
+    from audio_diffusion_pytorch.embeddings import embed_rows
     from audio_diffusion_pytorch.evaluation_report import write_report
     from audio_diffusion_pytorch.frechet import codec_embedder
     from audio_diffusion_pytorch.plan import Plan
@@ -63,13 +63,17 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     with tqdm(desc="bootstrap", unit="group", total=len(groups)) as bar:
         summary.summarise(groups, real, bar.update)
     content = results.collect(groups, real, embedder.name, plan.problems, OmegaConf.to_container(cfg))
-    results.write(content, settings.output)
+    results.write(groups, content, settings.output)
+    for row in rows:
+        evaluation.publish(row.item)
     pairs = len({group.pair for group in groups})
     with tqdm(desc="report", unit="pair", total=pairs) as bar:
         write_report(evaluation, groups, content, settings.output / "report.html", cfg.report_clips, bar.update)
     print(results.as_text(groups, content))
-    for name in ("report.html", "results.json", "results.csv"):
+    for name in ("report.html", "results.md", "results.tex", "results.csv", "results.json"):
         print(f"wrote {settings.output / name}")
+    if any(row.item.system.stored for row in rows):
+        print(f"sounds are in {settings.output / 'sounds'}")
     return content
 
 
@@ -132,6 +136,8 @@ def _check_arguments(cfg: DictConfig) -> None:
         if cfg[key] is not None or key not in ("num_steps", "clips"):
             _check_number(key, cfg[key], whole)
     values = OmegaConf.to_container(cfg, resolve=True)
+    if not isinstance(cfg.targets, bool):
+        raise InputError(f"targets={cfg.targets}: give true or false")
     _check_kinds(values)
     sigmas = [] if values["sigma"] is None else _listed(values["sigma"])
     for sigma in sigmas:

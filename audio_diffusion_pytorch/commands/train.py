@@ -110,7 +110,8 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     from audio_diffusion_pytorch.loader import explained
     from audio_diffusion_pytorch.monitoring import log_config
     from audio_diffusion_pytorch.optim import check_length
-    from audio_diffusion_pytorch.report import data_report, needs_report, planned_steps, summary
+    from audio_diffusion_pytorch.report import dry_run, planned_batches, planned_steps, summary
+    from audio_diffusion_pytorch.schedule import ScheduledValidation, validation_interval
     from audio_diffusion_pytorch.trainer import ending_together, settings_of
 
     run_dir, ckpt_dir = Path(cfg.run_dir), Path(cfg.ckpt_dir)
@@ -121,21 +122,29 @@ def fit(cfg: DictConfig) -> dict[str, float]:
 
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     loggers = [instantiate(node) for node in cfg.loggers.values() if node is not None]
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir))
+    settings = {"val_check_interval": 1} if validation_is_open(cfg) else {}
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir), **settings)
     check_sweep(trainer.world_size)
     datamodule = instantiate(cfg.datamodule)
     codec = instantiate(cfg.codec)
     module = instantiate(cfg.model, codec=codec)
     if isinstance(datamodule, Datamodule):
+        datamodule.fill(trainer.world_size)
+        if saved is not None:
+            datamodule.load_state_dict(saved["data"])
         run.check_rate(datamodule, codec)
         check_length(planned_steps(datamodule, trainer)[1], module.hparams.get("total_steps"))
+    if validation_is_open(cfg):
+        trainer.callbacks.insert(0, ScheduledValidation(validation_interval(planned_batches(datamodule, trainer))))
     if saved is not None:
         run.check_fits(saved, module, datamodule, cfg.ckpt, settings_of(trainer))
     elif cfg.init_from is not None:
         run.start_from(module, cfg.init_from)
     if cfg.dry_run:
-        print("\n".join(data_report(datamodule) + needs_report(module, datamodule, trainer, run_dir)))
+        print("\n".join(dry_run(module, datamodule, trainer, run_dir)))
         return {}
+    if isinstance(datamodule, Datamodule):
+        datamodule.announce()
     if hasattr(module, "use_cache"):
         module.use_cache(datamodule, trainer.strategy.root_device)
     elif cfg.datamodule.get("cache") is True:
@@ -174,6 +183,12 @@ def fit(cfg: DictConfig) -> dict[str, float]:
         module.export(exported)
         print(summary(trainer, module, run_dir, exported))
     return {key: float(value) for key, value in trainer.callback_metrics.items()}
+
+
+def validation_is_open(cfg: DictConfig) -> bool:
+    """Whether the configuration leaves it to the run's length how often it validates."""
+    trainer = cfg.trainer
+    return "val_check_interval" in trainer and trainer.val_check_interval is None and not trainer.get("max_time")
 
 
 def instantiate(node: DictConfig, **kwargs):

@@ -18,7 +18,7 @@ from audio_diffusion_pytorch.cli import ending_on_terminate, run_command, start
 from audio_diffusion_pytorch.command_line import typed
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.paths import CONFIGS
-from audio_diffusion_pytorch.transpose import FARTHEST
+from audio_diffusion_pytorch.transpose import FARTHEST, pitch_range
 
 if TYPE_CHECKING:
     from audio_diffusion_pytorch.jobs import Job
@@ -27,7 +27,7 @@ USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
 PATH_KEYS = ("source", "target", "input", "output", "plot", "codec.repository", "codec.weights")
 PICTURES = (".png", ".pdf", ".svg")
 TEXTS = ("source", "target", "input", "output")
-SWITCHES = ("overwrite", "report", "dry_run", "compile")
+SWITCHES = ("overwrite", "report", "dry_run", "compile", "listen")
 LISTS = ("input", "sigma", "codec")  # may be more than one value
 BRIDGE_KEYS = ("quality", "num_steps", "solver", "handoff", "batch_size", "precision", "compile")
 
@@ -40,15 +40,15 @@ def transfer(cfg: DictConfig) -> None:
         Interrupted: Ctrl-C or SIGTERM; what is finished stays.
     """
     _check_arguments(cfg)
-    from audio_diffusion_pytorch.jobs import plan
+    from audio_diffusion_pytorch.resolve import resolve_jobs
     from audio_diffusion_pytorch.tally import Tally
-    from audio_diffusion_pytorch.workers import Run
+    from audio_diffusion_pytorch.workers import AUTO, Run
 
     values = OmegaConf.to_container(cfg)
-    jobs = plan(values["input"], cfg.output, values["sigma"], cfg.format)
-    _check_plot(cfg.plot, jobs)
+    plan = resolve_jobs(values["input"], cfg.output, values["sigma"], cfg.format)
+    _check_plot(cfg.plot, plan.jobs)
     run = Run(
-        cfg.source,
+        AUTO if cfg.source.lower() == AUTO else cfg.source,
         cfg.target,
         cfg.device,
         bridge={key: values[key] for key in BRIDGE_KEYS},
@@ -57,11 +57,15 @@ def transfer(cfg: DictConfig) -> None:
         transpose=cfg.transpose,
         overwrite=cfg.overwrite,
         report=cfg.report,
+        listen=cfg.listen,
     )
     bridge = run.load()
-    tally = Tally(run, bridge, jobs)
+    if cfg.transpose == "auto" and pitch_range(bridge.target.spec) is None:
+        print(f"the range of {bridge.target.spec.name} is not known: transpose=auto moves nothing")
+    tally = Tally(run, bridge, plan)
     if cfg.dry_run:
         print(tally.dry_run())
+        tally.raise_failures()
         return
     try:
         with ending_on_terminate(), tally:
@@ -71,13 +75,13 @@ def transfer(cfg: DictConfig) -> None:
                 run.do(bridge, tally.todo, tally)
     except (KeyboardInterrupt, Interrupted) as stop:
         raise Interrupted(getattr(stop, "signal", signal.SIGINT), tally.interrupted()) from None
-    if len(jobs) > 1 or not tally.failures:
+    if len(plan.jobs) > 1 or not tally.failures:
         print(tally.summary())
     tally.raise_failures()
     if cfg.plot is not None:
         from audio_diffusion_pytorch.transfer_report import plot
 
-        plot(jobs[0], cfg.plot)
+        plot(plan.jobs[0], cfg.plot)
         print(f"wrote {cfg.plot}")
 
 
