@@ -21,7 +21,7 @@ PACKAGES = (
     *("pitch", "render", "training", "transfer", "utils"),
 )
 SUFFIXES = (".py", ".yaml", ".md", ".ipynb", ".toml", ".cff")
-ELSEWHERE = {"my_package.py", "config.yaml"}  # a user's own file, a file of a run folder
+ELSEWHERE = {"my_package.py", "config.yaml", "results.md"}  # of users, of a run folder, of an evaluation
 ROOTS = {"train": "config", "transfer": "transfer", "evaluate": "evaluate"}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
