@@ -30,9 +30,10 @@ from audio_diffusion_pytorch.iterables import batches
 from audio_diffusion_pytorch.labels import Labels
 from audio_diffusion_pytorch.precision import choose_dtype, prepare
 from audio_diffusion_pytorch.sampling import QUALITY, SOLVERS, karras_schedule
-from audio_diffusion_pytorch.streaming import Survey, Track, Window, matching_gain, window_starts
+from audio_diffusion_pytorch.streaming import Survey, Track, Window, audible, matching_gain, window_starts
 from audio_diffusion_pytorch.transpose import Octaves, octaves_into_range
 
+VERSION = 2  # raise it when a bridge gives another sound at the same settings
 FARTHEST = 6.0  # standard deviations: no recording's latents lie beyond, and decoders do not know what does
 
 Owner = TypeVar("Owner")
@@ -44,7 +45,7 @@ class Encoded:
 
     Args:
         noise: [N, D, L] for each window and channel.
-        levels: [N, L] of the recording's frames, see `Codec.levels`.
+        latents: [N, D, L] of the codec, for what is kept: levels, and noise in pauses.
         windows: [N] what each is of, without its sound.
         channels, length: of the recording, in samples.
         sample_rate: of the recording, in Hz.
@@ -53,7 +54,7 @@ class Encoded:
     """
 
     noise: Tensor
-    levels: Tensor
+    latents: Tensor
     windows: list[Window]
     channels: int
     length: int
@@ -233,8 +234,8 @@ class Bridge:
         Raises:
             InputError: wav is empty, not [C, T] or not finite, or the rate is no whole number.
         """
-        wav = checked(wav, sample_rate)
-        survey = Survey.of([wav], sample_rate)
+        wav = torch.cat(list(audible([checked(wav, sample_rate)], sample_rate)), -1)
+        survey = Survey.of_audible([wav], sample_rate)
         octaves = octaves_into_range([wav], sample_rate, self.target.spec) if octaves == "auto" else octaves
         track = Track(self, sample_rate, len(wav), survey, octaves)
         total = self.num_windows(wav.shape[1], track.sample_rate) * len(wav)
@@ -252,16 +253,15 @@ class Bridge:
         Raises:
             InputError: wav is empty, not [C, T] or not finite, or the rate is no whole number.
         """
-        wav = checked(wav, sample_rate)
-        survey = Survey.of([wav], sample_rate)
+        wav = torch.cat(list(audible([checked(wav, sample_rate)], sample_rate)), -1)
+        survey = Survey.of_audible([wav], sample_rate)
         windows = list(Track(self, sample_rate, len(wav), survey).cut([wav]))
-        noise, levels = [], []
+        noise, latents = [], []
         for batch in batches(windows, self.batch_size):
-            latents = self._latents(batch)
-            noise.append(self.to_noise(latents).cpu())
-            levels.append(self.codec.levels(latents).cpu())
+            latents.append(self._latents(batch).cpu())
+            noise.append(self.to_noise(latents[-1].to(self.device)).cpu())
         windows = [replace(window, wav=window.wav[:0]) for window in windows]
-        return Encoded(torch.cat(noise), torch.cat(levels), windows, *wav.shape, sample_rate, survey, self.sigma)
+        return Encoded(torch.cat(noise), torch.cat(latents), windows, *wav.shape, sample_rate, survey, self.sigma)
 
     @torch.inference_mode()
     def decode(self, encoded: Encoded) -> Tensor:
@@ -278,11 +278,10 @@ class Bridge:
         track = Track(self, encoded.sample_rate, encoded.channels, encoded.survey)
         track.length = encoded.length
         parts = []
-        for batch in batches(zip(encoded.windows, encoded.noise, encoded.levels, strict=True), self.batch_size):
+        for batch in batches(zip(encoded.windows, encoded.noise, encoded.latents, strict=True), self.batch_size):
             windows = [window for window, *_ in batch]
-            noise, levels = (torch.stack(x).to(self.device) for x in list(zip(*batch, strict=True))[1:])
-            latents = self.from_noise(self.hand_over(noise, self._sounding(windows)))
-            latents = self.codec.follow(latents, levels).cpu()
+            noise, latents = (torch.stack(x).to(self.device) for x in list(zip(*batch, strict=True))[1:])
+            latents = self._played(windows, noise, latents).cpu()
             parts += [track.take(window, part) for window, part in zip(windows, latents, strict=True)]
         return _at_level(torch.cat(parts, -1), encoded.sample_rate, encoded.survey.level)
 
@@ -312,7 +311,7 @@ class Bridge:
             InputError: a block is not [C, n] or not finite, or has another C than the first; or the rate is no whole
                 number.
         """
-        blocks = checked_blocks(blocks, sample_rate)
+        blocks = audible(checked_blocks(blocks, sample_rate), sample_rate)
         if survey is None:
             seconds = self.window * self.codec.hop_length / self.codec.sample_rate
             held = yield from hold_first_sound(blocks, sample_rate, seconds)
@@ -320,7 +319,7 @@ class Bridge:
             held = list(islice(blocks, 1))
         if not held:
             return
-        survey = survey or Survey.of(held, sample_rate)
+        survey = survey or Survey.of_audible(held, sample_rate)
         track = Track(self, sample_rate, len(held[0]), survey, 0 if octaves == "auto" else octaves)
         trained = self.target.spec.level_db
         gain = 1 / track.gain if trained is None else survey.level / 10 ** (trained / 20)
@@ -353,11 +352,11 @@ class Bridge:
     def bridge_batch(self, batch: Sequence[tuple[Owner, Window]]) -> list[tuple[Owner, Window, Tensor]]:
         """Some windows, together, as `bridge_batches` does."""
         windows = [window for _, window in batch]
-        latents, sounding = self._latents(windows), self._sounding(windows)
-        heard = sounding.any(-1)
-        if heard.any():
-            noise = self.hand_over(self.to_noise(latents[heard]), sounding[heard])
-            latents[heard] = self.codec.follow(self.from_noise(noise), self.codec.levels(latents[heard]))
+        latents = self._latents(windows)
+        heard = [i for i, window in enumerate(windows) if window.played.any()]
+        if heard:
+            given = latents[heard]
+            latents[heard] = self._played([windows[i] for i in heard], self.to_noise(given), given)
         return [(*pair, part) for pair, part in zip(batch, latents.cpu(), strict=True)]
 
     @cached_property
@@ -386,9 +385,15 @@ class Bridge:
         """The codec's latents [B, D, L] of the windows' sound."""
         return self.codec.encode(torch.stack([window.wav for window in windows])[:, None].to(self.device))
 
-    def _sounding(self, windows: Sequence[Window]) -> Tensor:
-        """Where the windows hold sound: [B, L]."""
-        return torch.stack([window.sounding for window in windows]).to(self.device)
+    def _played(self, windows: Sequence[Window], noise: Tensor, given: Tensor) -> Tensor:
+        """Noise of the source and the latents that it came from, [B, D, L] -> latents of the target.
+
+        Frames that hold the recording's noise alone stay as they were: models know no hiss and no hum, and play them.
+        """
+        played = torch.stack([window.played for window in windows]).to(self.device)
+        latents = self.codec.follow(self.from_noise(self.hand_over(noise, played)), self.codec.levels(given))
+        still = torch.stack([window.still for window in windows]).to(self.device)
+        return torch.lerp(latents, given, still[:, None])
 
 
 def _at_level(wav: Tensor, sample_rate: int, level: float) -> Tensor:

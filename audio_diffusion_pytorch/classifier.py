@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from audio_diffusion_pytorch.audio import resample
 from audio_diffusion_pytorch.codec import ASSETS, LogMel
 from audio_diffusion_pytorch.command_line import typed
+from audio_diffusion_pytorch.devices import exactly
 from audio_diffusion_pytorch.errors import InputError, replacing
 
 FORMAT = "audio_diffusion_pytorch.classifier.1"
@@ -78,7 +79,7 @@ class InstrumentClassifier(nn.Module):
         """wav [B, T] at `sample_rate`, at any level -> logits [B, N]."""
         level = wav.square().mean(-1, keepdim=True).sqrt()
         wav = F.pad(wav / level.clamp_min(1e-8), (0, -wav.shape[-1] % self.hop_length))
-        x = (self.mel(wav) + 4.0) / 2.5  # centred, so that the first convolution sees values of order one
+        x = (exactly(self.mel, wav) + 4.0) / 2.5  # centred, so that the first convolution sees values of order one
         x = self.frames(self.local(x[:, None]).flatten(1, 2))
         weights = self.attention(x).softmax(-1)
         return (self.head(self.dropout(x)) * weights).sum(-1)

@@ -131,7 +131,7 @@ def _thread_error(arguments: threading.ExceptHookArgs) -> None:
 
 
 def choose_device(name: str):
-    """`auto` (the GPU where there is one), `cpu`, `cuda`, `cuda:1` ... -> torch.device.
+    """`auto` (the GPU where there is one, CUDA's or Apple's), `cpu`, `cuda`, `cuda:1`, `mps` ... -> torch.device.
 
     Raises:
         InputError: there is no such device here.
@@ -139,14 +139,14 @@ def choose_device(name: str):
     import torch
 
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         probe = torch.empty(0, device=str(name))
         probe.cpu()  # the device named meta holds nothing
         return probe.device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"device={name} cannot be used ({reason}): use cpu, cuda, cuda:1 ... or auto") from error
+        raise InputError(f"device={name} cannot be used ({reason}): use cpu, cuda, cuda:1 ..., mps or auto") from error
 
 
 def one_line(error: Exception) -> str:

@@ -72,8 +72,10 @@ def _notes(recording: Recording, excerpt: Excerpt) -> np.ndarray | None:
     return cut_notes(recording.notes, excerpt.start, excerpt.start + excerpt.seconds)
 
 
-def find_recordings(folder: str | Path, problems: Problems) -> list[Recording]:
+def find_recordings(folder: str | Path, problems: Problems, without: Path | None = None) -> list[Recording]:
     """The recordings under a folder, sorted by path; unreadable ones become problems.
+
+    Those in the folder `without`, where an evaluation writes, are none.
 
     The instrument is that of the folder a file lies in, else the one in the file's name, else that of the nearest
     folder above. Notes are read from the .json file of the same name ("notes": [[onset, offset, MIDI pitch], ...]).
@@ -86,6 +88,8 @@ def find_recordings(folder: str | Path, problems: Problems) -> list[Recording]:
         raise InputError(f"no such folder of clips: data={folder}")
     recordings = []
     for path in _audio_files(folder):
+        if without is not None and path.resolve().is_relative_to(without.resolve()):
+            continue
         above = path.relative_to(folder).parents[:-1]  # without the folder of all
         places = (*above[:1], path, *above[1:])
         instrument = next(filter(None, map(instrument_of, places)), None)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import remove_weight_norm
 
+from audio_diffusion_pytorch.devices import exactly
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.mel_phase import MelPhase
 
@@ -119,7 +120,7 @@ class MelCodec(Codec):
         self.phase = MelPhase(self.mel.filters, n_fft, hop_length, rounds)
 
     def encode(self, wav: Tensor) -> Tensor:
-        return self.mel(self._pad(wav).squeeze(1))
+        return exactly(self.mel, self._pad(wav).squeeze(1))
 
     def fingerprint(self) -> str:
         names = ("sample_rate", "hop_length", "n_mels", "n_fft", "f_min", "floor")
@@ -131,7 +132,7 @@ class MelCodec(Codec):
         latents = F.pad(latents, (pad, pad), mode="replicate")
         with torch.autocast(latents.device.type, enabled=False):
             mel = (latents.float().exp() - self.mel.floor).clamp_min(0.0)
-            wav = self.phase(self.synthesise(latents)[:, 0], mel)
+            wav = exactly(self.phase, self.synthesise(latents)[:, 0], mel)
         return wav[:, None, pad * self.hop_length : -pad * self.hop_length][..., :length]
 
     def synthesise(self, latents: Tensor) -> Tensor:
@@ -139,7 +140,7 @@ class MelCodec(Codec):
         # Centred, so that the first convolution sees values of order one.
         hidden = self.backbone((latents + 5.0) / 2.5)
         with torch.autocast(latents.device.type, enabled=False):  # the inverse FFT knows float32 only
-            wav = self.head(hidden.float()) * self._HEAD_GAIN
+            wav = exactly(self.head, hidden.float()) * self._HEAD_GAIN
         return wav[:, None]
 
     def levels(self, latents: Tensor) -> Tensor:

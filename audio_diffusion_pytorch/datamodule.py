@@ -268,7 +268,7 @@ def latent_statistics(
             if index == total:
                 break
             wav, label = (batch, None) if isinstance(batch, Tensor) else batch
-            latents = codec.encode(wav).double()
+            latents = codec.encode(wav).cpu().double()
             number = labels.instrument(label) if names else torch.zeros(len(wav), dtype=torch.long)
             of = F.one_hot(number, rows).double().T  # [instruments, B]
             count += of.sum(1, keepdim=True) * latents.shape[2]

@@ -50,7 +50,7 @@ class Moments:
     @classmethod
     def of(cls, frames: Tensor) -> "Moments":
         """frames [D, L]."""
-        x = frames.double().cpu().numpy()
+        x = frames.cpu().double().numpy()
         return cls(x.shape[1], x.sum(1), x @ x.T)
 
     @classmethod

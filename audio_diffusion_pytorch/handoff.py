@@ -94,7 +94,7 @@ def _sums(bridge: "Bridge", wav: Tensor, sample_rate: int) -> Tensor:
     """Sounding frames of a recording, and over them sums of its noise and of the noise's squares: [3, D]."""
     encoded = bridge.encode(wav, sample_rate)
     sounding = torch.stack([window.sounding for window in encoded.windows])[:, None].double()
-    noise = encoded.noise.double().cpu()
+    noise = encoded.noise.cpu().double()
     sums = sounding.expand_as(noise), sounding * noise, sounding * noise.square()
     return torch.stack([x.sum((0, 2)) for x in sums])
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from audio_diffusion_pytorch.errors import InputError
 
 FIRST_SOUND = 1e-2  # peak, -40 dB: what is fainter may be a room's noise, which is no sound to set a level by
-
+EDGE = 0.08  # s at the beginning of a stream, where a rumble is not quite gone
 AUDIBLE = 0.1  # peak beside a recording's level from which there is sound to find a register by
 
 
@@ -51,22 +51,24 @@ def checked_blocks(blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tenso
 def hold_first_sound(
     blocks: Iterable[Tensor], sample_rate: int, seconds: float
 ) -> Generator[Tensor, None, list[Tensor]]:
-    """Blocks [C, n] -> silence, block by block, up to the first sound.
-
-    Sound is what lies further from the mean of what came so far than `FIRST_SOUND`.
+    """Blocks [C, n] without what lies below hearing -> silence, block by block, up to what passes `FIRST_SOUND`.
 
     Returns:
         The blocks from there on that hold as many seconds of it, or all that there are.
     """
-    held, length, total, count = [], 0, 0.0, 0
+    held, length, begun = [], 0, False
     for block in blocks:
         if not held:
-            total, count = total + block.double().sum(-1, keepdim=True), count + block.shape[-1]
-            loud = ((block - total / count).abs() > FIRST_SOUND).any(0)
-            if not loud.any():
-                yield torch.zeros_like(block)
+            edge = 0 if begun else min(round(EDGE * sample_rate), block.shape[-1] // 2)
+            begun = True
+            loud = (block[:, edge:].abs() > FIRST_SOUND).any(0)
+            first = int(loud.int().argmax()) if loud.any() else block.shape[-1]
+            if first > 0:
+                first = min(first + edge, block.shape[-1])
+                yield torch.zeros_like(block[:, :first])
+            block = block[:, first:]
+            if not block.shape[-1]:
                 continue
-            length = -int(loud.int().argmax())  # what the block has before it does not count
         held.append(block)
         length += block.shape[-1]
         if length >= seconds * sample_rate:

@@ -162,6 +162,8 @@ def voices_overlap(note: Tensor) -> tuple[float, float]:
     from basic_pitch_torch import SAMPLE_RATE
     from basic_pitch_torch.model import HOP
 
+    if not len(note):
+        return 0.0, 0.0
     around = F.max_pool1d(note, 3, 1, 1)  # [F, 88], over neighbouring keys
     on = (note >= _NOTE) & (note == around)
     pitched = int(on.any(1).sum())

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchaudio.functional import melscale_fbanks
 
 from audio_diffusion_pytorch.audio import resample
+from audio_diffusion_pytorch.devices import exact_device
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.pitch import Melody, Mode, check_clips, track_melody
 
@@ -139,7 +140,7 @@ def log_mel_distance(a: Tensor, b: Tensor, sample_rate: int) -> Tensor:
 
 def _log_mel(wav: Tensor, sample_rate: int) -> Tensor:
     """[B, T] -> [B, 128, 1 + T // 320]: a sine at full scale reaches about 0."""
-    wav = resample(wav.float(), sample_rate, MEL_RATE)
+    wav = resample(wav.to(exact_device(wav.device)).float(), sample_rate, MEL_RATE)
     window = torch.hann_window(MEL_FFT, device=wav.device)
     spectrum = torch.stft(wav, MEL_FFT, MEL_HOP, window=window, pad_mode="constant", return_complex=True).abs()
     bands = melscale_fbanks(MEL_FFT // 2 + 1, 0.0, MEL_RATE / 2, MEL_BANDS, MEL_RATE, None, "slaney").to(wav.device)

@@ -14,6 +14,7 @@ from basic_pitch_torch.model import HOP, OVERLAP_FRAMES, WINDOW
 from torch import Tensor
 
 from audio_diffusion_pytorch.audio import resample
+from audio_diffusion_pytorch.devices import exact_device
 from audio_diffusion_pytorch.errors import InputError
 
 Mode = Literal["paper", "correct"]
@@ -80,6 +81,7 @@ def track_melody(wav: Tensor, sample_rate: int, mode: Mode = "correct", median_f
         InputError: an unknown mode, or audio that is empty, not [B, T] or not finite.
     """
     check_clips(wav, sample_rate)
+    wav = wav.to(exact_device(wav.device))
     if mode not in ("correct", "paper"):
         raise InputError(f'the mode is "paper" or "correct"; got {mode!r}')
     if mode == "correct":
@@ -91,8 +93,9 @@ def track_melody(wav: Tensor, sample_rate: int, mode: Mode = "correct", median_f
 def posteriors(wav: Tensor, sample_rate: int) -> dict[str, Tensor]:
     """wav [B, T] mono -> Basic Pitch's `onset` and `note` [B, F, 88] and `contour` [B, F, 264], in 2-second windows.
 
-    Frame times: `frame_seconds`. The model runs where wav is.
+    Frame times: `frame_seconds`. The model runs where wav is (`exact_device`).
     """
+    wav = wav.to(exact_device(wav.device))
     return _tracker(wav.device).predict(resample(wav.float(), sample_rate, SAMPLE_RATE))
 
 

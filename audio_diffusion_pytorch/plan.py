@@ -80,7 +80,7 @@ class Plan:
 
     def __init__(self, settings: Settings, classifier: Any = None):
         self.settings, self.problems = settings, Problems()
-        self.recordings = find_recordings(settings.data, self.problems)
+        self.recordings = find_recordings(settings.data, self.problems, settings.output)
         self._models: dict[tuple[str, str], InstrumentModel | InputError] = {}
         self._codecs: dict[str, Codec] = {}
         everything = str(settings.pairs).lower() == "all"

@@ -21,7 +21,7 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.iterables import batches
 from audio_diffusion_pytorch.jobs import Job
 from audio_diffusion_pytorch.listening import Analysis, analyse
-from audio_diffusion_pytorch.streaming import Survey, Track, Window, matching_gain
+from audio_diffusion_pytorch.streaming import Survey, Track, Window, audible, matching_gain
 from audio_diffusion_pytorch.transpose import Octaves, octaves_for, pitch_range
 
 # tell(what, job, value): "warning" and a sentence, "windows" and how many are done, then one of "done" and facts,
@@ -55,7 +55,8 @@ class Recording:
         analysis: Analysis | None = None,
     ):
         self.job, self.bridge, self.mid, self.transpose = job, bridge, mid, transpose
-        self.listen, self.analysis, self.chosen = listen, analysis, analysis is not None
+        self.listen, self.analysis = listen, analysis
+        self.chosen = analysis is not None and bool(analysis.instruments)  # the source, by the analysis
         self.open = ExitStack()
         self.seconds = 0.0  # of work
         self.evaluations = 0
@@ -78,7 +79,7 @@ class Recording:
         spool = SpooledTemporaryFile(_MEMORY, dir=self.job.output.parent)  # noqa: SIM115
         self.spool = self.open.enter_context(spool)
         self.sound = LevelMeter(self.info.sample_rate)
-        self.survey = Survey.of(self._blocks(), self.info.sample_rate)
+        self.survey = Survey.of_audible(self._blocks(), self.info.sample_rate)
         moves = self.transpose == "auto" and pitch_range(self.bridge.target.spec) is not None
         if self.analysis is None and (self.listen or moves):
             self.analysis = analyse(self.reader, self.mid)
@@ -139,7 +140,8 @@ class Recording:
         return self.analysis.warning(None if self.chosen else self.bridge.source.spec.name)
 
     def _blocks(self) -> Iterator[Tensor]:
-        return self.reader.mono_blocks() if self.mid else self.reader.blocks()
+        blocks = self.reader.mono_blocks() if self.mid else self.reader.blocks()
+        return audible(blocks, self.info.sample_rate)
 
 
 def octaves_of(analysis: Analysis | None, transpose: Octaves, bridge: Bridge) -> int:

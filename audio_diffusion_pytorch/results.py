@@ -128,8 +128,8 @@ def all_tables(groups: Sequence[Group], content: Mapping[str, Any]) -> list[tupl
         for label, same in systems_of(groups).items():
             found.append((f"{label}: targets", tables.target_table(same, embedder)))
     for label, same in systems_of(groups).items():
-        found.append((f"{label}: each pair", tables.pair_table(same, embedder)))
-    found.append(("Further scores, mean over pairs", tables.system_table(groups, embedder)))
+        found.append((f"{label}: each pair", tables.pair_table(same)))
+    found.append(("Further scores, mean over pairs", tables.system_table(groups)))
     if middle := tables.middle_table(groups):
         found.append(("Noise in the middle, and there and back", middle))
     if any(row["clips"] for row in content["real"].values()):

@@ -114,7 +114,7 @@ def timbre_scores(classifier, wavs: Tensor, sample_rate: int, targets: Sequence[
     """
     if classifier is None:
         return [{"taken_for": None, "taken": math.nan, "target_probability": math.nan} for _ in targets]
-    probabilities = classifier.probabilities(wavs, sample_rate).double().cpu()
+    probabilities = classifier.probabilities(wavs, sample_rate).cpu().double()
     names, rows = [name.replace("_", " ") for name in classifier.instruments], []
     for row, target in zip(probabilities, targets, strict=True):
         heard = names[int(row.argmax())] if row.max() - row.min() > 1e-6 else None  # all alike: silence
@@ -147,7 +147,7 @@ def noise_scores(noise: Tensor, sigma: float, sigma_data: float) -> dict[str, fl
     noise_channel_correlation: root mean square over pairs of channels, about 1 / sqrt(L) for perfect noise.
     noise_time_correlation: of neighbouring frames, mean over channels, about 0 for perfect noise.
     """
-    noise = noise.double()
+    noise = noise.cpu().double()
     centred = noise - noise.mean(1, keepdim=True)
     power = centred.square().sum(1).clamp_min(1e-12)
     correlation = centred @ centred.T / (power[:, None] * power[None]).sqrt()

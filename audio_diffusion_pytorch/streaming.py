@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audio_diffusion_pytorch.audio import LevelMeter, Resampler, fade_ends
+from audio_diffusion_pytorch.audio import HighPass, LevelMeter, Resampler
+from audio_diffusion_pytorch.pauses import QuietFollower, smooth
+from audio_diffusion_pytorch.softening import soften_breaks
 from audio_diffusion_pytorch.transpose import shift_octaves
 from audio_diffusion_pytorch.tuning import TuningMeter
 
@@ -22,7 +24,8 @@ EDGE = 4  # frames at a window's border that lack context and count for nothing 
 DECODE_FRAMES, DECODE_CONTEXT = 512, 64  # a block of the decoder, and what it sees beyond on both sides
 SILENCE = 1e-5  # peak below which everything is silence
 QUIET = 5e-4  # ... and below which it is silence beside a recording's level: -66 dB
-FADE_IN, FADE_OUT = 0.005, 0.03  # s, of a sound that is cut off: a click sets models astray
+STILL, PLAYED = 3.0, 7.0  # dB above the recording's noise: up to there it is noise, from there on something is played
+SOFTENED, AROUND = 0.8, 8  # share of a frame's power that softening left; frames around, in which models exaggerate
 FAINT = 0.022  # peak beside the level, -33 dB, below which the codec's floor would be heard: what comes out is lowered
 
 
@@ -58,6 +61,9 @@ class Window:
         start: first latent frame.
         last: no window follows in this channel.
         sounding: [L] 1 in the latent frames that hold sound, less in faint ones, 0 in silence.
+        power: [L] mean square of the latent frames' sound, at the source model's level.
+        still: [L] 1 in latent frames that hold nothing but the recording's noise, 0 where something is played.
+        broken: [L] whether a latent frame lies near a place where sound broke off, or began at once, and was softened.
         wav: [samples] at the codec's rate, at the source model's level.
     """
 
@@ -65,7 +71,26 @@ class Window:
     start: int
     last: bool
     sounding: Tensor
+    power: Tensor
+    still: Tensor
+    broken: Tensor
     wav: Tensor
+
+    @property
+    def played(self) -> Tensor:
+        """[L] how far the latent frames hold what is played."""
+        return self.sounding * (1 - self.still)
+
+
+def audible(blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
+    """Blocks [C, n] of a recording -> blocks [C, m] of it without what lies below hearing, see `HighPass`."""
+    high_pass = block = None
+    for block in blocks:
+        high_pass = high_pass or HighPass(sample_rate)
+        if (part := high_pass(block)).shape[-1]:
+            yield part
+    if block is not None:
+        yield high_pass(block[:, :0], last=True)
 
 
 @dataclass(frozen=True)
@@ -75,24 +100,26 @@ class Survey:
     Args:
         level: RMS of its sounding parts.
         cents: how far its tuning lies from A = 440 Hz.
-        offset: mean of each of its channels, which is no sound; none: next to nothing.
+        noise: RMS of what its pauses are filled with.
     """
 
     level: float
     cents: float = 0.0
-    offset: tuple[float, ...] = ()
+    noise: float = 0.0
 
     @classmethod
     def of(cls, blocks: Iterable[Tensor], sample_rate: int) -> "Survey":
         """Of a recording in blocks [C, n], at sample_rate Hz."""
-        level, tuning, total, count = LevelMeter(sample_rate), TuningMeter(sample_rate), 0.0, 0
+        return cls.of_audible(audible(blocks, sample_rate), sample_rate)
+
+    @classmethod
+    def of_audible(cls, blocks: Iterable[Tensor], sample_rate: int) -> "Survey":
+        """`of` of what `audible` gives."""
+        level, tuning = LevelMeter(sample_rate), TuningMeter(sample_rate)
         for block in blocks:
             level.update(block)
             tuning.update(block)
-            total, count = total + block.double().sum(-1), count + block.shape[-1]
-        offset = (total / max(count, 1)).tolist() if count else []
-        heard = any(abs(value) > QUIET * level.rms for value in offset)
-        return cls(level.rms, tuning.cents, tuple(offset) if heard else ())
+        return cls(level.rms, tuning.cents, level.noise)
 
 
 def matching_gain(level: float, sound: LevelMeter) -> float:
@@ -121,17 +148,18 @@ class Track:
         expected = bridge.source.spec.level_db
         self.gain = 1.0 if expected is None or level < SILENCE else 10 ** (expected / 20) / level
         self.quiet, self.faint = max(QUIET * level, SILENCE) * self.gain, max(FAINT * level, SILENCE) * self.gain
-        self._offset = torch.tensor(survey.offset)[:, None] if survey.offset else 0.0
+        self._noise = (survey.noise * self.gain) ** 2
+        self._quiet_follower = QuietFollower(level * self.gain)
         rate = bridge.codec.sample_rate
         self.sample_rate = tuned = sample_rate * 2 ** (-survey.cents / 1200) if survey.cents else sample_rate
         self._in, self._out = Resampler(tuned, rate, channels), Resampler(rate, tuned, channels)
-        size = bridge.codec.latent_channels + 1  # the last one says where there is sound
+        size = bridge.codec.latent_channels + 3  # the last ones are the windows' `sounding`, `power` and `broken`
         self._sum, self._weights, self._first = torch.zeros(channels, size, 0), torch.zeros(0), 0
         self._latents, self._before = torch.zeros(channels, size, 0), 0
         self._given = 0  # samples of sound, so far
 
     def cut(self, blocks: Iterable[Tensor]) -> Iterator[Window]:
-        """Blocks [C, n] of the recording -> its windows; blocks are asked for as they are needed."""
+        """Blocks [C, n], what is `audible` of the recording -> its windows; blocks are asked for as they are needed."""
         window, samples = self.bridge.window, self.bridge.codec.hop_length
         buffer, first, start = torch.zeros(self.channels, 0), 0, 0  # it begins where the window before did, at `first`
         for block in self._resampled(blocks):
@@ -153,7 +181,7 @@ class Track:
         if window.channel == 0:
             self._grow(window)
         latents = self._with_calm_ends(window, latents)
-        part = torch.cat([latents, window.sounding[None]])
+        part = torch.cat([latents, torch.stack([window.sounding > 0, window.power, window.broken])])
         here = slice(window.start - self._first, window.start - self._first + self.bridge.window)
         weights = fade(self.bridge.window, self.bridge.hop, window.start > 0, not window.last)
         self._sum[window.channel, :, here] += part * weights
@@ -182,36 +210,25 @@ class Track:
     def _resampled(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
         for block in blocks:
             self.length += block.shape[-1]
-            yield self._in((block - self._offset) * self.gain)
+            yield self._in(block * self.gain)
         yield self._in(torch.zeros(self.channels, 0), last=True)
 
     def _windows(self, wav: Tensor, start: int, last: bool) -> Iterator[Window]:
-        wav = self._soften(wav, start == 0, last)
+        before = wav.unflatten(-1, (self.bridge.window, -1))
+        wav = soften_breaks(wav, self.bridge.codec.sample_rate, self.quiet, start == 0, last)
         parts = wav.unflatten(-1, (self.bridge.window, -1))
+        power = parts.square().mean(-1)
+        broken = (power < SOFTENED * before.square().mean(-1)).float()
+        broken = F.max_pool1d(broken, 2 * AROUND + 1, 1, AROUND)
         peaks = _half_range(parts)
         sounding = torch.where(peaks >= self.quiet, (peaks / self.faint).clamp(max=1.0), 0.0)
         sounding = F.max_pool1d(sounding, 2 * EDGE + 1, 1, EDGE)
+        above = 10 * (smooth(power) / max(self._noise, 1e-12)).log10()
+        still = ((PLAYED - above) / (PLAYED - STILL)).clamp(0, 1)
         wav = shift_octaves(wav, self.octaves, self.bridge.codec.sample_rate)
         for channel in range(self.channels):
-            yield Window(channel, start, last, sounding[channel], wav[channel])
-
-    def _soften(self, wav: Tensor, first: bool, last: bool) -> Tensor:
-        """A window [C, n] in which sounds that break off against silence, or at the recording's ends, fade."""
-        rate = self.bridge.codec.sample_rate
-        step = max(1, rate // 1000)  # what is cut off breaks off within a millisecond or two
-        blocks = F.pad(wav, (0, -wav.shape[-1] % step), mode="replicate").unflatten(-1, (-1, step))
-        peaks, frame, wav = _half_range(blocks), -(-self.bridge.codec.hop_length // step), wav.clone()
-        for channel, peak in zip(wav, peaks, strict=True):
-            heard = (peak >= self.quiet).nonzero()[:, 0]
-            gaps = (heard.diff() > frame).nonzero()[:, 0]
-            begins, ends = torch.cat([heard[:1], heard[gaps + 1]]), torch.cat([heard[gaps], heard[-1:]]) + 1
-            for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-                sound = channel[None, begin * step : end * step]
-                if (first or begin > frame) and peak[begin : begin + 2].max() >= self.faint:
-                    sound.copy_(fade_ends(sound, round(FADE_IN * rate), end=False))
-                if (last or end < len(peak) - frame) and peak[max(begin, end - 2) : end].max() >= self.faint:
-                    sound.copy_(fade_ends(sound, round(FADE_OUT * rate), begin=False))
-        return wav
+            rows = (row[channel] for row in (sounding, power, still, broken, wav))
+            yield Window(channel, start, last, *rows)
 
     def _grow(self, window: Window) -> None:
         """Make room for the latents of a window."""
@@ -224,8 +241,10 @@ class Track:
         needed = 1 if last else DECODE_FRAMES + DECODE_CONTEXT
         while self._latents.shape[-1] - self._before >= needed:  # the first frames were decoded before
             block = self._latents[..., : self._before + DECODE_FRAMES + DECODE_CONTEXT]
-            wav = self.bridge.codec.decode(block[:, :-1].to(self.bridge.device)).cpu()[:, 0]
-            wav = wav * F.interpolate(block[:, -1:], scale_factor=hop, mode="linear")[:, 0]
+            wav = self.bridge.codec.decode(block[:, :-3].to(self.bridge.device)).cpu()[:, 0]
+            new = slice(self._before, self._before + DECODE_FRAMES)
+            wav = self._quiet_follower(wav, block[:, -2], block[:, -1], new)
+            wav = wav * F.interpolate(block[:, -3:-2], scale_factor=hop, mode="linear")[:, 0]
             parts.append(wav[:, self._before * hop : (self._before + DECODE_FRAMES) * hop])
             kept = min(self._before + DECODE_FRAMES, DECODE_CONTEXT)
             self._latents, self._before = self._latents[..., self._before + DECODE_FRAMES - kept :], kept

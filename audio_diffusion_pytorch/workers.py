@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from audio_diffusion_pytorch.bridge import Bridge
+from audio_diffusion_pytorch.bridge import VERSION, Bridge
 from audio_diffusion_pytorch.cli import choose_device, plain_warnings
 from audio_diffusion_pytorch.codec import ASSETS
 from audio_diffusion_pytorch.errors import InputError
@@ -24,6 +24,7 @@ from audio_diffusion_pytorch.iterables import batches
 from audio_diffusion_pytorch.jobs import Job
 from audio_diffusion_pytorch.listening import Analysis
 from audio_diffusion_pytorch.recordings import Tell, analysis_of, bridge_files, octaves_of
+from audio_diffusion_pytorch.threads import ThreadGuard, set_threads
 from audio_diffusion_pytorch.transpose import Octaves
 
 AUTO = "auto"  # the source that the classifier chooses for each recording
@@ -55,8 +56,8 @@ class Run:
     report: bool = False
     listen: bool = True
 
-    def load(self, worker: int = 0) -> Bridge:
-        """The bridge at its default sigma; GPUs are dealt out to workers in turn.
+    def load(self, worker: int = 0, processes: int = 1) -> Bridge:
+        """The bridge at its default sigma; GPUs are dealt out to workers in turn, and the processors' threads shared.
 
         Raises:
             InputError: a model, the codec, the device or a setting cannot be used.
@@ -72,7 +73,11 @@ class Run:
                 f"codec.{', codec.'.join(self.codec)}: these are for models trained on EnCodec; "
                 f"{source.spec.name} and {target.spec.name} are not"
             )
-        return Bridge(source, target, codec=codec, device=device, **self.bridge)
+        set_threads(processes=processes)
+        bridge = Bridge(source, target, codec=codec, device=device, **self.bridge)
+        if device.type == "cpu":
+            ThreadGuard().watch(bridge.source.denoiser, bridge.target.denoiser, *bridge.codec.children())
+        return bridge
 
     def settings(self, bridge: Bridge, sigma: float | None = None) -> dict[str, Any]:
         """What an output depends on besides its input; as it can be written as JSON.
@@ -85,7 +90,7 @@ class Run:
         models = {"source": bridge.source, "target": bridge.target}
         digests = {key: f"{model.spec.name} {_digest(model)}" for key, model in models.items()}
         digests["codec"] = f"{bridge.codec.name} {_digest(bridge.codec)}"
-        settings = {**digests, **bridge.settings}
+        settings = {**digests, **bridge.settings, "version": VERSION}
         if self.source == AUTO:
             asked = {"sigma": sigma, "sigma_min": None, "handoff": self.bridge.get("handoff")}
             settings |= {"source": f"{AUTO} {_shipped_digest()}", **asked}
@@ -189,7 +194,6 @@ def _work(run: Run, index: int, workers: int, jobs: Sequence[Job], taken, events
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the command ends its workers
     signal.signal(signal.SIGTERM, stop)
     threading.Thread(target=follow, daemon=True).start()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     positions = {job: position for position, job in enumerate(jobs)}
 
     def next_jobs() -> Iterator[Job]:
@@ -200,7 +204,7 @@ def _work(run: Run, index: int, workers: int, jobs: Sequence[Job], taken, events
                 return
             yield jobs[position]
 
-    run.do(run.load(index), next_jobs(), lambda what, job, value: events.put((what, positions[job], value)))
+    run.do(run.load(index, workers), next_jobs(), lambda what, job, value: events.put((what, positions[job], value)))
 
 
 def _device(name: str, worker: int) -> torch.device:

@@ -23,6 +23,7 @@ import soundfile
 import torch
 from hypothesis import settings
 
+from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.codec import MelCodec
 from audio_diffusion_pytorch.denoiser import Denoiser
 from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec
@@ -243,3 +244,26 @@ def run_process(script: str, *arguments: str, cwd: Path, logs: Path, limit: floa
     finally:
         process.kill()
     return Result(process.returncode, out, err)
+
+
+@pytest.fixture
+def takes(tmp_path) -> Path:
+    """Recordings in two levels of folders, with what does not count between them."""
+    folder = tmp_path / "takes"
+    (folder / "deep er").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    for name in ("a.wav", "b (1).WAV", "deep er/a.flac", "deep er/c.ogg", ".hidden/x.wav", "._a.wav"):
+        soundfile.write(folder / name, melody(0.3), RATE)
+    soundfile.write(folder / "d.mp3", melody(0.3), RATE)
+    (folder / "notes.txt").write_text("no audio")
+    return folder
+
+
+@pytest.fixture
+def quick(make_instrument, codec) -> Bridge:
+    """A bridge that changes nothing and takes no time."""
+    bridge = Bridge(
+        make_instrument("flute"), make_instrument("violin"), num_steps=2, handoff="plain", batch_size=64, codec=codec
+    )
+    bridge.to_noise = bridge.from_noise = lambda latents: latents
+    return bridge

@@ -54,7 +54,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
         "the file is empty": lambda: path.write_bytes(b""),
         "no samples": lambda: soundfile.write(path, np.zeros(0), RATE),
         "damaged": lambda: path.write_bytes(b"RIFFnothing"),
-        "it is no audio": lambda: path.write_text("four score and seven years ago"),
+        "it is a text": lambda: path.write_text("four score and seven years ago"),
     }
     for says, make in cases.items():
         make()

@@ -90,7 +90,7 @@ def test_latents_come_back_through_windows_unchanged(identity, codec):
     track._sound = lambda last: torch.zeros(1, 0)
     windows = [track.take(w, z) for _, w, z in identity.bridge_windows((None, w) for w in track.cut([wav]))]
     assert len(windows) == identity.num_windows(4 * RATE, RATE) == 6
-    error = (track._latents[:, :-1, 4:-4] - codec.encode(wav[None])[..., 4:-4]).square().mean().sqrt()
+    error = (track._latents[:, :-3, 8:-8] - codec.encode(wav[None])[..., 8:-8]).square().mean().sqrt()
     assert error < 0.05
 
 
@@ -291,7 +291,7 @@ def test_wrong_rates_and_blocks(bridge):
     with pytest.raises(InputError, match=r"blocks \[C, n\] have one C, not 1 and then 2"):
         list(bridge.stream([wav, torch.zeros(2, 5)], RATE))
     blocks = [wav[:, :0], wav[:, :99].double(), wav[:, :0], wav[:, 99:].double()]
-    assert torch.equal(torch.cat(list(bridge.stream(blocks, RATE)), 1), next(bridge.stream([wav], RATE)))
+    assert torch.equal(torch.cat(list(bridge.stream(blocks, RATE)), 1), torch.cat(list(bridge.stream([wav], RATE)), 1))
 
 
 def test_threads_share_a_bridge(bridge):

@@ -231,9 +231,9 @@ def picture() -> bytes:
     ("content", "says"),
     [
         (b"", "the file is empty"),
-        (b"Four score and seven years ago our fathers brought forth\n" * 50, "it is no audio"),
-        (b"#EXTM3U\n#EXTINF:10,\nhttp://localhost:9/a.ts\n/etc/passwd\n", "it is no audio"),
-        (b"ffconcat version 1.0\nfile /etc/passwd\n", "it is no audio"),
+        (b"Four score and seven years ago our fathers brought forth\n" * 50, "it is a text"),
+        (b"#EXTM3U\n#EXTINF:10,\nhttp://localhost:9/a.ts\n/etc/passwd\n", "it is a text"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "it is a text"),
         (picture(), "it holds a picture or film without sound"),
         (bytes(5000), "it is no audio"),
         (random.Random(0).randbytes(5000), "it is no audio"),
@@ -251,6 +251,7 @@ def test_what_is_no_recording_says_so_in_one_sentence(content, says, name, tmp_p
     with pytest.raises(InputError, match=says) as caught:
         audio.info(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert isinstance(caught.value, audio.NotAudio) == ("it is a text" in says or "without sound" in says)
 
 
 def test_a_film_without_sound(tmp_path):
@@ -301,6 +302,38 @@ def test_a_warning_comes_once(tmp_path):
     assert len(read_all(path)[1]) == 1 and not read_all(path)[1]
     path.write_bytes(path.read_bytes()[:-1000])  # another file
     assert len(read_all(path)[1]) == 1
+
+
+def test_an_mp4_file_whose_sound_was_cut(tmp_path):
+    """Its index comes first, and is whole."""
+    path = tmp_path / "a.m4a"
+    encode(path, melody(4), RATE, "aac", "ipod", movflags="faststart")
+    whole, data = read_all(path)[0], path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    wav, told = read_all(path)
+    assert RATE < wav.shape[1] < 3.5 * RATE and torch.equal(wav[:, :RATE], whole[:, :RATE])
+    assert len(told) == 1 and "a.m4a: it was cut off" in told[0]
+
+
+def test_the_sound_of_a_film(tmp_path):
+    import av
+
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        film = container.add_stream("mpeg4", rate=25)
+        film.width = film.height = 32
+        stream = container.add_stream("aac", rate=RATE, layout="mono")
+        for index in range(50):
+            frame = av.VideoFrame(32, 32, "yuv420p")
+            frame.pts = index
+            sound = av.AudioFrame.from_ndarray(melody()[None, index * 480 : index * 480 + 480], "fltp", "mono")
+            sound.sample_rate, sound.pts = RATE, index * 480
+            for packet in [*film.encode(frame), *stream.encode(sound)]:
+                container.mux(packet)
+        for packet in [*film.encode(None), *stream.encode(None)]:
+            container.mux(packet)
+    wav, told = read_all(path)
+    assert not told and RATE <= wav.shape[1] < RATE + 3 * 1024 and wav.abs().max() > 0.1
 
 
 def test_an_mp4_file_that_was_cut_says_so(tmp_path):

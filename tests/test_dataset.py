@@ -8,6 +8,7 @@ import pytest
 import soundfile
 import torch
 from conftest import ODD_NAME, RATE, melody
+from recordings_of_all_kinds import encode
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.augment import RecordingAugment
@@ -276,3 +277,26 @@ def test_some_crops_move_by_octaves(recordings):
     for octaves in ([0], [4], ["up"], [1.5]):
         with pytest.raises(InputError, match="octaves="):
             InstrumentDataset(str(recordings), **settings, octaves=octaves)
+
+
+def test_opposed_channels_are_heard(tmp_path):
+    """Training hears what the dry run and the cache hear; a plain average would be silence."""
+    from audio_diffusion_pytorch.report import _listen
+
+    soundfile.write(tmp_path / "flute.wav", np.stack([melody(2.0), -melody(2.0)], 1), RATE)
+    data = InstrumentDataset(str(tmp_path), length=4800)
+    assert data[0].abs().max() > 0.1 and _listen(data)[0] == 0
+    assert torch.equal(data[0], InstrumentDataset(str(tmp_path), length=4800)[0])
+
+
+@pytest.mark.parametrize("name", ["flute.m4a", "flute.opus", "flute.mp3", "flute.AIFF", "flute.webm"])
+def test_every_kind_is_found_and_read(name, tmp_path):
+    ending = name.split(".")[1].lower()
+    if ending == "aiff":
+        soundfile.write(tmp_path / name, melody(2.0), RATE)
+    elif ending == "webm":
+        encode(tmp_path / name, melody(2.0), RATE, "libopus", "webm")
+    else:
+        audio.write(tmp_path / name, torch.from_numpy(melody(2.0))[None], 48000 if ending == "opus" else RATE)
+    data = InstrumentDataset(str(tmp_path), length=4800, crops_per_file=4)
+    assert len(data) == 4 and all(data[index].abs().max() > 0.01 for index in range(4))

@@ -202,6 +202,15 @@ def test_finished_outputs_of_any_system(evaluate, data, tmp_path):
     assert systems["theirs"]["log_mel_share"][0] == 0 and systems["theirs"]["rca_relative"][0] == 1
 
 
+def test_what_an_evaluation_wrote_is_not_evaluated(evaluate, data):
+    """Its folder may lie in that of the data."""
+    arguments = "pairs=[flute-violin]", "references=[identity]", "cycle_clips=0", "clips=1", f"output={data}/flute/out"
+    first = evaluate(*arguments)
+    assert first.code == 0 and (data / "flute/out/sounds/flute-violin").is_dir(), first.err
+    again = evaluate(*arguments)
+    assert "2 of 2 scores found" in again.out and "no instrument's name" not in again.out
+
+
 def test_outputs_are_scored_anew_against_another_input(evaluate, data, tmp_path):
     arguments = "pairs=[flute-violin]", f"outputs={finished(tmp_path / 'theirs', data)}"
     assert evaluate(*arguments).code == 0

@@ -8,7 +8,6 @@ import resource
 import signal
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,62 +15,14 @@ import soundfile
 import torch
 from conftest import RATE, melody, run_process, start_process
 from filelock import FileLock
+from folders import clips, make, outputs, plan
 from tolerances import BRIDGED
 from torch import nn
 
 from audio_diffusion_pytorch import audio, recordings
 from audio_diffusion_pytorch.bridge import Bridge
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.jobs import RECORDS, Job
-from audio_diffusion_pytorch.recordings import bridge_files
-from audio_diffusion_pytorch.resolve import resolve_jobs
 from audio_diffusion_pytorch.streaming import Survey, Track
-
-
-@pytest.fixture
-def takes(tmp_path) -> Path:
-    """Recordings in two levels of folders, with what does not count between them."""
-    folder = tmp_path / "takes"
-    (folder / "deep er").mkdir(parents=True)
-    (folder / ".hidden").mkdir()
-    for name in ("a.wav", "b (1).WAV", "deep er/a.flac", "deep er/c.ogg", ".hidden/x.wav", "._a.wav"):
-        soundfile.write(folder / name, melody(0.3), RATE)
-    soundfile.write(folder / "d.mp3", melody(0.3), RATE)
-    (folder / "notes.txt").write_text("no audio")
-    return folder
-
-
-def outputs(folder: Path) -> set[str]:
-    """What a user sees in an output folder."""
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {str(path) for path in found if path.parts[0] != RECORDS}
-
-
-@pytest.fixture
-def quick(make_instrument, codec) -> Bridge:
-    """A bridge that changes nothing and takes no time."""
-    bridge = Bridge(
-        make_instrument("flute"), make_instrument("violin"), num_steps=2, handoff="plain", batch_size=64, codec=codec
-    )
-    bridge.to_noise = bridge.from_noise = lambda latents: latents
-    return bridge
-
-
-def plan(*arguments) -> list[Job]:
-    return resolve_jobs(*arguments).jobs
-
-
-def make(bridge: Bridge, jobs, **options) -> dict[str, list]:
-    """Run jobs -> what was told, by kind."""
-    told = {"done": [], "failed": [], "left": []}
-
-    def tell(what, job, value):
-        if what in told:
-            told[what].append((job, value))
-
-    bridge_files(bridge, jobs, tell, {"a": 1}, **options)
-    return told
-
 
 # What is made of which.
 
@@ -241,7 +192,7 @@ def test_names_that_are_not_utf8(transfer, quick, tmp_path):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     odd, bad = (os.fsdecode(name) for name in (b"\xff $a^^$.wav", b"bad\xff.wav"))
-    os.replace(_clips(tmp_path / "clips", 1) / "0_clip.wav", folder / odd)
+    os.replace(clips(tmp_path / "clips", 1) / "0_clip.wav", folder / odd)
     result = transfer(f"input={folder / odd}", f"output={tmp_path / odd}")
     assert result.code == 0 and (tmp_path / odd).is_file() and r"\udcff" in result.out, result.err
     (folder / bad).write_text("no audio")
@@ -301,7 +252,7 @@ def test_a_file_that_grows_or_disappears_while_it_is_read(quick, tmp_path, monke
         next(blocks)
         path.unlink()
         assert sum(block.shape[1] for block in blocks) == RATE - 4000  # it is open: nothing is lost
-    jobs = plan(str(_clips(tmp_path / "takes", 3)), str(tmp_path / "out"), None)
+    jobs = plan(str(clips(tmp_path / "takes", 3)), str(tmp_path / "out"), None)
     jobs[1].input.unlink()
     told = make(quick, jobs)
     assert told["failed"] == [(jobs[1], f"no such audio file: {jobs[1].input}")] and len(told["done"]) == 2
@@ -310,7 +261,7 @@ def test_a_file_that_grows_or_disappears_while_it_is_read(quick, tmp_path, monke
 @pytest.mark.parametrize("ending", ["wav", "flac", "ogg"])
 def test_a_disk_that_gets_full(ending, quick, tmp_path):
     """A limit on the size of files stands for it: the kernel refuses to write on, in the middle."""
-    folder, out = _clips(tmp_path / "in", 2, f"short.{ending}"), tmp_path / "out"
+    folder, out = clips(tmp_path / "in", 2, f"short.{ending}"), tmp_path / "out"
     rng = np.random.default_rng(0)
     soundfile.write(folder / f"long.{ending}", rng.uniform(-0.5, 0.5, 10 * RATE), RATE)
     out.mkdir()
@@ -332,13 +283,13 @@ def test_a_full_disk_while_a_long_recording_is_kept(quick, tmp_path, monkeypatch
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(recordings, "SpooledTemporaryFile", Full)
-    told = make(quick, plan(str(_clips(tmp_path / "in", 1)), str(tmp_path / "out"), None))
+    told = make(quick, plan(str(clips(tmp_path / "in", 1)), str(tmp_path / "out"), None))
     assert "No space left on device; choose another output or free space" in told["failed"][0][1]
     assert not outputs(tmp_path / "out")
 
 
 def test_a_job_that_another_run_holds_is_left_to_it(quick, tmp_path):
-    jobs = plan(str(_clips(tmp_path / "in", 3)), str(tmp_path / "out"), None)
+    jobs = plan(str(clips(tmp_path / "in", 3)), str(tmp_path / "out"), None)
     jobs[1].record.parent.mkdir(parents=True)
     with FileLock(jobs[1].record.with_suffix(".lock")):
         told = make(quick, jobs)
@@ -350,7 +301,7 @@ def test_a_job_that_another_run_holds_is_left_to_it(quick, tmp_path):
 def test_two_runs_and_their_workers_share_a_folder(instruments, tmp_path):
     """Every file is made once."""
     arguments = f"source={instruments[0]}", f"target={instruments[1]}", "num_steps=2", "device=cpu"
-    arguments += f"input={_clips(tmp_path / 'in', 12, seconds=2.0)}", f"output={tmp_path}/out"
+    arguments += f"input={clips(tmp_path / 'in', 12, seconds=2.0)}", f"output={tmp_path}/out"
     first = start_process("transfer.py", *arguments, "workers=2", cwd=tmp_path, logs=tmp_path)
     second = run_process("transfer.py", *arguments, cwd=tmp_path, logs=tmp_path)
     out, err = first.communicate(timeout=300)
@@ -362,7 +313,7 @@ def test_two_runs_and_their_workers_share_a_folder(instruments, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_keeps_what_is_finished(number, instruments, tmp_path):
-    folder, out = _clips(tmp_path / "in", 2), tmp_path / "out"
+    folder, out = clips(tmp_path / "in", 2), tmp_path / "out"
     soundfile.write(folder / "z.wav", np.tile(melody(10.0), 60), RATE)
     arguments = f"source={instruments[0]}", f"target={instruments[1]}", f"input={folder}", f"output={out}"
     process = start_process("transfer.py", *arguments, "num_steps=20", cwd=tmp_path, logs=tmp_path)
@@ -415,13 +366,6 @@ def test_a_defect_fails_every_file_and_ends_none_of_them(quick, tmp_path):
     quick.codec = Broken()
     quick.codec.__dict__.update(sample_rate=RATE, hop_length=320, latent_channels=128, encode=Broken())
     quick.codec.num_frames = lambda length: -(-length // 320)
-    told = make(quick, plan(str(_clips(tmp_path / "in", 3)), str(tmp_path / "out"), None))
+    told = make(quick, plan(str(clips(tmp_path / "in", 3)), str(tmp_path / "out"), None))
     assert len(told["failed"]) == 3 and "0_clip.wav: ZeroDivisionError" in told["failed"][0][1]
     assert not outputs(tmp_path / "out") and not list(tmp_path.rglob("*.lock"))
-
-
-def _clips(folder: Path, count: int, name: str = "clip.wav", seconds: float = 0.3) -> Path:
-    folder.mkdir()
-    for index in range(count):
-        soundfile.write(folder / f"{index}_{name}", melody(seconds, seed=index), RATE)
-    return folder

@@ -96,7 +96,7 @@ def test_an_installation_works_from_another_folder(kind, tmp_path):
     assert (here / "demo" / "flute_to_violin.wav").is_file() and (here / "demo" / "flute_to_violin.png").is_file()
     shared = ["exp=flute_small", f"dataset_path={CLIPS}", "exp_tag=run", "trainer.max_steps=2", *TINY_SMALL]
     ended = timbridge("train", *shared, "octaves=null", "datamodule.cache=true", "datamodule.batch_size=2")
-    assert "timbridge transfer source=" in ended
+    assert "timbridge transfer " in ended
     assert (here / "logs" / "run" / "flute_small.safetensors").is_file() and (here / "logs" / "cache").is_dir()
     assert "timbridge evaluate" in timbridge("evaluate", "--help")
     assert "timbridge render" in timbridge("render", "--help")

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import RATE, melody
-from tolerances import NETWORK, ROUNDING
+from tolerances import NETWORK
 from torch import nn
 
 from audio_diffusion_pytorch.audio import LevelMeter
 from audio_diffusion_pytorch.bridge import Bridge
+from audio_diffusion_pytorch.pauses import QuietFollower
 from audio_diffusion_pytorch.streaming import (
-    FADE_IN,
-    FADE_OUT,
     QUIET,
     Survey,
     Track,
+    audible,
     fade,
     matching_gain,
     window_starts,
@@ -83,6 +83,8 @@ def test_windows_do_not_depend_on_blocks(samples, make_bridge):
 def test_blocks_of_the_decoder_join_without_a_seam(make_bridge, codec, monkeypatch):
     """The codec alone, in windows and blocks, gives what it gives for the whole clip at once."""
     monkeypatch.setattr(codec.phase, "rounds", 0)  # for rounds see test_mel_phase.py
+    # The levels of an untrained decoder are far off.
+    monkeypatch.setattr(QuietFollower, "__call__", lambda self, wav, *_: wav)
     bridge, wav = make_bridge(identity=True), moving_notes(24.0)
     bridge.to_noise = bridge.from_noise = lambda latents: latents
     track = Track(bridge, RATE, 1, Survey(0.0))  # no change of level
@@ -178,44 +180,12 @@ def test_the_gain_matches_levels_and_keeps_peaks():
     assert matching_gain(0.4, meter) * 0.8 <= 1 + 1e-6
 
 
-@pytest.mark.parametrize("offset", [0.0, 0.01])
-def test_sounds_that_are_cut_off_fade(offset, make_bridge):
-    """At the recording's ends, and where silence begins and ends at once; nothing else changes."""
-    bridge, wav = make_bridge(frames=192), moving_notes(2.0)
-    cuts = [(0, RATE // 2), (RATE, 2 * RATE)]
-    wav[:, RATE // 2 : RATE] = 0
-    given = wav + offset
-    (window,) = Track(bridge, RATE, 1, Survey(Survey.of([wav], RATE).level)).cut([given])
-    out = window.wav[None, : wav.shape[1]]
-    gain = out[:, RATE // 4] / given[:, RATE // 4]
-    rise, fall, slack = round(FADE_IN * RATE), round(FADE_OUT * RATE), RATE // 1000
-    same = torch.ones(wav.shape[1], dtype=torch.bool)
-    for begin, end in cuts:
-        same[begin : begin + rise + slack] = same[end - fall - slack : end + slack] = False
-        for cut in (out[:, begin : begin + slack], out[:, end - slack : end]):
-            assert cut.abs().max() < 0.1 * gain * wav.abs().max()
-    assert torch.allclose(out[:, same], gain * given[:, same], atol=NETWORK)
-
-
-def test_a_sound_that_begins_and_ends_by_itself_stays(make_bridge):
-    bridge, wav = make_bridge(frames=192), moving_notes(2.0)
-    swell = torch.linspace(0, torch.pi, RATE).sin() ** 2
-    wav[:, :RATE] *= swell
-    wav[:, RATE:] *= swell
-    wav = torch.nn.functional.pad(wav, (0, RATE // 4))
-    (window,) = Track(bridge, RATE, 1, Survey(Survey.of([wav], RATE).level)).cut([wav])
-    given = wav[0] * (window.wav.flatten()[RATE // 2] / wav[0, RATE // 2])
-    assert torch.allclose(window.wav.flatten()[: len(given)], given, atol=ROUNDING)
-
-
 def test_a_constant_offset_is_no_sound(make_bridge):
     bridge, wav = make_bridge(frames=256), moving_notes(2.0)
     survey = Survey.of([wav + 0.3], RATE)
-    assert survey.offset == pytest.approx((0.3 + float(wav.mean()),), abs=ROUNDING)
-    # Measured block by block: the blocks at the edges are others.
-    assert survey.level == pytest.approx(Survey.of([wav], RATE).level, rel=1e-3) and not Survey.of([wav], RATE).offset
-    (with_offset,) = Track(bridge, RATE, 1, survey).cut([wav + 0.3])
-    (without,) = Track(bridge, RATE, 1, Survey.of([wav - wav.mean()], RATE)).cut([wav - wav.mean()])
+    assert survey.level == pytest.approx(Survey.of([wav], RATE).level, rel=1e-3)  # blocks at the edges are others
+    (with_offset,) = Track(bridge, RATE, 1, survey).cut(audible([wav + 0.3], RATE))
+    (without,) = Track(bridge, RATE, 1, survey).cut(audible([wav], RATE))
     # The offset is a mean of float32 sums; gain and resampling follow.
     assert torch.allclose(with_offset.wav, without.wav, atol=10 * NETWORK)
     assert not bridge(torch.full((1, RATE), 0.5), RATE).any()

@@ -118,8 +118,8 @@ def test_cfg_shows_what_would_run(command, tmp_path):
 
 def test_the_repository_may_lie_under_any_path(tmp_path):
     clone = tmp_path / ODD_NAME
-    for name in ("configs", "exp"):
-        shutil.copytree(ROOT / name, clone / name)
+    for name in ("configs", "exp", "audio_diffusion_pytorch"):
+        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("assets"))
     shutil.copy(ROOT / "train.py", clone)
     environment = {key: value for key, value in os.environ.items() if key not in ("PROJECT_ROOT", "DIR_LOGS")}
     result = subprocess.run(
@@ -133,7 +133,7 @@ def test_the_repository_may_lie_under_any_path(tmp_path):
             "dataset_path=x",
             "exp_tag=a",
         ],
-        env={**environment, "PYTHONPATH": str(ROOT)},
+        env=environment,
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -15,9 +15,11 @@ from audio_diffusion_pytorch.audio.formats import (
     KEPT_EXTENSIONS,
     OUTPUT_EXTENSIONS,
     AudioInfo,
+    NotAudio,
     check_format,
     written_rate,
 )
+from audio_diffusion_pytorch.audio.highpass import HighPass
 from audio_diffusion_pytorch.audio.reader import AudioReader, info, read, read_mono
 from audio_diffusion_pytorch.audio.writer import write, writing
 
@@ -27,7 +29,9 @@ __all__ = [
     "OUTPUT_EXTENSIONS",
     "AudioInfo",
     "AudioReader",
+    "HighPass",
     "LevelMeter",
+    "NotAudio",
     "Resampler",
     "active_rms",
     "check_format",

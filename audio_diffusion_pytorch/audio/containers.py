@@ -15,19 +15,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from audio_diffusion_pytorch.audio.formats import AudioInfo
+from audio_diffusion_pytorch.audio.packets import EVEN, KNOWN, Container, decoded, read_tags
 from audio_diffusion_pytorch.audio.sections import Sections, fitted
 from audio_diffusion_pytorch.errors import InputError
 
 _SECTION_SECONDS = 6.0  # decoded as one
 _LEAD_SECONDS = 0.6  # decoded before each section: decoders find their state, also what comes only now and then (SBR)
+_SLACK = 0.25  # s by which an index may differ from the sound
 _PROBED = 4  # packets that tell rate, channels and length of a packet
-# Codecs of which a new decoder needs no more than these; others are reset instead.
-_RENEWED = ("aac", "alac", "opus", "vorbis", "flac", "amrnb", "amrwb", "mp3float", "mp3")
-_EVEN = ("aac", "alac", "amrnb", "amrwb")  # whose packets are of one length, but for the last
-_KNOWN = (*_EVEN, "opus")  # of which the length of a packet is known without decoding it
-_MOST_PLANES = 8  # from so many on PyAV reads beyond the end of a frame's list of channels (its versions 16 to 18)
-_TAGS = ("title", "artist", "album", "date", "comment", "copyright", "genre", "tracknumber", "software", "license")
-_OTHER_NAMES = {"track": "tracknumber", "year": "date", "description": "comment"}
 
 
 @dataclass(frozen=True)
@@ -52,101 +47,8 @@ class Index:
     problems: tuple[str, ...]
 
 
-class NoSound(Exception):
-    """The file holds no sound, or nothing that FFmpeg reads; the message says which."""
-
-
-class Container:
-    """An open file and its sound track."""
-
-    def __init__(self, file: BinaryIO):
-        import av
-
-        # No protocol: a playlist or a film that points elsewhere must not make anything be opened.
-        options = {"protocol_whitelist": "none"}
-        self.file = file
-        file.seek(0)
-        try:
-            self.container = av.open(file, options=options, metadata_errors="replace")
-        except (av.FFmpegError, ValueError) as error:
-            file.seek(4)
-            if file.read(4) == b"ftyp":
-                raise NoSound("it is an MP4 file without its index, as of a copy that was cut off") from error
-            raise NoSound("it is no audio, or damaged") from error
-        tracks = self.container.streams.audio
-        if not tracks:
-            kinds = {stream.type for stream in self.container.streams}
-            self.close()
-            raise NoSound("it holds a picture or film without sound" if "video" in kinds else "it holds no sound")
-        self.stream = self.container.streams.best("audio") or tracks[0]
-        self.several = len(tracks)
-
-    def packets(self) -> Iterator[Any]:
-        """The sound track's packets from where the file stands."""
-        import av
-
-        try:
-            for packet in self.container.demux(self.stream):
-                if packet.size:
-                    yield packet
-        except av.FFmpegError:  # a file that was cut off
-            return
-
-    def decoder(self) -> Any:
-        """A decoder in its first state."""
-        import av
-        from av.codec.context import Flags2
-
-        given = self.stream.codec_context
-        decoder = given
-        if given.codec.name in _RENEWED:
-            decoder = av.CodecContext.create(given.codec, "r")
-            decoder.extradata = given.extradata
-            if given.sample_rate:
-                decoder.sample_rate = given.sample_rate
-            if given.layout.nb_channels:
-                decoder.layout = given.layout
-        elif given.is_open:
-            given.flush_buffers()
-        if not decoder.is_open:
-            decoder.thread_count = 1
-            if given.codec.name in _KNOWN:  # what is left out at the ends is counted here
-                decoder.flags2 |= Flags2.skip_manual
-        return decoder
-
-    def close(self) -> None:
-        self.container.close()
-
-
-def decoded(decoder: Any, packet: Any) -> tuple[np.ndarray, int]:
-    """The sound of a packet (None: what the decoder still holds), [n, C] float32, and its rate; none where damaged."""
-    import av
-
-    try:
-        frames = decoder.decode(packet)
-    except (av.FFmpegError, EOFError):
-        frames = []
-    pieces = [samples_of(frame) for frame in frames]
-    return (np.concatenate(pieces) if pieces else np.zeros((0, 1), np.float32)), frames[0].sample_rate if frames else 0
-
-
 def _mark(packet: Any) -> tuple[int | None, int]:
     return packet.dts, zlib.crc32(packet)
-
-
-def samples_of(frame: Any) -> np.ndarray:
-    """A decoded frame's sound [n, C] float32."""
-    if frame.format.is_planar and frame.layout.nb_channels >= _MOST_PLANES:
-        import av
-
-        (frame,) = av.AudioResampler(format="flt").resample(frame)
-    data = frame.to_ndarray()
-    data = data.T if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels)
-    if data.dtype.kind == "f":
-        return data.astype(np.float32, copy=False)
-    if data.dtype == np.uint8:
-        return (data.astype(np.float32) - 128) / 128
-    return (data / float(1 << (8 * data.itemsize - 1))).astype(np.float32)
 
 
 def _opus_frames(data: bytes) -> int:
@@ -165,8 +67,8 @@ def index_of(file: BinaryIO) -> Index | None:
     """What is in a file; None: it is an MP3.
 
     Raises:
-        NoSound: nothing that can be read.
-        InputError: the sample rate changes on the way.
+        NotAudio: there is no sound in it.
+        InputError: it cannot be read, or its sample rate changes on the way.
     """
     container = Container(file)
     try:
@@ -202,16 +104,17 @@ class _Scan:
             self.counts.append(len(decoded(self.decoder, None)[0]))
             self.marks.append((None, 0))
         if not self.rate or not self.counts:
-            raise NoSound("its sound cannot be decoded (damaged, or a codec that is not read)")
-        if self.name in _EVEN:
+            raise InputError("its sound cannot be decoded (damaged, or a codec that is not read)")
+        if self.name in EVEN:
             self.counts = [self.size] * len(self.counts)
             last = float(duration * time_base * self.rate)
             if 0 < round(last) < self.size and abs(last - round(last)) < 1e-3 and not self.drop:
                 self.drop = self.size - round(last)  # what the container tells of the last packet
-        skip = max(self.skip, self.discarded * self.size if self.name in _EVEN else 0)
+        skip = max(self.skip, self.discarded * self.size if self.name in EVEN else 0)
         several = self.container.several
         problems = (f"it holds {several} sound tracks: the main one is read",) if several > 1 else ()
         parts = self._parts(skip)
+        problems += self._cut(sum(part.frames for part in parts) / self.rate)
         bits = getattr(self.container.stream.codec_context.format, "bits", 16)
         subtype = self.name.removesuffix("float").upper()
         if subtype in ("ALAC", "FLAC") or subtype.startswith("PCM"):
@@ -219,9 +122,19 @@ class _Scan:
         info = AudioInfo(sum(part.frames for part in parts), self.rate, self.channels, subtype)
         return Index(info, tuple(self.counts), tuple(parts), problems)
 
+    def _cut(self, seconds: float) -> tuple[str, ...]:
+        """Whether an MP4 file's index, which is exact, tells of more than there is."""
+        stream = self.container.stream
+        if "mp4" not in self.container.container.format.name or not stream.duration:
+            return ()
+        told = float(stream.duration * stream.time_base)
+        if told < seconds + _SLACK:
+            return ()
+        return (f"it was cut off: {seconds:.1f} s of {told:.1f} s are there; these are read",)
+
     def _known(self) -> bool:
         """Whether the length of a packet is known without decoding it."""
-        return self.name in _KNOWN and self.size > 0
+        return self.name in KNOWN and self.size > 0
 
     def _measure(self, packet: Any) -> int:
         wav, rate = decoded(self.decoder, packet)
@@ -241,7 +154,7 @@ class _Scan:
 
     def _ends(self, packet: Any, number: int) -> None:
         """Note what the container says is to be left out at both ends."""
-        if self.name in _KNOWN and packet.has_sidedata("skip_samples"):
+        if self.name in KNOWN and packet.has_sidedata("skip_samples"):
             data = bytes(packet.get_sidedata("skip_samples"))
             skip, drop = (int.from_bytes(data[place : place + 4], "little") for place in (0, 4))
             self.skip += skip if number < 8 else 0
@@ -287,7 +200,9 @@ class ContainerSource(Sections):
             wav, rate = decoded(decoder, packet)
             if place >= part.first:
                 if rate not in (0, self.info.sample_rate):
-                    raise InputError(f"its sample rate changes on the way ({self.info.sample_rate} Hz to {rate} Hz)")
+                    if place >= _PROBED:
+                        raise InputError(f"its sample rate changes ({self.info.sample_rate} Hz to {rate} Hz): split it")
+                    wav = wav[:0]  # a decoder that has not found out yet
                 pieces.append(fitted(wav, index.counts[place], self.info.channels))
         if number == len(index.parts) - 1:  # a packet that cannot be read any more is silence
             pieces.append(fitted(decoded(decoder, None)[0], part.skip + part.frames, self.info.channels))
@@ -340,32 +255,8 @@ class ContainerSource(Sections):
         self._next, self._stream = 0, self.container.packets()
 
     def tags(self) -> dict[str, str]:
-        return _tags(self.container)
+        return read_tags(self.container)
 
     def close(self) -> None:
         self.container.close()
         self.file.close()
-
-
-def tags_of(path: Any) -> dict[str, str]:
-    """Title, artist ... of a file that FFmpeg reads; nothing where it does not."""
-    with open(path, "rb") as file:
-        try:
-            container = Container(file)
-        except NoSound:
-            return {}
-        try:
-            return _tags(container)
-        finally:
-            container.close()
-
-
-def _tags(container: Container) -> dict[str, str]:
-    found = {}
-    for source in (container.stream.metadata, container.container.metadata):
-        for key, value in source.items():
-            name = key.lower().replace(" ", "")
-            name = _OTHER_NAMES.get(name, name)
-            if name in _TAGS and value:
-                found[name] = value
-    return found

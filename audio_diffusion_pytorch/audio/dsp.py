@@ -8,6 +8,8 @@ import torch
 import torchaudio
 from torch import Tensor
 
+NOISE_DB = -26.0  # beside the level: what is louder counts as played, however steady it is
+
 
 def to_mono(wav: Tensor) -> Tensor:
     """[C, T] -> [1, T], the channels' average."""
@@ -142,6 +144,17 @@ class LevelMeter:
             rest = self._power(self._rest, self._rest.shape[-1]) * (self._rest.shape[-1] / self._block)
             power = torch.cat([power, rest])
         return float(power[power >= power.max() * 1e-3].mean().sqrt()) if len(power) else 0.0
+
+    @property
+    def noise(self) -> float:
+        """RMS of what fills the pauses: a room, hiss, hum. 0: nothing steady, or nothing below `NOISE_DB`."""
+        power = torch.tensor(self._powers, dtype=torch.float64)
+        quiet = power[(power < self.rms**2 * 10 ** (NOISE_DB / 10)) & (power > 1e-14)].log10() * 10
+        if len(quiet) < 4:
+            return 0.0
+        level = quiet.sort().values[len(quiet) // 5]
+        steady = ((quiet - level).abs() < 3).double().mean() > 0.4  # decays are spread over all levels
+        return 10 ** (float(level) / 20) if steady else 0.0
 
     def _power(self, wav: Tensor, block: int) -> Tensor:
         wav = wav.unflatten(-1, (-1, block)).double()

@@ -20,6 +20,10 @@ _CHANNELS = {".wav": 1024, ".flac": 8, ".ogg": 255, ".mp3": 2, ".m4a": 8, ".opus
 _RATES = {".flac": 655350, ".ogg": 200000}  # Hz at most
 
 
+class NotAudio(InputError):
+    """A file that holds no sound at all, whatever its name: a text, a picture, a film without sound."""
+
+
 @dataclass(frozen=True)
 class AudioInfo:
     """Length in frames, rate in Hz, channels, and the name of the sample format (`PCM_24`, `VORBIS`, `AAC` ...)."""

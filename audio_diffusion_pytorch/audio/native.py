@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,9 +61,19 @@ def index_of(path: Path, mended: Mended | None, tail: int | None = None) -> Inde
     return Index(info, mended, problems, tail)
 
 
-def _open(path: Path, mended: Mended | None) -> soundfile.SoundFile:
-    # Bytes: soundfile takes text for UTF-8, which a name need not be.
-    return _Sequential(os.fsencode(path) if mended is None else Spliced(path, mended))
+@contextmanager
+def _open(path: Path, mended: Mended | None) -> Iterator[soundfile.SoundFile]:
+    if mended is None:
+        with _Sequential(native_name(path)) as file:
+            yield file
+    else:
+        with Spliced(path, mended) as spliced, _Sequential(spliced) as file:
+            yield file
+
+
+def native_name(path: Path) -> str | bytes:
+    """A name as soundfile takes it: text for UTF-8, which it need not be, but on Windows text it must be."""
+    return str(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _count(file: soundfile.SoundFile) -> int:
@@ -90,7 +102,9 @@ class NativeSource:
 
     def __init__(self, path: Path, index: Index):
         self.info, self.problems = index.info, index.problems
-        self._file, self._position, self._tail = _open(path, index.mended), 0, index.tail
+        self._open = ExitStack()
+        self._file = self._open.enter_context(_open(path, index.mended))
+        self._position, self._tail = 0, index.tail
 
     def read(self, start: int, frames: int) -> np.ndarray:
         try:
@@ -115,7 +129,7 @@ class NativeSource:
         return self._file.copy_metadata()
 
     def close(self) -> None:
-        self._file.close()
+        self._open.close()
 
 
 def reason(error: Exception) -> str:

@@ -28,7 +28,8 @@ class AudioReader:
         path: wav, flac, ogg, mp3, m4a, opus, aiff, caf, webm, the sound of a film ...
 
     Raises:
-        InputError: the file is missing, empty or holds no sound; on reading: it changes meanwhile, ends early, or holds
+        NotAudio: the file holds no sound (an `InputError`, too).
+        InputError: the file is missing, empty or damaged; on reading: it changes meanwhile, ends early, or holds
             NaN or infinite samples.
     """
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import soundfile
 
-from audio_diffusion_pytorch.audio import containers, headers, links, mpeg, native
+from audio_diffusion_pytorch.audio import containers, headers, links, mpeg, mpeg_frames, native
 from audio_diffusion_pytorch.audio.headers import Mended, Spliced
 from audio_diffusion_pytorch.audio.sections import Joined, Source
 from audio_diffusion_pytorch.errors import InputError
@@ -70,7 +70,8 @@ def open_source(path: Path, state: State) -> tuple[Source, bool]:
     """The recording in a file, and whether the file was examined only now.
 
     Raises:
-        InputError: the file cannot be read, or holds no sound.
+        NotAudio: it holds no sound.
+        InputError: the file cannot be read.
     """
     key = os.path.abspath(path)
     known = _INDICES.get(key)
@@ -90,7 +91,7 @@ def open_source(path: Path, state: State) -> tuple[Source, bool]:
         reason = "you may not read it" if error.errno in (errno.EACCES, errno.EPERM) else error.strerror or error
         raise InputError(f"cannot read {path}: {reason}") from error
     except InputError as error:
-        raise InputError(f"cannot read {path} as audio: {error}") from error
+        raise type(error)(f"cannot read {path} as audio: {error}") from error
 
 
 def _examine(path: Path, size: int) -> Opener:
@@ -98,13 +99,13 @@ def _examine(path: Path, size: int) -> Opener:
     if size == 0:
         raise InputError("the file is empty")
     with open(path, "rb") as file:
-        base = mpeg.end_of_tags(file, size)
+        base = mpeg_frames.end_of_tags(file, size)
         file.seek(base)
         head = file.read(16)
         if head[:4] == b"OggS":
             return _ogg(path, links.links_of(file, size), size)
         known = any(head.startswith(mark) for mark in _NATIVE) and not (head[:4] == b"FORM" and head[8:11] != b"AIF")
-        if not known and (base or head[0] in (0, 255)) and mpeg.starts_as_mpeg(file, size):
+        if not known and (base or head[0] in (0, 255)) and mpeg_frames.starts_as_mpeg(file, size):
             return _mpeg(mpeg.index_of(file, size))
     if not known or head[8:12] == b"AVI ":
         return _container(path)
@@ -118,7 +119,7 @@ def _examine(path: Path, size: int) -> Opener:
 
 def _mpeg(index: mpeg.Index | None) -> Opener:
     if index is None:
-        raise InputError("it holds no sound")
+        raise InputError("it holds no sound (damaged?)")
     return Opener(index)
 
 
@@ -127,8 +128,10 @@ def _container(path: Path, mended: Mended | None = None, otherwise: str = "") ->
     with open(path, "rb") if mended is None else Spliced(path, mended) as file:
         try:
             index = containers.index_of(file)
-        except containers.NoSound as error:
-            raise InputError(otherwise or str(error)) from error
+        except InputError as error:
+            if otherwise:
+                raise InputError(otherwise) from error
+            raise
         return _mpeg(mpeg.index_of(file, file.seek(0, os.SEEK_END))) if index is None else Opener(index, mended)
 
 

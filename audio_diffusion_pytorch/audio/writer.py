@@ -16,6 +16,7 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.audio.dsp import Resampler
 from audio_diffusion_pytorch.audio.formats import BLOCK, check_format, written_rate
+from audio_diffusion_pytorch.audio.native import native_name
 from audio_diffusion_pytorch.audio.reader import info
 from audio_diffusion_pytorch.errors import InputError, replacing
 
@@ -47,9 +48,8 @@ class _Native:
         if file_format == "WAV" and frames * channels * _BYTES.get(subtype, 4) > _LARGEST_WAV:
             file_format = "RF64"
         options = _MP3_QUALITY if extension == ".mp3" else {}
-        name = os.fsencode(path)  # soundfile takes text for UTF-8, which a name need not be
         self._file = soundfile.SoundFile(
-            name, "w", sample_rate, channels, subtype=subtype, format=file_format, **options
+            native_name(path), "w", sample_rate, channels, subtype=subtype, format=file_format, **options
         )
 
     def tag(self, key: str, value: str) -> bool:

@@ -38,6 +38,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     from audio_diffusion_pytorch.evaluation_report import write_report
     from audio_diffusion_pytorch.frechet import codec_embedder
     from audio_diffusion_pytorch.plan import Plan
+    from audio_diffusion_pytorch.threads import set_threads
 
     settings, classifier = _settings(cfg), _classifier(cfg)
     embedder = codec_embedder(load_codec(cfg.embedder, **settings.codec), settings.device)
@@ -45,6 +46,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     if classifier is None:
         plan.problems.add("no classifier: timbre is not scored")
     evaluation, items = plan.evaluation, plan.items
+    set_threads()
     found = evaluation.found(items)
     print(f"{found} of {len(items)} scores found in {cfg.output}")
     with tqdm(desc="scoring", unit="clip", total=len(items), initial=found) as bar:

@@ -112,6 +112,7 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     from audio_diffusion_pytorch.optim import check_length
     from audio_diffusion_pytorch.report import dry_run, planned_batches, planned_steps, summary
     from audio_diffusion_pytorch.schedule import ScheduledValidation, validation_interval
+    from audio_diffusion_pytorch.threads import parameters, set_threads
     from audio_diffusion_pytorch.trainer import ending_together, settings_of
 
     run_dir, ckpt_dir = Path(cfg.run_dir), Path(cfg.ckpt_dir)
@@ -128,6 +129,8 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     datamodule = instantiate(cfg.datamodule)
     codec = instantiate(cfg.codec)
     module = instantiate(cfg.model, codec=codec)
+    processes = trainer.num_devices if trainer.strategy.root_device.type == "cpu" else 1
+    set_threads(parameters(module), processes, spare=True)
     if isinstance(datamodule, Datamodule):
         datamodule.fill(trainer.world_size)
         if saved is not None:

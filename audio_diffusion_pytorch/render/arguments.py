@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from audio_diffusion_pytorch.command_line import typed
 from audio_diffusion_pytorch.render.chorales import SPLITS
 from audio_diffusion_pytorch.render.player import INSTRUMENTS
+from audio_diffusion_pytorch.threads import available_cpus
 
 PARTS_PER_PIECE = 1.2  # five instruments: about 30 hours
 
@@ -38,7 +38,7 @@ def make_parser(about: str | None = None) -> argparse.ArgumentParser:
     add("--takes", type=positive(int), default=1, metavar="N", help="performances of a part (default 1)")
     add("--parts-per-piece", type=positive(float), default=share, metavar="X", help=some)
     add("--pieces", type=positive(int), metavar="N", help="only the first N pieces of the splits, for a quick try")
-    add("--workers", type=positive(int), default=os.cpu_count() or 1, metavar="N", help="default: one per core")
+    add("--workers", type=positive(int), default=available_cpus(), metavar="N", help="default: one per core")
     add("--dry-run", action="store_true", help="print clips, hours and disk space; write nothing")
     return parser
 
