@@ -78,7 +78,7 @@ def test_crops_are_those_of_encoding_them_but_for_their_edges(kind, folder, requ
     for index in range(len(data)):
         latents = data[index]
         assert latents.shape == (codec.latent_channels, 75) and latents.dtype == torch.float32
-        whole = torch.from_numpy(soundfile.read(data.wavs[index // 4], dtype="float32")[0])
+        whole = torch.from_numpy(soundfile.read(data.wavs[index // data.crops_per_file], dtype="float32")[0])
         start = place(latents, codec.encode(whole[None, None])[0])
         crop = codec.encode(whole[None, None, start * HOP : (start + 75) * HOP])[0]
         inner = slice(30, 71)  # a causal network with memory needs a while
@@ -245,7 +245,7 @@ def test_unusable_recordings_are_named_and_skipped(folder, encodec):
         data = cached(folder, encodec)
     assert len(caught) == 1 and len(entries(folder)) == 3
     crops = [part[i] for part in (data.train_set, data.valid_set) for i in range(len(part))]
-    assert len(crops) == 4
+    assert len(crops) > 4 and len({crop.shape for crop in crops}) == 1
 
 
 def test_a_full_disk_is_told_and_what_was_made_stays(folder, encodec, monkeypatch):

@@ -146,8 +146,6 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     if cfg.dry_run:
         print("\n".join(dry_run(module, datamodule, trainer, run_dir)))
         return {}
-    if isinstance(datamodule, Datamodule):
-        datamodule.announce()
     if hasattr(module, "use_cache"):
         module.use_cache(datamodule, trainer.strategy.root_device)
     elif cfg.datamodule.get("cache") is True:
@@ -160,6 +158,8 @@ def fit(cfg: DictConfig) -> dict[str, float]:
         return {}
     exported = run_dir / f"{cfg.exp_name}.safetensors"
     if trainer.is_global_zero:
+        if isinstance(datamodule, Datamodule):
+            datamodule.announce()
         exported.unlink(missing_ok=True)  # of a run that goes on after its end: from now on its checkpoints are newer
         log_config(loggers, OmegaConf.to_container(cfg, resolve=True), OmegaConf.to_yaml(cfg, resolve=True))
     resume = run.resume_arguments(run_dir, ckpt_dir, Path(cfg.logs_dir))
