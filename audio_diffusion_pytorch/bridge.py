@@ -4,7 +4,7 @@ Su et al. 2023 (Dual Diffusion Implicit Bridges), as used by Mancusi et al. 2025
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain, islice
 from numbers import Integral
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.audio import LevelMeter
 from audio_diffusion_pytorch.codec import Codec
+from audio_diffusion_pytorch.encoded import Encoded
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.handoff import HANDOFFS, match, statistics_at
 from audio_diffusion_pytorch.incoming import AUDIBLE, after_first_second, checked, checked_blocks, hold_first_sound
@@ -37,30 +38,6 @@ VERSION = 2  # raise it when a bridge gives another sound at the same settings
 FARTHEST = 6.0  # standard deviations: no recording's latents lie beyond, and decoders do not know what does
 
 Owner = TypeVar("Owner")
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """A recording as noise.
-
-    Args:
-        noise: [N, D, L] for each window and channel.
-        latents: [N, D, L] of the codec, for what is kept: levels, and noise in pauses.
-        windows: [N] what each is of, without its sound.
-        channels, length: of the recording, in samples.
-        sample_rate: of the recording, in Hz.
-        survey: its level and tuning.
-        sigma: hand-off noise level.
-    """
-
-    noise: Tensor
-    latents: Tensor
-    windows: list[Window]
-    channels: int
-    length: int
-    sample_rate: int
-    survey: Survey
-    sigma: float
 
 
 class Bridge:
@@ -326,8 +303,8 @@ class Bridge:
         blocks = chain(held, blocks)
         if octaves == "auto":
 
-            def decide(sound: list[Tensor]) -> None:
-                track.octaves = octaves_into_range(sound, sample_rate, self.target.spec)
+            def decide(sound: Tensor) -> None:
+                track.octaves = octaves_into_range([sound], sample_rate, self.target.spec)
 
             blocks = after_first_second(blocks, sample_rate, AUDIBLE * survey.level, decide)
         for _, window, latents in self.bridge_windows((None, w) for w in track.cut(blocks)):

@@ -229,7 +229,8 @@ def _read_notes(path: Path) -> np.ndarray | None:
     if not os.path.isfile(path):  # also where the name would be too long
         return None
     try:
-        notes = np.array([note[:3] for note in json.loads(path.read_text())["notes"]], float).reshape(-1, 3)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        notes = np.array([note[:3] for note in content["notes"]], float).reshape(-1, 3)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f'cannot read the notes in {path}: it must be JSON with "notes": {error!r}') from error
     if len(notes) == 0 or not np.isfinite(notes).all() or (notes[:, 1] <= notes[:, 0]).any():

@@ -298,7 +298,7 @@ def _runs(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
 def _load(path: Path) -> dict[str, Any] | None:
     """Scores that were kept, None (in the file) as NaN; None where there are none, or a damaged file."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(content, dict):
@@ -317,4 +317,4 @@ def _read_kept(path: Path) -> Tensor | None:
 def _save(path: Path, scores: dict[str, Any]) -> None:
     plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in scores.items()}
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(plain) + "\n")
+        temporary.write_text(json.dumps(plain) + "\n", encoding="utf-8")

@@ -77,24 +77,29 @@ def hold_first_sound(
 
 
 def after_first_second(
-    blocks: Iterable[Tensor], sample_rate: int, threshold: float, decide: Callable[[list[Tensor]], None]
+    blocks: Iterable[Tensor], sample_rate: int, threshold: float, decide: Callable[[Tensor], None]
 ) -> Iterator[Tensor]:
     """Blocks [C, n], the same; `decide` is called once, with the first second of sound, before its blocks come.
 
     Args:
         threshold: peak from which there is sound.
-        decide: called with the blocks of that second; at the end of a shorter stream with what there is.
+        decide: called with that second [C, n]; at the end of a shorter stream with what there is.
     """
-    blocks, held, length = iter(blocks), [], 0
+    blocks, held, missing = iter(blocks), [], sample_rate
     for block in blocks:
-        if not held and float(block.abs().max()) < threshold:
-            yield block
-            continue
+        if not held:
+            loud = (block.abs() >= threshold).any(0)
+            if not loud.any():
+                yield block
+                continue
+            missing += int(loud.int().argmax())
         held.append(block)
-        length += block.shape[-1]
-        if length >= sample_rate:
+        missing -= block.shape[-1]
+        if missing <= 0:
             break
     if held:
-        decide(held)
+        sound = torch.cat(held, -1)
+        begin = int((sound.abs() >= threshold).any(0).int().argmax())
+        decide(sound[:, begin : begin + sample_rate])
     yield from held
     yield from blocks

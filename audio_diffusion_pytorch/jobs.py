@@ -54,7 +54,7 @@ class Job:
         if self.record is None:
             return "outdated"
         try:
-            record = json.loads(self.record.read_text())
+            record = json.loads(self.record.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return "foreign"
         except (OSError, ValueError):
@@ -65,7 +65,7 @@ class Job:
         """Record how the output is made; `written` is the complete file that is about to become the output."""
         if self.record is not None:
             with replacing(self.record) as temporary:
-                temporary.write_text(json.dumps(self._record(settings, written)))
+                temporary.write_text(json.dumps(self._record(settings, written)), encoding="utf-8")
 
     @contextmanager
     def claimed(self) -> Iterator[bool]:

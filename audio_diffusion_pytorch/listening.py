@@ -118,8 +118,10 @@ def analyse(file: AudioReader, mid: bool = False) -> Analysis:
     Raises:
         InputError: the recording cannot be read.
     """
+    from audio_diffusion_pytorch.streaming import audible
+
     blocks = file.mono_blocks() if mid else file.blocks()
-    wav = first_sound(blocks, file.info.sample_rate, mid)
+    wav = first_sound(audible(blocks, file.info.sample_rate), file.info.sample_rate, mid)
     return Analysis(silent=True) if wav is None else analyse_wav(wav, file.info.sample_rate)
 
 

@@ -176,6 +176,11 @@ class ProgressBar(TQDMProgressBar):
             bar.n, self._drawn = step, time.monotonic()
             bar.set_postfix(self.get_metrics(trainer, module))  # draws it, too
 
+    def on_validation_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        if self._train_progress_bar is not None:
+            self._train_progress_bar.n = trainer.global_step  # the bar is drawn again after the validation
+        super().on_validation_start(trainer, *args)
+
     def _is_late(self) -> bool:
         if self._drawn == 0.0:
             return True

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
@@ -148,10 +149,17 @@ class Run:
         """Make the jobs in several processes; each takes the next job when it has room for it.
 
         Raises:
-            InputError: a process ended before its jobs did.
+            InputError: no process can be started, or one ended before its jobs did.
         """
         context = multiprocessing.get_context("spawn")
-        taken, events = context.Value("l", 0), context.Queue()
+        try:
+            taken, events = context.Value("l", 0), context.Queue()
+        except OSError as error:
+            raise InputError(
+                f"several workers need shared memory, and /dev/shm cannot be used ({error.strerror}): use workers=1"
+            ) from error
+        with suppress(OSError), jobs[0].claimed():  # a folder without locks is told of here, once for all workers
+            pass
         processes = [
             context.Process(target=_work, args=(self, index, workers, jobs, taken, events), daemon=True)
             for index in range(workers)

@@ -57,7 +57,7 @@ def make_clips(
     ]
     pieces: dict[str, str] = {}  # the first long enough performance of each piece
     for stem in sorted(set.intersection(*stems)):
-        note = json.loads((folders[0] / f"{stem}_{instruments[0]}.json").read_text())
+        note = json.loads((folders[0] / f"{stem}_{instruments[0]}.json").read_text(encoding="utf-8"))
         if note["paired"] and note["duration"] >= seconds + 1:
             pieces.setdefault(note["piece"], stem)
     if len(pieces) < count:
@@ -77,14 +77,14 @@ def make_clips(
 
 def read_manifest(folder: Path) -> dict:
     try:
-        return json.loads((folder / "manifest.json").read_text())
+        return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} has no readable manifest.json: make it with render_dataset.py") from error
 
 
 def cut(source: Path, target: Path, seconds: float) -> dict[str, str]:
     """Cut the first `seconds` of a clip and its notes; returns the piece and both files' hashes."""
-    performance = json.loads(source.with_suffix(".json").read_text())
+    performance = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
     wav, rate = audio.read(source, 0, round(seconds * performance["sample_rate"]))
     fade = rate // 20
     wav[:, -fade:] *= 1 - (1 + torch.arange(fade)) / fade  # no click where the music is cut

@@ -15,6 +15,7 @@ from pathlib import Path
 
 # Before torch is imported. Small tensors gain nothing from threads that wait for each other; TEST_THREADS=4 tries more.
 os.environ["OMP_NUM_THREADS"] = THREADS = os.environ.get("TEST_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # more threads than cores, spinning, take hours
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np

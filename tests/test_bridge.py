@@ -305,3 +305,48 @@ def test_a_bridge_moves(instruments):
     bridge = Bridge(*instruments)
     assert bridge.to("meta") is bridge and bridge.device.type == "meta"
     assert next(bridge.codec.parameters()).device.type == "meta" and bridge.target.mean.device.type == "meta"
+
+
+# Octaves, and the same result every time.
+
+
+def test_a_melody_moves_into_the_range_by_default(make_instrument, codec):
+    """Not where octaves are given, nor where the range is not known."""
+    models = make_instrument("flute"), make_instrument("cello", 1)  # a cello reaches D5, the melody E flat 6
+    bridge, wav = Bridge(*models, num_steps=2, codec=codec), clip(1.5)
+    assert torch.equal(bridge(wav, RATE), bridge(wav, RATE, octaves=-2))
+    assert not torch.equal(bridge(wav, RATE), bridge(wav, RATE, octaves=0))
+    kazoo = Bridge(models[0], make_instrument("kazoo", 1), num_steps=2, codec=codec)
+    assert torch.equal(kazoo(wav, RATE), kazoo(wav, RATE, octaves=0))
+
+
+@pytest.mark.parametrize("size", [1000, 30000])
+def test_a_stream_decides_on_its_first_second_of_sound(size, make_instrument, codec):
+    """Whatever comes later: the second half of this one lies lower by two octaves."""
+    bridge = Bridge(make_instrument("flute"), make_instrument("cello", 1), num_steps=2, codec=codec)
+    high = clip(1.5)
+    wav = torch.cat([torch.zeros(1, 20000), high, torch.from_numpy(melody(2.0, RATE // 4))[None]], 1)
+    survey = Survey.of([wav], RATE)
+
+    def stream(**options) -> torch.Tensor:
+        return torch.cat(list(bridge.stream(wav.split(size, 1), RATE, **options)), 1)
+
+    assert torch.equal(stream(survey=survey), stream(survey=survey, octaves=-2))
+    assert stream().shape == wav.shape
+    assert not torch.equal(stream(survey=survey), stream(survey=survey, octaves=0))
+
+
+@pytest.mark.parametrize("rate", [24000, 44100])
+def test_a_bridge_gives_the_same_bits_whatever_it_did_before(rate, bridge, make_instrument, codec):
+    """Other rates, lengths, channels, octaves, streams and tunings between; and another bridge of the same models."""
+    wav = clip(1.0, rate)
+    first = bridge(wav, rate)
+    for other in (8000, 48000, 44099):
+        bridge(clip(0.3, other, 2), other, octaves=1)
+    list(bridge.stream(clip(0.5).split(3000, 1), RATE))
+    bridge.decode(bridge.encode(clip(0.4, 22050), 22050))
+    assert torch.equal(bridge(wav, rate), first)
+    unaligned = torch.zeros(1, wav.shape[1] + 3)[:, 3:]  # libraries may choose other code where memory begins elsewhere
+    assert torch.equal(bridge(unaligned.copy_(wav), rate), first)
+    again = Bridge(make_instrument("flute", 0), make_instrument("violin", 1), num_steps=2, codec=codec)
+    assert torch.equal(again(wav, rate), first)

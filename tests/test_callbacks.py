@@ -12,6 +12,16 @@ from audio_diffusion_pytorch.module import InstrumentModule
 from audio_diffusion_pytorch.unet import UNet1d
 
 
+@pytest.mark.parametrize(
+    ("interval", "steps"), [(1, [3]), (20, [3, 5]), (40, [3, 5, 10]), (1000, [3, 5, 10, 25, 50, 100]), (1.0, None)]
+)
+def test_a_run_that_validates_often_draws_quick_samples(interval, steps):
+    trainer = pl.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, enable_checkpointing=False)
+    trainer.val_check_interval = interval
+    assert list(SampleLogger()._steps(trainer)) == (steps or [3, 5, 10, 25, 50, 100])
+    assert list(SampleLogger(sampling_steps=[50])._steps(trainer)) == [50]  # as the user says
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_samples_are_logged_from_the_averaged_weights(tmp_path, codec):
     module = InstrumentModule(UNet1d(**TINY_UNET), codec, KDistribution(0.01, 10.0), length=1300)

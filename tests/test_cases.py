@@ -92,8 +92,7 @@ def test_every_recording_of_players_is_read():
         check_lengths(recordings())
 
 
-WAV = ("RIFF", "little", 40)  # where the size of the sound stands in what soundfile writes
-SIZES = {"zero": 0, "half": 0x7FFFFFFF, "full": 0xFFFFFFFF}
+SIZES = {"zero": 0, "half": 0x7FFFFFFF, "full": 0xFFFFFFFF, "sox": 0x7FFFF000, "alsa": 0x80000000 - 36}
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -13,9 +13,10 @@ from conftest import RATE, melody
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from audio_diffusion_pytorch import files
+from audio_diffusion_pytorch import files, workers
 from audio_diffusion_pytorch.errors import InputError, replacing
 from audio_diffusion_pytorch.files import NAME_BYTES, flush, holding, with_ending
+from audio_diffusion_pytorch.jobs import Job
 
 # Of 255 bytes, as many as a name may have: letters of one to four bytes, and what is no UTF-8.
 LONG = ["a" * 251 + ".wav", "é" * 125 + "a.wav", "東" * 83 + "aa.wav", "🎻" * 62 + "aaa.wav"]
@@ -131,3 +132,29 @@ def test_a_disk_without_locks_is_told_of_once(number, tmp_path, monkeypatch, tra
         warnings.simplefilter("error")
         with holding(tmp_path / "a", wait=True) as held:
             assert held
+
+
+class Context:
+    """Of `multiprocessing`: starts nothing."""
+
+    def __init__(self, number: int = 0):
+        self.Value = refusing(number) if number else lambda *_: None
+
+    def Queue(self) -> None:
+        return None
+
+    def Process(self, **_) -> None:
+        raise KeyboardInterrupt
+
+
+def test_workers_share_a_warning_and_need_shared_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_lock", refusing(errno.ENOLCK))
+    monkeypatch.setattr(files, "_told_about_locks", False)
+    job = Job(tmp_path / "a.wav", tmp_path / "out" / "a.wav", None, tmp_path / "out")
+    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda _: Context())
+    with pytest.warns(UserWarning, match="cannot be locked") as told, pytest.raises(KeyboardInterrupt):
+        workers.Run("flute", "violin").do_in_processes(2, [job, job], print)
+    assert len(told) == 1
+    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda _: Context(errno.EROFS))
+    with pytest.raises(InputError, match=r"shared memory, and /dev/shm .*Read-only file system.*use workers=1"):
+        workers.Run("flute", "violin").do_in_processes(2, [job, job], print)

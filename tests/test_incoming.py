@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from audio_diffusion_pytorch.incoming import hold_first_sound
+from audio_diffusion_pytorch.incoming import after_first_second, hold_first_sound
 from audio_diffusion_pytorch.streaming import audible
 
 
@@ -44,3 +44,15 @@ def test_a_stream_that_ends_early_is_held_to_its_end():
     wav = torch.cat([torch.zeros(1, 100), (torch.arange(50) * 0.7).sin()[None]], 1)
     silent, held, left = stream_of(wav, 50, 100)
     assert 0 < silent <= 101 and (silent + held.shape[1], left) == (150, 0)
+
+
+def test_a_decision_falls_once_with_the_first_second_of_sound():
+    sound = torch.cat([torch.zeros(1, 500), torch.ones(1, 2000)], 1)
+    for size in (1, 300, 2500):
+        decided = []
+        out = list(after_first_second(sound.split(size, 1), 1000, 0.5, decided.append))
+        assert torch.equal(torch.cat(out, 1), sound) and len(decided) == 1
+        assert torch.equal(decided[0], torch.ones(1, 1000))
+    short, decided = torch.ones(1, 10), []
+    assert list(after_first_second([short], 1000, 0.5, decided.append)) == [short] and torch.equal(decided[0], short)
+    assert len(list(after_first_second([0 * short], 1000, 0.5, decided.append))) == 1 and len(decided) == 1

@@ -68,6 +68,18 @@ def test_the_bar_moves_with_the_first_step(codec, capfd):
     assert all(f"{name}=" in first for name in ("train_loss", "samples/s", "wait")) and "<" in first
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_bar_shows_the_step_of_a_validation(codec):
+    class Seen(pl.Callback):
+        def on_validation_end(self, trainer, *args) -> None:
+            seen.append(trainer.progress_bar_callback.train_progress_bar.n)
+
+    seen: list[int] = []
+    settings = {"limit_val_batches": 1, "val_check_interval": 3, "check_val_every_n_epoch": None}
+    fit(codec, ProgressBar(refresh_rate=100), Seen(), steps=7, enable_progress_bar=True, **settings)
+    assert seen == [3, 6]
+
+
 class Stop(pl.Callback):
     def on_train_batch_end(self, *args) -> None:
         raise Interrupted(2, "stopped")

@@ -9,7 +9,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-_PLACEHOLDERS = (0, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FFFFFFE, 0xFFFFFFFE, 0x7FFFF000, 0xFFFFF000)
 _MOST_CHUNKS = 10000
 _LARGE = 0xFFFFFFFF - 4096
 
@@ -92,6 +91,11 @@ def mend(path: str | Path) -> Mended | None:
     return None
 
 
+def _is_placeholder(told: int) -> bool:
+    """Whether a size is what stands there as long as the true one is not known: none, or about the largest."""
+    return told == 0 or any(0 <= largest - told <= 1 << 16 for largest in (1 << 31, 1 << 32, 1 << 63, 1 << 64))
+
+
 def _is_name(data: bytes) -> bool:
     """Whether four bytes can be the name of a chunk."""
     return len(data) == 4 and all(32 <= byte < 127 for byte in data) and not data.startswith(b" ")
@@ -131,9 +135,7 @@ def _wav(file, head: bytes, size: int) -> Mended | None:
     there = size - start
     if not form or there <= 0:
         return None
-    unknown = (told in _PLACEHOLDERS and (told or _goes_on(file, start, size))) or told > 1 << 62
-    if unknown and (told <= there and told != 0):
-        unknown = False  # a real size of two gigabytes
+    unknown = _is_placeholder(told) and (told > there or (told == 0 and _goes_on(file, start, size)))
     if not unknown and told <= there:
         if sane:
             return None
@@ -180,7 +182,7 @@ def _aiff(file, size: int) -> Mended | None:
         return None
     start, told = position + 16, length - 8
     there = size - start
-    unknown = length in _PLACEHOLDERS or length < 8
+    unknown = length < 8 or (_is_placeholder(length) and told > there)
     file.seek(0)
     head = bytearray(file.read(start))
     channels, bits = (int.from_bytes(head[common + at : common + at + 2], "big") for at in (0, 6))
@@ -203,7 +205,7 @@ def _au(head: bytes, size: int) -> Mended | None:
     there = size - start
     if there <= 0 or (told <= there and told != 0) or start < 24:
         return None
-    problem = "" if told in _PLACEHOLDERS else _short(told, there)
+    problem = "" if _is_placeholder(told) else _short(told, there)
     return Mended(head[:8] + there.to_bytes(4, order) + head[12:24] + bytes(start - 24), start, size, problem)
 
 
@@ -227,7 +229,7 @@ def _w64(file, size: int) -> Mended | None:
     head = bytearray(file.read(start))
     head[16:24] = size.to_bytes(8, "little")
     head[position + 16 : position + 24] = (there + 24).to_bytes(8, "little")
-    unknown = length <= 24 or length >= 1 << 62 or length - 24 in _PLACEHOLDERS or length in _PLACEHOLDERS
+    unknown = length <= 24 or _is_placeholder(length)
     return Mended(bytes(head), start, size, "" if unknown else _short(length - 24, there))
 
 
@@ -250,5 +252,5 @@ def _caf(file, size: int) -> Mended | None:
     file.seek(0)
     head = bytearray(file.read(start))
     head[position + 4 : position + 12] = there.to_bytes(8, "big")
-    unknown = length <= 4 or length in _PLACEHOLDERS or length >= 1 << 62
+    unknown = length <= 4 or _is_placeholder(length)
     return Mended(bytes(head), start, size, "" if unknown else _short(length - 4, there - 4))

@@ -196,7 +196,7 @@ def load_pieces(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     version, cache = f"1, music21 {music21.__version__}", args.output / ".pieces.json"
     known: dict[str, Any] = {}
     if cache.is_file():
-        stored = json.loads(cache.read_text())
+        stored = json.loads(cache.read_text(encoding="utf-8"))
         known = stored["pieces"] if stored["version"] == version else {}
     before = len(known)
     if args.pieces is None:
@@ -271,7 +271,7 @@ def manifest(args: argparse.Namespace, soundfonts: tuple[str, ...]) -> dict[str,
     }
     path = args.output / "manifest.json"
     if path.is_file():
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
         for key in ("seed", "paired", "sample_rate", "soundfonts"):
             if stored.get(key) != content[key]:
                 fail(f"{args.output} was rendered with another {key} ({stored.get(key)}): choose another --output")
@@ -331,7 +331,7 @@ def run(args: argparse.Namespace, soundfonts: tuple[str, ...]) -> dict[str, dict
     content |= {"complete": True, "clips": {}, "pieces": {}, "files": {}}
     lengths = []
     for path in sorted(path for split in SPLITS for path in (args.output / split).glob("*/*.json")):
-        split, about = path.parts[-3], json.loads(path.read_text())
+        split, about = path.parts[-3], json.loads(path.read_text(encoding="utf-8"))
         lengths.append((split, about["instrument"], about["duration"]))
         content["pieces"][about["piece"]] = split
         content["files"][path.relative_to(args.output).with_suffix(".flac").as_posix()] = about["sha256"]
