@@ -1,6 +1,6 @@
 # make play        sets up .venv, plays a flute clip on a violin: a sound file and its picture
 # make demo        the same, then trains a flute model a little, interrupts it, resumes it
-# make test        sets up .venv, runs lint and tests
+# make test        sets up .venv, runs lint and tests; with JOBS=2 in two processes
 # make test-long   runs every test, the long campaigns and larger random searches included; about an hour
 # make test-faults kills training runs at 20 random moments and compares what they left; minutes
 # make clean       removes .venv, demo/ and what building and testing leave here
@@ -8,6 +8,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUTPUT = demo
+JOBS ?= 0
 BIN = $(VENV)/bin
 export RUFF_CACHE_DIR = $(VENV)/.ruff_cache
 PYTEST = "$(BIN)/python" -m pytest -o cache_dir="$(VENV)/.pytest_cache"
@@ -23,7 +24,7 @@ demo: setup
 test: setup-dev
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
-	$(PYTEST)
+	$(PYTEST) -n $(JOBS) --dist loadfile
 
 test-long: setup-dev
 	HYPOTHESIS_PROFILE=long $(PYTEST) -m "long or faults or not long"

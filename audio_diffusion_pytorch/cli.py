@@ -1,5 +1,6 @@
 """What the commands share before any heavy import: quoting of path arguments, one-line errors and warnings."""
 
+import logging
 import os
 import re
 import signal
@@ -211,5 +212,6 @@ def plain_warnings() -> None:
     warnings.showwarning = show
     for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
         warnings.simplefilter("ignore", category)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # which says where it keeps its list of fonts
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)

@@ -168,7 +168,7 @@ def test_a_validation_part_without_a_good_file_borrows_one(tmp_path):
 
 def test_none_readable_is_an_error(tmp_path):
     (tmp_path / "flute.wav").write_bytes(b"no sound")
-    with pytest.warns(UserWarning), pytest.raises(InputError, match=r"none of the 1 audio files .*damaged"):
+    with pytest.warns(UserWarning), pytest.raises(InputError, match=r"none of the 1 audio files .*as audio"):
         InstrumentDataset(str(tmp_path))
 
 

@@ -108,6 +108,8 @@ def _short(told: int, there: int) -> str:
 def _wav(file, head: bytes, size: int) -> Mended | None:
     large, position, form, sane = 0, 12, b"", True
     for _ in range(_MOST_CHUNKS):
+        if position >= size:
+            return None
         file.seek(position)
         chunk = file.read(8)
         if len(chunk) < 8:
@@ -116,11 +118,11 @@ def _wav(file, head: bytes, size: int) -> Mended | None:
         if name == b"ds64":
             large = int.from_bytes(file.read(16)[8:16], "little")
         if name == b"fmt ":
-            form = chunk + file.read(length)
+            form = chunk + file.read(min(length, 1 << 16))
         if name == b"data":
             break
         position += 8 + length
-        if length % 2:  # a pad byte follows, where it was not forgotten
+        if length % 2 and position < size:  # a pad byte follows, where it was not forgotten
             file.seek(position)
             around = file.read(5)
             if _is_name(around[:4]) and not _is_name(around[1:]):
@@ -166,6 +168,8 @@ def _goes_on(file, start: int, size: int) -> bool:
 def _aiff(file, size: int) -> Mended | None:
     position, common = 12, None
     for _ in range(_MOST_CHUNKS):
+        if position >= size:
+            return None
         file.seek(position)
         chunk = file.read(8)
         if len(chunk) < 8:
@@ -212,6 +216,8 @@ def _au(head: bytes, size: int) -> Mended | None:
 def _w64(file, size: int) -> Mended | None:
     position = 40
     for _ in range(_MOST_CHUNKS):
+        if position >= size:
+            return None
         file.seek(position)
         chunk = file.read(24)
         if len(chunk) < 24:
@@ -236,6 +242,8 @@ def _w64(file, size: int) -> Mended | None:
 def _caf(file, size: int) -> Mended | None:
     position = 8
     for _ in range(_MOST_CHUNKS):
+        if position >= size:
+            return None
         file.seek(position)
         chunk = file.read(12)
         if len(chunk) < 12:

@@ -14,7 +14,7 @@ from audio_diffusion_pytorch.audio.formats import BLOCK, AudioInfo
 from audio_diffusion_pytorch.audio.headers import Mended, Spliced
 from audio_diffusion_pytorch.errors import InputError
 
-_UNKNOWN = 1 << 62  # frames that no file has: libsndfile's mark of an unknown length
+_MOST_FRAMES = 6554  # for each byte: FLAC frames hold 65,535 at most, in 10 bytes or more; unknown lengths are beyond
 _CUT_OGG = re.compile(r"lacks an end-of-stream bit", re.MULTILINE)
 _FLAC_HEAD = 42  # bytes: the mark, and the first block with its head
 
@@ -51,7 +51,7 @@ def index_of(path: Path, mended: Mended | None, tail: int | None = None) -> Inde
     with _open(path, mended) as file:
         info = AudioInfo(file.frames, file.samplerate, file.channels, file.subtype)
         cut = _CUT_OGG.search(file.extra_info)
-        if file.frames >= _UNKNOWN:
+        if file.frames > _MOST_FRAMES * path.stat().st_size:
             frames = _count(file)
             info = AudioInfo(frames, file.samplerate, file.channels, file.subtype)
             mended = _with_length(path, mended, frames)

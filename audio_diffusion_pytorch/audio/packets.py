@@ -35,14 +35,19 @@ class Container:
         file.seek(0)
         try:
             self.container = av.open(file, options=options, metadata_errors="replace")
-        except (av.FFmpegError, ValueError) as error:
+        except (av.FFmpegError, ValueError, MemoryError) as error:
             raise _refusal(file) from error
         tracks = self.container.streams.audio
         if not tracks:
             kinds = {stream.type for stream in self.container.streams}
             self.close()
             raise NotAudio("it holds a picture or film without sound" if "video" in kinds else "it holds no sound")
-        self.stream = self.container.streams.best("audio") or tracks[0]
+        readable = [track for track in tracks if track.codec_context is not None]
+        if not readable:
+            self.close()
+            raise InputError("its sound is in a codec that is not read")
+        best = self.container.streams.best("audio")
+        self.stream = best if best in readable else readable[0]
         self.several = len(tracks)
 
     def packets(self) -> Iterator[Any]:
@@ -101,7 +106,7 @@ def decoded(decoder: Any, packet: Any) -> tuple[np.ndarray, int]:
 
     try:
         frames = decoder.decode(packet)
-    except (av.FFmpegError, EOFError):
+    except (av.FFmpegError, EOFError, MemoryError):
         frames = []
     pieces = [samples_of(frame) for frame in frames]
     return (np.concatenate(pieces) if pieces else np.zeros((0, 1), np.float32)), frames[0].sample_rate if frames else 0

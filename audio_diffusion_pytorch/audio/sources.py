@@ -125,7 +125,7 @@ def _mpeg(index: mpeg.Index | None) -> Opener:
 
 def _container(path: Path, mended: Mended | None = None, otherwise: str = "") -> Opener:
     """FFmpeg's way; `otherwise` says what libsndfile found wrong with the file."""
-    with open(path, "rb") if mended is None else Spliced(path, mended) as file:
+    with Spliced(path, mended or Mended(b"", 0, path.stat().st_size)) as file:
         try:
             index = containers.index_of(file)
         except InputError as error:
