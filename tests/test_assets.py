@@ -69,12 +69,12 @@ def test_a_recording_that_is_cut_in_a_note_ends_without_a_burst(begin):
 
 
 def test_recipes_name_every_file():
-    recipes = (ROOT / "MODELS.md").read_text()
+    recipes = (ROOT / "docs" / "models.md").read_text()
     files = [path for path in ASSETS.rglob("*.safetensors")]
     assert files and all(path.name in recipes for path in files)
     for path in files:
         assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] in recipes, (
-            f"{path.name} is not the file of MODELS.md"
+            f"{path.name} is not the file of docs/models.md"
         )
 
 

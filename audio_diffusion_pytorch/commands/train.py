@@ -162,25 +162,25 @@ def fit(cfg: DictConfig) -> dict[str, float]:
             datamodule.announce()
         exported.unlink(missing_ok=True)  # of a run that goes on after its end: from now on its checkpoints are newer
         log_config(loggers, OmegaConf.to_container(cfg, resolve=True), OmegaConf.to_yaml(cfg, resolve=True))
-    resume = run.resume_arguments(run_dir, ckpt_dir, Path(cfg.logs_dir))
+    how_to_resume = run.resume_arguments(run_dir, ckpt_dir, Path(cfg.logs_dir))
     try:
         with ending_together(trainer):
             trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
     except Interrupted as interrupt:
         if interrupt.signal == getattr(signal, "SIGUSR1", None) and trainer.is_global_zero:
             print(requeue())
-        raise Interrupted(interrupt.signal, f"{interrupt}; resume with {resume}") from None
+        raise Interrupted(interrupt.signal, f"{interrupt}; resume with {how_to_resume}") from None
     except SystemExit:  # how Lightning ends after a Ctrl-C that did not wait
-        hint = f"resume with {resume}" if (ckpt_dir / "last.ckpt").is_file() else "nothing was saved yet"
+        hint = f"resume with {how_to_resume}" if (ckpt_dir / "last.ckpt").is_file() else "nothing was saved yet"
         raise KeyboardInterrupt(f"stopped at step {trainer.global_step}; {hint}") from None
     except torch.OutOfMemoryError as error:
         raise InputError(f"the GPU's memory does not suffice: lower datamodule.batch_size ({error})") from error
     except RuntimeError as error:
-        raise explained(error, resume) from error
+        raise explained(error, how_to_resume) from error
     except OSError as error:
         if error.filename is not None:
             raise
-        raise InputError(f"cannot write to {run_dir}: {error.strerror}; free space and resume with {resume}") from error
+        raise InputError(f"cannot write to {run_dir}: {error.strerror}; free space and resume with {how_to_resume}") from error
 
     if trainer.is_global_zero:
         module.export(exported)
