@@ -7,38 +7,40 @@ import getpass
 import os
 from importlib import import_module
 
+from audio_diffusion_pytorch.compat import moved
+
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "Bridge": "bridge",
-    "ADPM2Sampler": "compat",
-    "AEulerSampler": "compat",
-    "AudioDiffusionModel": "compat",
-    "KarrasSampler": "compat",
-    "KarrasSamplerReverse": "compat",
-    "KarrasSchedule": "compat",
-    "LinearSchedule": "compat",
-    "NormalizedEncodec": "compat",
-    "PitchTracker": "compat",
-    "play_audio": "compat",
-    "plot_spec": "compat",
-    "z_denorm": "compat",
-    "z_norm": "compat",
-    "InstrumentClassifier": "classifier",
-    "load_classifier": "classifier",
-    "Codec": "codec",
-    "EncodecCodec": "codec",
-    "MelCodec": "codec",
-    "load_codec": "codec",
-    "Denoiser": "denoiser",
-    "KDistribution": "denoiser",
-    "LogNormalDistribution": "denoiser",
-    "UniformDistribution": "denoiser",
+    "Bridge": "bridge.bridge",
+    "ADPM2Sampler": "compat.api",
+    "AEulerSampler": "compat.api",
+    "AudioDiffusionModel": "compat.api",
+    "KarrasSampler": "compat.api",
+    "KarrasSamplerReverse": "compat.api",
+    "KarrasSchedule": "compat.api",
+    "LinearSchedule": "compat.api",
+    "NormalizedEncodec": "compat.api",
+    "PitchTracker": "compat.api",
+    "play_audio": "compat.api",
+    "plot_spec": "compat.api",
+    "z_denorm": "compat.api",
+    "z_norm": "compat.api",
+    "InstrumentClassifier": "models.classifier",
+    "load_classifier": "models.classifier",
+    "Codec": "codecs.base",
+    "EncodecCodec": "codecs.encodec",
+    "MelCodec": "codecs.mel",
+    "load_codec": "codecs.loading",
+    "Denoiser": "diffusion.denoiser",
+    "KDistribution": "diffusion.denoiser",
+    "LogNormalDistribution": "diffusion.denoiser",
+    "UniformDistribution": "diffusion.denoiser",
     "InputError": "errors",
-    "InstrumentModel": "instrument",
-    "load_instrument": "instrument",
-    "pitch_metrics": "metrics",
-    "UNet1d": "unet",
+    "InstrumentModel": "models.instrument",
+    "load_instrument": "models.loading",
+    "pitch_metrics": "metrics.melody",
+    "UNet1d": "models.unet",
 }
 __all__ = sorted(_EXPORTS)
 
@@ -52,6 +54,8 @@ def _name_user() -> None:
 
 
 _name_user()
+
+moved.install()
 
 
 def __getattr__(name: str):

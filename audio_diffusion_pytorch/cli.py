@@ -13,7 +13,13 @@ from difflib import get_close_matches
 from functools import partial
 
 from audio_diffusion_pytorch import __version__
-from audio_diffusion_pytorch.command_line import AS_TYPED, NAME, check_arguments, hydra_parser, typed
+from audio_diffusion_pytorch.command_line import (
+    AS_TYPED,
+    NAME,
+    check_arguments,
+    hydra_parser,
+    typed,
+)
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it
@@ -56,10 +62,17 @@ def _quote(argument: str, keys: Sequence[str]) -> str:
         listed = all(os.path.exists(part) for part in parts)
         return f"{key}=[{','.join(map(_quoted, parts))}]" if listed else argument
     # Elsewhere no setting is a mapping, and `{:#}` is a file's name.
-    mapping = key.lstrip("+") in _MAPPINGS and value.startswith("{") and value.endswith("}") and ":" in value
+    mapping = (
+        key.lstrip("+") in _MAPPINGS
+        and value.startswith("{")
+        and value.endswith("}")
+        and ":" in value
+    )
     if (value.startswith(("[", "${")) or mapping) and not os.path.exists(value):
         return argument
-    if value.startswith("~/") and not os.path.exists(value):  # a shell expands it at the beginning of a word only
+    if value.startswith("~/") and not os.path.exists(
+        value
+    ):  # a shell expands it at the beginning of a word only
         value = os.path.expanduser(value)
     return f"{key}={_quoted(value)}"
 
@@ -72,7 +85,9 @@ def _quoted(value: str) -> str:
     return f"'{value}'"
 
 
-def start(main: Callable[[], None], path_keys: Sequence[str], usage_errors: tuple[type[Exception], ...]) -> None:
+def start(
+    main: Callable[[], None], path_keys: Sequence[str], usage_errors: tuple[type[Exception], ...]
+) -> None:
     """Run the Hydra entry point `main` of a module in `commands` on the command line as typed.
 
     Args:
@@ -90,11 +105,15 @@ def start(main: Callable[[], None], path_keys: Sequence[str], usage_errors: tupl
     plain_warnings()
     sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: file names need not be UTF-8
     threading.excepthook = _thread_error
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, instead of several lines of its own
+    os.environ["HYDRA_FULL_ERROR"] = (
+        "1"  # Hydra hands its errors on, instead of several lines of its own
+    )
     run_command(main, usage_errors)
 
 
-def run_command(function: Callable[[], None], usage_errors: tuple[type[Exception], ...] = ()) -> None:
+def run_command(
+    function: Callable[[], None], usage_errors: tuple[type[Exception], ...] = ()
+) -> None:
     """Call `function`; an `InputError` becomes one line on stderr and exit status 1, Ctrl-C exit status 130.
 
     Other signals that raise `Interrupted` end it with 128 + their number.
@@ -127,27 +146,10 @@ def ending_on_terminate() -> Iterator[None]:
 
 
 def _thread_error(arguments: threading.ExceptHookArgs) -> None:
-    if not issubclass(arguments.exc_type, OSError):  # TensorBoard's writer hands those on to the main thread
+    if not issubclass(
+        arguments.exc_type, OSError
+    ):  # TensorBoard's writer hands those on to the main thread
         threading.__excepthook__(arguments)
-
-
-def choose_device(name: str):
-    """`auto` (the GPU where there is one, CUDA's or Apple's), `cpu`, `cuda`, `cuda:1`, `mps` ... -> torch.device.
-
-    Raises:
-        InputError: there is no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        probe = torch.empty(0, device=str(name))
-        probe.cpu()  # the device named meta holds nothing
-        return probe.device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device={name} cannot be used ({reason}): use cpu, cuda, cuda:1 ..., mps or auto") from error
 
 
 def one_line(error: Exception) -> str:
@@ -155,9 +157,13 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"cannot use {error.filename}: {error.strerror}; check the path, its permissions and the space left"
     text = str(error).rpartition("InputError: ")[2].partition("\nConfig search path")[0]
-    text = _unknown_setting(text, error) or text.partition("\n    full_key:")[0] + _other_experiment(text)
+    text = _unknown_setting(text, error) or text.partition("\n    full_key:")[
+        0
+    ] + _other_experiment(text)
     if "Could not find 'hydra/launcher/" in text:
-        text += "; install the launchers with pip install hydra-joblib-launcher hydra-submitit-launcher"
+        text += (
+            "; install the launchers with pip install hydra-joblib-launcher hydra-submitit-launcher"
+        )
     return " ".join(text.split())
 
 
@@ -175,7 +181,11 @@ def _unknown_setting(text: str, error: Exception) -> str | None:
     # `batch_size` may mean `datamodule.batch_size`
     same = [name for name, group in there.items() if not group and name.rpartition(".")[2] == key]
     close = same if len(same) == 1 else get_close_matches(key, there, 1, 0.75)
-    hint = f"did you mean {close[0]}?" if close else f"see {os.environ.get(AS_TYPED, 'the command')} --help"
+    hint = (
+        f"did you mean {close[0]}?"
+        if close
+        else f"see {os.environ.get(AS_TYPED, 'the command')} --help"
+    )
     if "_target_" in parent:
         hint += f" (+{key}=VALUE passes on what the configuration does not list)"
     return f"no such setting: {key}; {hint}"
@@ -212,6 +222,8 @@ def plain_warnings() -> None:
     warnings.showwarning = show
     for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
         warnings.simplefilter("ignore", category)
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # which says where it keeps its list of fonts
+    logging.getLogger("matplotlib").setLevel(
+        logging.ERROR
+    )  # which says where it keeps its list of fonts
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)

@@ -14,7 +14,10 @@ NAME = "timbridge"
 INSTALLED_NAME = "TIMBRIDGE_COMMAND"  # environment variable: set where the installed command runs
 AS_TYPED = "COMMAND_AS_TYPED"  # environment variable: `typed` of the running verb, for the help texts in configs/
 CONFIG_OF = {"train": "config", "transfer": "transfer", "evaluate": "evaluate"}
-SCRIPTS = {"demo": "scripts/demo.py", "render": "scripts/render_dataset.py"}  # of a clone; the others: VERB.py
+SCRIPTS = {
+    "demo": "scripts/demo.py",
+    "render": "scripts/render_dataset.py",
+}  # of a clone; the others: VERB.py
 EXAMPLES = {
     "train": "exp=flute_small dataset_path=FOLDER",
     "transfer": "source=flute target=violin input=FILE output=FILE",
@@ -55,7 +58,9 @@ def check_arguments(argv: Sequence[str], verb: str, parser: argparse.ArgumentPar
         elif flag.startswith("-") and not any(known.startswith(flag) for known in flags):
             if not equals and arguments and not arguments[0].startswith("-"):
                 value = arguments[0]
-            raise InputError(f"arguments have the form key=value: {_as_setting(flag, value, verb)}, not {flag}")
+            raise InputError(
+                f"arguments have the form key=value: {_as_setting(flag, value, verb)}, not {flag}"
+            )
         elif not equals and not flag.startswith(("-", "~")):
             raise InputError(
                 f"{argument!r}: arguments have the form key=value: {typed(verb)} {EXAMPLES[verb]}; see --help"
@@ -69,7 +74,11 @@ def fold_experiments(argv: Sequence[str]) -> list[str]:
     def folded(argument: str) -> str:
         key, _, value = argument.partition("=")
         names = value.split(",")
-        known = key == "exp" and not shipped.issuperset(names) and shipped.issuperset(map(str.lower, names))
+        known = (
+            key == "exp"
+            and not shipped.issuperset(names)
+            and shipped.issuperset(map(str.lower, names))
+        )
         return argument.lower() if known else argument
 
     return [folded(argument) for argument in argv]

@@ -7,10 +7,17 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 
 from audio_diffusion_pytorch.command_line import CONFIG_OF, settings_of
+from audio_diffusion_pytorch.instruments import PITCH_RANGES
 from audio_diffusion_pytorch.paths import ASSETS, CONFIGS, EXPERIMENTS
-from audio_diffusion_pytorch.transpose import PITCH_RANGES
 
-FLAGS = ("--help", "--version", "--cfg", "--multirun", "--config-dir", "--info")  # the useful ones of Hydra's
+FLAGS = (
+    "--help",
+    "--version",
+    "--cfg",
+    "--multirun",
+    "--config-dir",
+    "--info",
+)  # the useful ones of Hydra's
 VALUES = {
     "quality": ("draft", "normal", "high"),
     "solver": ("unipc", "dpmpp_3m", "dpmpp_2m", "heun", "euler"),
@@ -62,7 +69,11 @@ def candidates(verb: str, prefix: str) -> list[str]:
 def values_of(verb: str, key: str, settings: Mapping[str, str]) -> Iterable[str]:
     """The values that a setting is known to take."""
     if key in MODELS:
-        shipped = sorted(path.stem for path in (ASSETS / "instruments").glob("*.safetensors") if path.stem != "all")
+        shipped = sorted(
+            path.stem
+            for path in (ASSETS / "instruments").glob("*.safetensors")
+            if path.stem != "all"
+        )
         return [*shipped, *(f"all:{name.replace(' ', '_')}" for name in PITCH_RANGES)]
     if verb == "train" and (key == "exp" or key in groups()):
         folder = {"exp": EXPERIMENTS, "launcher": CONFIGS / key}.get(key, EXPERIMENTS / key)
@@ -74,7 +85,11 @@ def values_of(verb: str, key: str, settings: Mapping[str, str]) -> Iterable[str]
 
 def groups() -> list[str]:
     """Names of the groups that experiments are composed of, and of `exp` itself."""
-    return ["exp", "launcher", *sorted(folder.name for folder in EXPERIMENTS.iterdir() if folder.is_dir())]
+    return [
+        "exp",
+        "launcher",
+        *sorted(folder.name for folder in EXPERIMENTS.iterdir() if folder.is_dir()),
+    ]
 
 
 def paths(begin: str) -> list[str]:

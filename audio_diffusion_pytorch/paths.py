@@ -9,3 +9,10 @@ CONFIGS = ROOT / "configs"
 EXPERIMENTS = ROOT / "exp"
 ASSETS = PACKAGE / "assets"
 CLIPS = ASSETS / "clips"
+
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+def shipped_clips() -> Path:
+    return ASSETS / "clips"

@@ -8,8 +8,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from audio_diffusion_pytorch.codec import LogMel
-from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.audio.mel import LogMel
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.utils.files import replacing
 
 PICTURES = (".png", ".pdf", ".svg")
 
@@ -17,14 +18,18 @@ PICTURES = (".png", ".pdf", ".svg")
 def mel_spectrogram_db(wav: Tensor, sample_rate: int, max_frames: int = 4000) -> np.ndarray:
     """wav [T] -> [160 mel bands, frames] in dB of a full-scale sine; long recordings get a longer hop."""
     hop = max(sample_rate // 100, -(-wav.shape[-1] // max_frames))
-    n_fft = max(2048, 1 << (hop * 2 - 1).bit_length()) if sample_rate <= 48000 else max(8192, hop * 2)
+    n_fft = (
+        max(2048, 1 << (hop * 2 - 1).bit_length()) if sample_rate <= 48000 else max(8192, hop * 2)
+    )
     n_fft += (n_fft - hop) % 2
     wav = torch.nn.functional.pad(wav, (0, -wav.shape[-1] % hop))
     mel = LogMel(sample_rate, n_fft, hop, 160, 40.0, 1e-5)(wav[None])[0]
     return (mel * (20 / np.log(10))).numpy()
 
 
-def plot_spectrograms(clips: Mapping[str, tuple[Tensor, int]], path: str | Path | None = None) -> Figure:
+def plot_spectrograms(
+    clips: Mapping[str, tuple[Tensor, int]], path: str | Path | None = None
+) -> Figure:
     """Draw mel spectrograms under each other.
 
     Args:
@@ -38,16 +43,20 @@ def plot_spectrograms(clips: Mapping[str, tuple[Tensor, int]], path: str | Path 
     for axis, (title, (wav, rate)) in zip(axes, clips.items(), strict=True):
         mel = mel_spectrogram_db(wav.mean(0), rate)
         extent = (0, wav.shape[-1] / rate, 0, mel.shape[0])
-        image = axis.imshow(mel, origin="lower", aspect="auto", extent=extent, vmin=-90, vmax=-10, cmap="magma")
+        image = axis.imshow(
+            mel, origin="lower", aspect="auto", extent=extent, vmin=-90, vmax=-10, cmap="magma"
+        )
         _hertz_ticks(axis, rate, mel.shape[0])
         axis.set(title=title, xlabel="seconds", ylabel="Hz")
         figure.colorbar(image, ax=axis, label="dB")
     return _save(figure, path)
 
 
-def plot_pitch_tracks(clips: Mapping[str, tuple[Tensor, int]], path: str | Path | None = None) -> Figure:
+def plot_pitch_tracks(
+    clips: Mapping[str, tuple[Tensor, int]], path: str | Path | None = None
+) -> Figure:
     """Draw the strongest pitch class of every frame, all clips over each other; arguments as `plot_spectrograms`."""
-    from audio_diffusion_pytorch.pitch import PITCH_CLASSES, track_melody
+    from audio_diffusion_pytorch.pitch.tracker import PITCH_CLASSES, track_melody
 
     figure, (axis,) = _rows(1, 3.2)
     for index, (title, (wav, rate)) in enumerate(clips.items()):
@@ -55,11 +64,19 @@ def plot_pitch_tracks(clips: Mapping[str, tuple[Tensor, int]], path: str | Path 
         seconds = np.linspace(0, wav.shape[-1] / rate, melody.classes.shape[-1])
         voiced = melody.voiced[0].numpy()
         offset = 0.25 * index  # so that equal tracks lie beside, not behind each other
-        axis.plot(seconds[voiced], melody.classes[0].numpy()[voiced] + offset, "s", markersize=3, label=title)
+        axis.plot(
+            seconds[voiced],
+            melody.classes[0].numpy()[voiced] + offset,
+            "s",
+            markersize=3,
+            label=title,
+        )
     axis.set(xlabel="seconds", ylabel="pitch class", ylim=(-0.5, 11.9))
     axis.set_yticks(range(12), PITCH_CLASSES)
     axis.grid(axis="y", alpha=0.3)
-    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(clips), frameon=False)  # beside the notes
+    axis.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=len(clips), frameon=False
+    )  # beside the notes
     return _save(figure, path)
 
 
@@ -72,7 +89,9 @@ def _save(figure: Figure, path: str | Path | None) -> Figure:
     if path is None:
         return figure
     if Path(path).suffix.lower() not in PICTURES:
-        raise InputError(f"cannot draw into {path}: the picture's name must end in {', '.join(PICTURES)}")
+        raise InputError(
+            f"cannot draw into {path}: the picture's name must end in {', '.join(PICTURES)}"
+        )
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
     return figure

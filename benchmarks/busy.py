@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audio_diffusion_pytorch.threads import available_cpus
+from audio_diffusion_pytorch.utils.threads import available_cpus
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIPS = ROOT / "audio_diffusion_pytorch/assets/clips"
@@ -29,10 +29,16 @@ AIM = 0.4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--turns", type=int, default=3, help="runs of each (default 3)")
-    parser.add_argument("--steps", type=int, default=60, help="training steps of a run, from 40 (default 60)")
-    parser.add_argument("--seconds", type=int, default=30, help="length of the recording (default 30)")
+    parser.add_argument(
+        "--steps", type=int, default=60, help="training steps of a run, from 40 (default 60)"
+    )
+    parser.add_argument(
+        "--seconds", type=int, default=30, help="length of the recording (default 30)"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         recording = write_recording(Path(folder), args.seconds)
@@ -77,7 +83,11 @@ def train(folder: Path, steps: int) -> float:
     arguments = [
         *("exp=flute_small", f"dataset_path={CLIPS}", f"logs_dir={folder}/logs", "trainer.gpus=0"),
         *(f"exp_tag=run{len(list(folder.glob('logs/*')))}", f"total_steps={steps}"),
-        *("datamodule.dataset.crops_per_file=64", "callbacks.samples=null", "callbacks.preview=null"),
+        *(
+            "datamodule.dataset.crops_per_file=64",
+            "callbacks.samples=null",
+            "callbacks.preview=null",
+        ),
     ]
     done = run("train", *arguments)
     return float(re.findall(r"samples/s=([\d.]+)", done.stdout + done.stderr)[-1])
@@ -85,7 +95,14 @@ def train(folder: Path, steps: int) -> float:
 
 def transfer(recording: Path) -> float:
     output = recording.with_name("out")
-    run("transfer", "source=flute", "target=violin", f"input={recording.parent}/*.wav", f"output={output}", *REPORT)
+    run(
+        "transfer",
+        "source=flute",
+        "target=violin",
+        f"input={recording.parent}/*.wav",
+        f"output={output}",
+        *REPORT,
+    )
     facts = json.loads((output / "report.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     return facts["duration"] / facts["seconds"]
 
@@ -94,7 +111,9 @@ REPORT = ("report=true", "overwrite=true", "device=cpu")
 
 
 def run(command: str, *arguments: str) -> subprocess.CompletedProcess:
-    done = subprocess.run([sys.executable, ROOT / f"{command}.py", *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / f"{command}.py", *arguments], capture_output=True, text=True
+    )
     if done.returncode:
         sys.exit(f"{command}: {done.stderr[-2000:]}")
     return done

@@ -16,18 +16,36 @@ from torch import Tensor
 from tqdm import tqdm
 
 from audio_diffusion_pytorch import audio
-from audio_diffusion_pytorch.classifier import InstrumentClassifier, load_classifier
-from audio_diffusion_pytorch.codec import load_codec
-from audio_diffusion_pytorch.dataset import find_files, instrument_of
-from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.codecs.loading import load_codec
+from audio_diffusion_pytorch.data.files import find_files
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.instruments import instrument_of
+from audio_diffusion_pytorch.models.classifier import InstrumentClassifier, load_classifier
+from audio_diffusion_pytorch.utils.files import replacing
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", required=True, help="folders of clips, the instrument in each file's name")
-    parser.add_argument("--model", type=Path, help="exported classifier (default: the one that ships)")
-    parser.add_argument("--hear", nargs="+", choices=list(changes()), default=["plain"], help="default: plain")
-    parser.add_argument("--seconds", type=float, default=12.0, help="length taken from the middle of each (default 12)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        help="folders of clips, the instrument in each file's name",
+    )
+    parser.add_argument(
+        "--model", type=Path, help="exported classifier (default: the one that ships)"
+    )
+    parser.add_argument(
+        "--hear", nargs="+", choices=list(changes()), default=["plain"], help="default: plain"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=12.0,
+        help="length taken from the middle of each (default 12)",
+    )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
     try:
@@ -51,7 +69,9 @@ def changes() -> dict[str, Callable[[Tensor], Tensor]]:
 
     def average_spectrum(wav: Tensor) -> Tensor:
         spectrum = torch.fft.rfft(wav)
-        phase = 2 * torch.pi * torch.rand(spectrum.shape, generator=torch.Generator().manual_seed(0))
+        phase = (
+            2 * torch.pi * torch.rand(spectrum.shape, generator=torch.Generator().manual_seed(0))
+        )
         return torch.fft.irfft(torch.polar(spectrum.abs(), phase), n=wav.shape[-1])
 
     return {
@@ -62,7 +82,9 @@ def changes() -> dict[str, Callable[[Tensor], Tensor]]:
     }
 
 
-def read_clips(folders: list[str], classifier: InstrumentClassifier, seconds: float) -> list[tuple[int, Tensor]]:
+def read_clips(
+    folders: list[str], classifier: InstrumentClassifier, seconds: float
+) -> list[tuple[int, Tensor]]:
     """Label and wav [1, T] of the middle of each clip, at the classifier's rate.
 
     Raises:
@@ -80,7 +102,10 @@ def read_clips(folders: list[str], classifier: InstrumentClassifier, seconds: fl
 
 @torch.inference_mode()
 def confusion(
-    classifier: InstrumentClassifier, clips: list[tuple[int, Tensor]], change: Callable[[Tensor], Tensor], title: str
+    classifier: InstrumentClassifier,
+    clips: list[tuple[int, Tensor]],
+    change: Callable[[Tensor], Tensor],
+    title: str,
 ) -> Tensor:
     """Counts [N, N]: row the instrument that plays, column what it is taken for."""
     matrix = torch.zeros(len(classifier.instruments), len(classifier.instruments), dtype=torch.long)
@@ -98,9 +123,14 @@ def accuracy(matrix: Tensor) -> str:
 
 def table(matrix: Tensor, names: tuple[str, ...]) -> str:
     """The matrix for a terminal; columns are named by the rows' numbers."""
-    lines = ["plays \\ taken for".ljust(20) + "".join(f"{column:5}" for column in range(1, len(names) + 1))]
+    lines = [
+        "plays \\ taken for".ljust(20)
+        + "".join(f"{column:5}" for column in range(1, len(names) + 1))
+    ]
     for row, (name, counts) in enumerate(zip(names, matrix.tolist(), strict=True), 1):
-        lines.append(f"{row:2} {name}".ljust(20) + "".join(f"{count or '.':>5}" for count in counts))
+        lines.append(
+            f"{row:2} {name}".ljust(20) + "".join(f"{count or '.':>5}" for count in counts)
+        )
     return "\n".join(lines)
 
 

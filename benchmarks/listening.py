@@ -19,32 +19,42 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from audio_diffusion_pytorch import listening
 from audio_diffusion_pytorch.audio import AudioReader, active_rms, resample
-from audio_diffusion_pytorch.codec import ASSETS
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instrument import shipped_instruments
-from audio_diffusion_pytorch.listening import Analysis, analyse, analyse_wav
-from audio_diffusion_pytorch.pitch_shift import shift_pitch
+from audio_diffusion_pytorch.models.loading import shipped_instruments
+from audio_diffusion_pytorch.paths import ASSETS
+from audio_diffusion_pytorch.pitch.phase_vocoder import shift_pitch
+from audio_diffusion_pytorch.transfer import listening
+from audio_diffusion_pytorch.transfer.listening import Analysis, analyse, analyse_wav
 
 SECONDS = 15.0  # of a clip in a mix
 INTERVALS = (3, 4, 5, 7)  # semitones
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--real", nargs="*", type=Path, default=[], help="folders with a folder for each instrument")
-    parser.add_argument("--pairs", type=int, default=60, help="sums of two clips in each half (default 60)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--real", nargs="*", type=Path, default=[], help="folders with a folder for each instrument"
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=60, help="sums of two clips in each half (default 60)"
+    )
     parser.add_argument("--sweep", action="store_true", help="also the rates over the thresholds")
     args = parser.parse_args()
     torch.set_num_threads(1)
     groups = {}
-    clips = sorted(path for path in (ASSETS / "clips").iterdir() if path.suffix in (".flac", ".ogg"))
+    clips = sorted(
+        path for path in (ASSETS / "clips").iterdir() if path.suffix in (".flac", ".ogg")
+    )
     chorales = sorted({chorale(path) for path in clips})
     started = time.perf_counter()
     for name, part in (("tune", chorales[::2]), ("test", chorales[1::2])):
         half = [path for path in clips if chorale(path) in part]
-        groups[name] = [(path.stem.rpartition("_")[2], analyse_file(path)) for path in tqdm(half, name)]
+        groups[name] = [
+            (path.stem.rpartition("_")[2], analyse_file(path)) for path in tqdm(half, name)
+        ]
         groups[f"{name} mixes"] = [("", found) for found in mixes(half, args.pairs)]
     for folder in args.real:
         groups[folder.name] = list(real(folder))
@@ -74,11 +84,17 @@ def share(values: list[bool]) -> str:
 
 
 def sweep(groups: dict[str, list[tuple[str, Analysis]]]) -> None:
-    for key, values in (("UNLIKELY", (0.01, 0.02, 0.05, 0.1)), ("SEVERAL_VOICES", (0.05, 0.1, 0.15, 0.2, 0.3))):
+    for key, values in (
+        ("UNLIKELY", (0.01, 0.02, 0.05, 0.1)),
+        ("SEVERAL_VOICES", (0.05, 0.1, 0.15, 0.2, 0.3)),
+    ):
         before = getattr(listening, key)
         for value in values:
             setattr(listening, key, value)
-            print(f"{key}={value:g}  " + "; ".join(f"{n}: {', '.join(rates(f))}" for n, f in groups.items()))
+            print(
+                f"{key}={value:g}  "
+                + "; ".join(f"{n}: {', '.join(rates(f))}" for n, f in groups.items())
+            )
         setattr(listening, key, before)
 
 
@@ -119,7 +135,9 @@ def mixes(paths: list[Path], count: int) -> Iterator[Analysis]:
 
 def beginning(path: Path) -> tuple[Tensor, int]:
     with AudioReader(path) as file:
-        return file.read_mono(0, min(file.info.frames, round(SECONDS * file.info.sample_rate))), file.info.sample_rate
+        return file.read_mono(
+            0, min(file.info.frames, round(SECONDS * file.info.sample_rate))
+        ), file.info.sample_rate
 
 
 if __name__ == "__main__":

@@ -21,7 +21,13 @@ from torch import Tensor
 
 from audio_diffusion_pytorch import Bridge, audio
 
-PITCHES = {"flute": 72, "violin": 69, "trumpet": 67, "cello": 52, "bassoon": 48}  # of the first note
+PITCHES = {
+    "flute": 72,
+    "violin": 69,
+    "trumpet": 67,
+    "cello": 52,
+    "bassoon": 48,
+}  # of the first note
 STEPS = (0, -3, 4, 2, -5)
 NOTE, PAUSE = 0.45, 0.4  # s
 HOP = 0.005  # s, of envelopes
@@ -40,12 +46,18 @@ def notes(
     time, parts, ends = np.arange(round(seconds * rate)) / rate, [], []
     for step in STEPS:
         hertz = 440 * 2 ** ((first + step - 69) / 12)
-        partials = ((k, a) for k, a in enumerate((1, 0.5, 0.3, 0.15, 0.08), 1) if hertz * k < 0.45 * rate)
-        note = sum(a * np.sin(2 * np.pi * hertz * k * time) for k, a in partials) * np.minimum(1, time / 0.05)
+        partials = (
+            (k, a) for k, a in enumerate((1, 0.5, 0.3, 0.15, 0.08), 1) if hertz * k < 0.45 * rate
+        )
+        note = sum(a * np.sin(2 * np.pi * hertz * k * time) for k, a in partials) * np.minimum(
+            1, time / 0.05
+        )
         if decay:
             note *= 10 ** (-3 * np.maximum(0, time - 0.1) / decay)
         if fade:
-            note[-round(fade * rate) :] *= np.cos(np.linspace(0, np.pi / 2, round(fade * rate))) ** 2
+            note[-round(fade * rate) :] *= (
+                np.cos(np.linspace(0, np.pi / 2, round(fade * rate))) ** 2
+            )
         parts += [note, np.zeros(round(PAUSE * rate))]
         ends.append(sum(map(len, parts[:-1])) / rate)
     wav = np.concatenate(parts)
@@ -59,9 +71,14 @@ def noise(kind: str, samples: int, rate: int, rms: float) -> Tensor:
         wav = random.standard_normal(samples)
     elif kind == "pink":
         spectrum = np.fft.rfft(random.standard_normal(samples))
-        wav = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.fft.rfftfreq(samples, 1 / rate), 30)), samples)
+        wav = np.fft.irfft(
+            spectrum / np.sqrt(np.maximum(np.fft.rfftfreq(samples, 1 / rate), 30)), samples
+        )
     else:
-        wav = sum(a * np.sin(2 * np.pi * float(kind) * k * time + k) for k, a in ((1, 1), (2, 0.3), (3, 0.4), (5, 0.1)))
+        wav = sum(
+            a * np.sin(2 * np.pi * float(kind) * k * time + k)
+            for k, a in ((1, 1), (2, 0.3), (3, 0.4), (5, 0.1))
+        )
     return torch.from_numpy((wav * rms / np.sqrt(np.mean(wav**2))).astype("f4"))[None]
 
 
@@ -80,7 +97,9 @@ def burst(out: Tensor, rate: int, ends: list[float], seconds: float = NOTE) -> f
     def part(start: float, stop: float) -> np.ndarray:
         return level[round(start / HOP) : round(stop / HOP)]
 
-    return max(part(e - 0.12, e + 0.2).max() - part(e - seconds + 0.1, e - 0.15).max() for e in ends)
+    return max(
+        part(e - 0.12, e + 0.2).max() - part(e - seconds + 0.1, e - 0.15).max() for e in ends
+    )
 
 
 def level_change(out: Tensor, wav: Tensor, rate: int) -> float:
@@ -88,7 +107,9 @@ def level_change(out: Tensor, wav: Tensor, rate: int) -> float:
     return audio.to_db(audio.active_rms(out, rate)) - audio.to_db(audio.active_rms(wav, rate))
 
 
-def pause_change(out: Tensor, wav: Tensor, rate: int, ends: list[float], weighted: bool = False) -> float:
+def pause_change(
+    out: Tensor, wav: Tensor, rate: int, ends: list[float], weighted: bool = False
+) -> float:
     """Of the pauses, 60 ms away from the notes, in dB."""
     powers = []
     for x in (out, wav):
@@ -110,7 +131,9 @@ def decay_errors(out: Tensor, wav: Tensor, rate: int) -> np.ndarray:
 def low(wav: Tensor, rate: int) -> float:
     """Level below 40 Hz, in dB."""
     sections = signal.butter(6, 40, fs=rate, output="sos")
-    return audio.to_db(float(np.sqrt(np.mean(signal.sosfiltfilt(sections, wav[0].double().numpy()) ** 2))))
+    return audio.to_db(
+        float(np.sqrt(np.mean(signal.sosfiltfilt(sections, wav[0].double().numpy()) ** 2)))
+    )
 
 
 def _a_weighted(wav: np.ndarray, rate: int) -> np.ndarray:
@@ -135,14 +158,19 @@ def measure(bridge: Bridge, source: str, rate: int) -> dict[str, float]:
     falling, _ = notes(rate, first, seconds=1.2, decay=1.0)
     found["decay"] = float(np.quantile(decay_errors(bridge(falling, rate), falling, rate), 0.95))
     time = torch.arange(wav.shape[1]) / rate
-    out, rumbled = bridge(wav, rate), bridge(wav + 2 * level * torch.sin(2 * torch.pi * 8 * time), rate)
+    out, rumbled = (
+        bridge(wav, rate),
+        bridge(wav + 2 * level * torch.sin(2 * torch.pi * 8 * time), rate),
+    )
     found["rumble"] = low(rumbled, rate) - audio.to_db(level)
     found["rumbled"] = level_change(rumbled, out, rate)
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     pairs = ["flute-violin", "flute-trumpet", "violin-cello", "cello-bassoon"]
     parser.add_argument("--pairs", nargs="+", default=pairs)
     parser.add_argument("--rates", nargs="+", type=int, default=[24000, 44100])

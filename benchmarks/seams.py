@@ -14,12 +14,14 @@ from solver_error import find_clips
 from torch import Tensor
 
 from audio_diffusion_pytorch import Bridge, audio
-from audio_diffusion_pytorch.streaming import window_starts
+from audio_diffusion_pytorch.bridge.windows import window_starts
 
 
 def changes(wav: Tensor, hop: int) -> tuple[Tensor, Tensor]:
     """wav [1, T] -> spectral flux and change of level, in each latent frame."""
-    spectrum = torch.stft(wav[0], 4 * hop, hop, window=torch.hann_window(4 * hop), return_complex=True).abs()
+    spectrum = torch.stft(
+        wav[0], 4 * hop, hop, window=torch.hann_window(4 * hop), return_complex=True
+    ).abs()
     level = spectrum.square().sum(0).add(1e-9).log()
     flux = spectrum.diff(dim=1).clamp(min=0).sum(0) / spectrum[:, 1:].sum(0).clamp(min=1e-3)
     return flux, level.diff().abs()
@@ -32,7 +34,10 @@ def compare(windowed: Bridge, whole: Bridge, wav: Tensor, rate: int) -> list[tup
     fades = torch.zeros(frames, dtype=torch.bool)
     for start in window_starts(frames, windowed.window, windowed.hop)[1:]:
         fades[start : start + windowed.window - windowed.hop] = True
-    outs = [audio.resample(bridge(wav, rate), rate, bridge.codec.sample_rate) for bridge in (windowed, whole)]
+    outs = [
+        audio.resample(bridge(wav, rate), rate, bridge.codec.sample_rate)
+        for bridge in (windowed, whole)
+    ]
     one, other = (windowed.codec.encode(out[None])[0, :, :frames] for out in outs)
     (flux, level), (flux_whole, level_whole) = (changes(out, hop) for out in outs)
     rows = ((one - other).abs().mean(0), flux, flux_whole, level, level_whole)
@@ -40,8 +45,12 @@ def compare(windowed: Bridge, whole: Bridge, wav: Tensor, rate: int) -> list[tup
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with a folder of clips for each instrument")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with a folder of clips for each instrument"
+    )
     parser.add_argument("--source", default="flute")
     parser.add_argument("--target", default="violin")
     parser.add_argument("--clips", type=int, default=10)
@@ -55,7 +64,9 @@ def main() -> None:
     found = []
     for path in find_clips(settings.data, settings.source, settings.clips):
         wav, rate = audio.read(path)
-        found.append(compare(windowed, whole, audio.to_mono(wav)[:, : round(settings.seconds * rate)], rate))
+        found.append(
+            compare(windowed, whole, audio.to_mono(wav)[:, : round(settings.seconds * rate)], rate)
+        )
     means = torch.tensor(found).mean(0)
     names = (
         "log-mel distance of the two",

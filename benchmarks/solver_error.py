@@ -8,9 +8,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from audio_diffusion_pytorch import audio
-from audio_diffusion_pytorch.bridge import Bridge
-from audio_diffusion_pytorch.codec import ASSETS
-from audio_diffusion_pytorch.sampling import QUALITY, unipc
+from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.bridge.presets import QUALITY
+from audio_diffusion_pytorch.diffusion.sampling import unipc
+from audio_diffusion_pytorch.paths import ASSETS
 
 CONVERGED = 300  # points each way
 PLAIN = dict(num_steps=100, solver="heun", precision="32")  # and the models' own sigma_min and rho
@@ -26,11 +27,17 @@ def plain_options(bridge: Bridge) -> dict:
 def find_clips(data: Path | None, instrument: str, count: int) -> list[Path]:
     """Files spread over data/INSTRUMENT, or the clips that ship."""
     files = sorted(
-        (ASSETS / "clips").glob(f"*_{instrument}.flac") if data is None else (data / instrument).glob("*.flac")
+        (ASSETS / "clips").glob(f"*_{instrument}.flac")
+        if data is None
+        else (data / instrument).glob("*.flac")
     )
     if not files:
-        raise SystemExit(f"error: no clips of {instrument} in {data or 'what ships'}: --data takes a split of clips")
-    return [files[i] for i in torch.linspace(0, len(files) - 1, min(count, len(files))).long().unique()]
+        raise SystemExit(
+            f"error: no clips of {instrument} in {data or 'what ships'}: --data takes a split of clips"
+        )
+    return [
+        files[i] for i in torch.linspace(0, len(files) - 1, min(count, len(files))).long().unique()
+    ]
 
 
 def window_latents(bridge: Bridge, files: list[Path]) -> Tensor:
@@ -39,14 +46,20 @@ def window_latents(bridge: Bridge, files: list[Path]) -> Tensor:
     for file in files:
         wav, rate = audio.read(file)
         wav = audio.resample(audio.to_mono(wav), rate, bridge.codec.sample_rate)
-        wav = wav * 10 ** (bridge.source.spec.level_db / 20) / audio.active_rms(wav, bridge.codec.sample_rate)
+        wav = (
+            wav
+            * 10 ** (bridge.source.spec.level_db / 20)
+            / audio.active_rms(wav, bridge.codec.sample_rate)
+        )
         wav = wav[:, max(0, wav.shape[1] - size) // 2 :][:, :size]
         wavs.append(torch.nn.functional.pad(wav, (0, size - wav.shape[1])))
     return bridge.codec.encode(torch.stack(wavs).to(bridge.device))
 
 
 @torch.inference_mode()
-def measure(source: str, target: str, data: Path | None, count: int, device: str) -> list[tuple[str, int, str, str]]:
+def measure(
+    source: str, target: str, data: Path | None, count: int, device: str
+) -> list[tuple[str, int, str, str]]:
     """Rows (settings, evaluations, error of the noise, error of the result), each error median / 90th percentile.
 
     The result is the target's normalised latents of one window a clip; errors are relative to the converged solution
@@ -59,18 +72,34 @@ def measure(source: str, target: str, data: Path | None, count: int, device: str
     points = QUALITY["normal"].num_steps
     coarse = plain | {"num_steps": points, "solver": "unipc"}
     settings |= {"plain": plain, f"unipc, {points} points, the plain spacing": coarse}
-    settings |= {f"{name}, 26 points": plain | {"num_steps": 26, "solver": name} for name in ("dpmpp_2m", "dpmpp_3m")}
+    settings |= {
+        f"{name}, 26 points": plain | {"num_steps": 26, "solver": name}
+        for name in ("dpmpp_2m", "dpmpp_3m")
+    }
     files = find_clips(data, source, count)
-    exact = Bridge(source, target, device=device, **plain | {"num_steps": CONVERGED, "solver": "unipc"})
+    exact = Bridge(
+        source, target, device=device, **plain | {"num_steps": CONVERGED, "solver": "unipc"}
+    )
     latents, rows, found = window_latents(exact, files), [], {}
-    for name, options in tqdm({"converged": None, **settings}.items(), desc=f"{source} -> {target}", unit="setting"):
+    for name, options in tqdm(
+        {"converged": None, **settings}.items(), desc=f"{source} -> {target}", unit="setting"
+    ):
         bridge = exact if options is None else Bridge(source, target, device=device, **options)
         noise = bridge.to_noise(latents)
-        result = bridge.target.normalise(bridge.from_noise(bridge.hand_over(noise, torch.ones_like(noise[:, 0]))))
+        result = bridge.target.normalise(
+            bridge.from_noise(bridge.hand_over(noise, torch.ones_like(noise[:, 0])))
+        )
         if options is None:
             found = {"noise": noise, "result": result}
         else:
-            rows.append((name, bridge.evaluations, spread(noise, found["noise"]), spread(result, found["result"])))
+            rows.append(
+                (
+                    name,
+                    bridge.evaluations,
+                    spread(noise, found["noise"]),
+                    spread(result, found["result"]),
+                )
+            )
     return rows
 
 
@@ -83,19 +112,30 @@ def where(
     Both runs start from the same state; the error at a noise level is relative to the reference's norm there.
     """
     bridge = Bridge(source, target, precision="32", device=device)
-    latents, rows = bridge.source.normalise(window_latents(bridge, find_clips(data, source, count))), []
+    latents, rows = (
+        bridge.source.normalise(window_latents(bridge, find_clips(data, source, count))),
+        [],
+    )
     state = latents
     for name, denoiser, sigmas in (
         ("to noise", bridge.denoisers[0], bridge.sigmas.flip(0)),
         ("to data", bridge.denoisers[1], bridge.sigmas),
     ):
-        fine = torch.cat([torch.logspace(a, b, FINE + 1).double()[:-1] for a, b in pairs(sigmas.log10())])
+        fine = torch.cat(
+            [torch.logspace(a, b, FINE + 1).double()[:-1] for a, b in pairs(sigmas.log10())]
+        )
         coarse_states, fine_states = [], []
         bridge.solve(recording(denoiser, coarse_states), state, sigmas)
         end = unipc(recording(denoiser, fine_states), state, torch.cat([fine, sigmas[-1:]]))
-        errors = [float(relative(a, b).median()) for a, b in zip(coarse_states, fine_states[::FINE], strict=True)]
+        errors = [
+            float(relative(a, b).median())
+            for a, b in zip(coarse_states, fine_states[::FINE], strict=True)
+        ]
         levels = sigmas.tolist()
-        rows += [(name, levels[i], levels[i + 1], errors[i + 1] - errors[i]) for i in range(len(errors) - 1)]
+        rows += [
+            (name, levels[i], levels[i + 1], errors[i + 1] - errors[i])
+            for i in range(len(errors) - 1)
+        ]
         state = end
     return rows
 

@@ -28,16 +28,19 @@ import soundfile
 import torch
 from torch import Tensor
 
-from audio_diffusion_pytorch import conv, layers
-from audio_diffusion_pytorch.codec import EncodecCodec, load_codec
-from audio_diffusion_pytorch.datamodule import Datamodule
-from audio_diffusion_pytorch.dataset import InstrumentDataset
-from audio_diffusion_pytorch.denoiser import Denoiser, KDistribution
-from audio_diffusion_pytorch.module import InstrumentModule
-from audio_diffusion_pytorch.unet import UNet1d
+from audio_diffusion_pytorch.codecs.encodec import EncodecCodec
+from audio_diffusion_pytorch.codecs.loading import load_codec
+from audio_diffusion_pytorch.data.datamodule import Datamodule
+from audio_diffusion_pytorch.data.dataset import InstrumentDataset
+from audio_diffusion_pytorch.diffusion.denoiser import Denoiser, KDistribution
+from audio_diffusion_pytorch.models import conv, layers
+from audio_diffusion_pytorch.models.unet import UNet1d
+from audio_diffusion_pytorch.training.instrument_module import InstrumentModule
 
 RATE, LENGTH, BATCH, LARGE_BATCH = 24000, 409600, 4, 32
-WARMUP = 3  # steps that are not timed: the optimiser's state is made, and the memory allocator settles
+WARMUP = (
+    3  # steps that are not timed: the optimiser's state is made, and the memory allocator settles
+)
 ROWS = ("plain", "float32", "bf16")
 # Seconds that the original takes on two cores, for encoding and for the network's whole step.
 ORIGINAL_ENCODING, ORIGINAL_STEP, TOLERANCE = 4.9, (1.6, 2.1), 0.15
@@ -47,7 +50,9 @@ Figures = dict[str, float | str]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--turns", type=int, default=3, help="processes for each row (default 3)")
     parser.add_argument("--steps", type=int, default=4, help="timed steps of a process (default 4)")
     parser.add_argument("--no-memory", action="store_true", help="leave out batch 32")
@@ -67,7 +72,9 @@ def main() -> None:
         report_speed({row: medians(figures) for row, figures in found.items()})
         if not args.no_memory:
             for row in ("memory", "memory, activation checkpointing"):
-                print(f"batch {LARGE_BATCH}, {row:36} {in_process(row, folder, args.steps)['peak']}")
+                print(
+                    f"batch {LARGE_BATCH}, {row:36} {in_process(row, folder, args.steps)['peak']}"
+                )
 
 
 def report_speed(rows: dict[str, Figures]) -> None:
@@ -120,7 +127,9 @@ def run_row(row: str, folder: Path, steps: int) -> Figures:
         for key, value in zip(figures, (encode, loaded - start, network), strict=True):
             figures[key].append(value)
     result = {key: statistics.median(values[WARMUP:]) for key, values in figures.items()}
-    return result | ({"busy": gpu_share(lambda: step(batch.to(DEVICE)))} if DEVICE.type == "cuda" else {})
+    return result | (
+        {"busy": gpu_share(lambda: step(batch.to(DEVICE)))} if DEVICE.type == "cuda" else {}
+    )
 
 
 def now() -> float:
@@ -154,11 +163,20 @@ def our_step(codec: EncodecCodec, bf16: bool) -> Callable[[Tensor], tuple[float,
 
 
 def plain_step(codec: EncodecCodec) -> Callable[[Tensor], tuple[float, float]]:
-    conv.Conv1d.forward, conv.ConvTranspose1d.forward = torch.nn.Conv1d.forward, torch.nn.ConvTranspose1d.forward
+    conv.Conv1d.forward, conv.ConvTranspose1d.forward = (
+        torch.nn.Conv1d.forward,
+        torch.nn.ConvTranspose1d.forward,
+    )
     layers.Attention.forward = einsum_attention
     denoiser = Denoiser(UNet1d()).to(DEVICE)
     averaged = [p.detach().clone() for p in denoiser.parameters()]
-    options = {"betas": (0.95, 0.999), "eps": 1e-6, "weight_decay": 1e-3, "foreach": False, "fused": False}
+    options = {
+        "betas": (0.95, 0.999),
+        "eps": 1e-6,
+        "weight_decay": 1e-3,
+        "foreach": False,
+        "fused": False,
+    }
     optimizer = torch.optim.AdamW(denoiser.parameters(), 1e-4, **options)
     distribution = KDistribution(0.001, 100.0, 9.0)
 
@@ -204,11 +222,15 @@ def peak_memory(checkpointing: bool) -> Figures:
     """Two whole training steps of the large batch, with EMA, the second beside the optimiser's state: the peak."""
     if DEVICE.type == "cpu":  # an allocation that fails, not a machine that kills what it likes
         lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        free = next(
+            int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")
+        )
         resource.setrlimit(resource.RLIMIT_DATA, (free, free))
     try:
         distribution = KDistribution(0.001, 100.0, 9.0)
-        module = InstrumentModule(UNet1d(), frozen_codec(), distribution, checkpoint_activations=checkpointing)
+        module = InstrumentModule(
+            UNet1d(), frozen_codec(), distribution, checkpoint_activations=checkpointing
+        )
         module.to(DEVICE)
         optimizer = module.configure_optimizers()["optimizer"]
         z = torch.randn(LARGE_BATCH, 128, LENGTH // 320, device=DEVICE)

@@ -28,11 +28,15 @@ from solver_error import find_clips, measure, plain_options, where
 from torch import Tensor
 
 from audio_diffusion_pytorch import audio
-from audio_diffusion_pytorch.bridge import Bridge
-from audio_diffusion_pytorch.codec import Codec, EncodecCodec, load_codec
-from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec, load_instrument
-from audio_diffusion_pytorch.precision import DTYPES, prepare
-from audio_diffusion_pytorch.streaming import Survey, Track
+from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.bridge.precision import DTYPES, prepare
+from audio_diffusion_pytorch.bridge.recording_stats import Survey
+from audio_diffusion_pytorch.bridge.windows import Track
+from audio_diffusion_pytorch.codecs.base import Codec
+from audio_diffusion_pytorch.codecs.encodec import EncodecCodec
+from audio_diffusion_pytorch.codecs.loading import load_codec
+from audio_diffusion_pytorch.models.instrument import InstrumentModel, InstrumentSpec
+from audio_diffusion_pytorch.models.loading import load_instrument
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE, SAMPLES = 24000, 409600  # 17.07 s
@@ -44,12 +48,22 @@ TOLERANCE = 0.15
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of clips, one folder an instrument (default: what ships)")
-    parser.add_argument("--clips", type=int, default=20, help="clips of the error part (default 20)")
-    parser.add_argument("--pairs", nargs="+", default=["flute-violin", "violin-flute"], help="of the error part")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder of clips, one folder an instrument (default: what ships)"
+    )
+    parser.add_argument(
+        "--clips", type=int, default=20, help="clips of the error part (default 20)"
+    )
+    parser.add_argument(
+        "--pairs", nargs="+", default=["flute-violin", "violin-flute"], help="of the error part"
+    )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="of speed and evaluation")
+    parser.add_argument(
+        "--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="of speed and evaluation"
+    )
     parser.add_argument("--folder", type=int, default=16, help="clips in the folder (default 16)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--row", help=argparse.SUPPRESS)
@@ -68,7 +82,16 @@ def main() -> None:
 
 def speed(args: argparse.Namespace) -> None:
     """A folder on the plain path is a loop over its clips: not run, its clip's figures times their number ("~")."""
-    table = Table("size", "setting", "clips", "evaluations", "seconds", "real-time factor", "times faster", "peak MB")
+    table = Table(
+        "size",
+        "setting",
+        "clips",
+        "evaluations",
+        "seconds",
+        "real-time factor",
+        "times faster",
+        "peak MB",
+    )
     for size in args.sizes:
         plain = None
         for setting in SETTINGS:
@@ -78,11 +101,19 @@ def speed(args: argparse.Namespace) -> None:
                 if setting == "plain" and clips > 1:
                     row, about = {**plain, "seconds": plain["seconds"] * clips}, "~"
                 else:
-                    row, about = in_new_process(size=size, setting=setting, clips=clips, device=args.device), ""
+                    row, about = (
+                        in_new_process(size=size, setting=setting, clips=clips, device=args.device),
+                        "",
+                    )
                 plain = plain or row
                 faster = plain["seconds"] * clips / row["seconds"]
                 factor = row["seconds"] / (clips * SAMPLES / RATE)
-                figures = (f"{about}{row['seconds']:.2f}", f"{factor:.3f}", f"{faster:.1f}", f"{row['peak_mb']:.0f}")
+                figures = (
+                    f"{about}{row['seconds']:.2f}",
+                    f"{factor:.3f}",
+                    f"{faster:.1f}",
+                    f"{row['peak_mb']:.0f}",
+                )
                 table.row(size, setting, clips, row["evaluations"], *figures)
 
 
@@ -96,7 +127,9 @@ def run_row(size: str, setting: str, clips: int, device: str) -> dict:
     models, codec = load(size, device)
     options = {"quality": setting}
     if setting == "plain":
-        options = plain_options(Bridge(*models, codec=codec, precision="32", device=device)) | {"batch_size": 1}
+        options = plain_options(Bridge(*models, codec=codec, precision="32", device=device)) | {
+            "batch_size": 1
+        }
     bridge = Bridge(*models, codec=codec, device=device, **options)
     wavs = [clip() for _ in range(clips)]
     seconds = [timed(lambda: transfer_folder(bridge, wavs))]
@@ -112,7 +145,9 @@ def load(size: str, device: str) -> tuple[list[InstrumentModel], Codec]:
     torch.manual_seed(0)
     spec = InstrumentSpec("untrained", {}, "encodec", level_db=-18.0)
     models = [InstrumentModel(spec, torch.zeros(128), torch.ones(128)).eval() for _ in range(2)]
-    return [model.requires_grad_(False).to(device) for model in models], EncodecCodec("random").freeze()
+    return [model.requires_grad_(False).to(device) for model in models], EncodecCodec(
+        "random"
+    ).freeze()
 
 
 def clip() -> Tensor:
@@ -147,7 +182,9 @@ def evaluation(args: argparse.Namespace) -> None:
         for batch in (1, 4):
             x = torch.randn(batch, 128, model.spec.frames, device=args.device)
             sigma = torch.ones(batch, device=args.device)
-            times = in_turns({name: lambda net=net, x=x, s=sigma: net(x, s) for name, net in nets.items()})
+            times = in_turns(
+                {name: lambda net=net, x=x, s=sigma: net(x, s) for name, net in nets.items()}
+            )
             cells = (f"{1000 * t:.1f}, {t / times['32']:.2f}" for t in times.values())
             table.row(size, batch, *cells)
             if batch == 1:
@@ -155,11 +192,18 @@ def evaluation(args: argparse.Namespace) -> None:
         wav = clip()[None].to(args.device)
         latents = codec.to(args.device).encode(wav)
         codes = in_turns(
-            {"encode": lambda c=codec, w=wav: c.encode(w), "decode": lambda c=codec, z=latents: c.decode(z)}
+            {
+                "encode": lambda c=codec, w=wav: c.encode(w),
+                "decode": lambda c=codec, z=latents: c.decode(z),
+            }
         )
-        windows = Bridge(*models, codec=codec, device=args.device, precision="32").num_windows(SAMPLES, RATE)
+        windows = Bridge(*models, codec=codec, device=args.device, precision="32").num_windows(
+            SAMPLES, RATE
+        )
         whole = 396 * windows * single
-        note = f"{size}: codec {codes['encode']:.2f} s + {codes['decode']:.2f} s a clip; plain path "
+        note = (
+            f"{size}: codec {codes['encode']:.2f} s + {codes['decode']:.2f} s a clip; plain path "
+        )
         note += f"396 x {windows} x {1000 * single:.0f} ms = {whole:.1f} s of evaluations"
         notes.append(note)
         if size == "full":
@@ -196,7 +240,9 @@ def where_from(args: argparse.Namespace) -> None:
     for pair in args.pairs:
         print(f"\n{pair}:\n")
         table = Table("direction", "from sigma", "to sigma", "error added")
-        for direction, start, end, added in where(*pair.split("-"), args.data, args.clips, args.device):
+        for direction, start, end, added in where(
+            *pair.split("-"), args.data, args.clips, args.device
+        ):
             table.row(direction, f"{start:.3f}", f"{end:.3f}", f"{added:+.5f}")
 
 
@@ -207,9 +253,16 @@ def start(args: argparse.Namespace) -> None:
     table = Table("command", "seconds", "peak MB")
     with tempfile.TemporaryDirectory() as folder:
         write_clip(Path(folder) / "in.wav", 10)
-        for name, arguments in (("--help", ["--help"]), ("10 s clip", transfer_arguments(folder, "in.wav"))):
+        for name, arguments in (
+            ("--help", ["--help"]),
+            ("10 s clip", transfer_arguments(folder, "in.wav")),
+        ):
             runs = [command(arguments) for _ in range(3)]
-            table.row(name, f"{statistics.median(r[0] for r in runs):.2f}", f"{max(r[1] for r in runs):.0f}")
+            table.row(
+                name,
+                f"{statistics.median(r[0] for r in runs):.2f}",
+                f"{max(r[1] for r in runs):.0f}",
+            )
 
 
 def hour(args: argparse.Namespace) -> None:
@@ -222,7 +275,12 @@ def hour(args: argparse.Namespace) -> None:
 
 
 def transfer_arguments(folder: str, name: str) -> list[str]:
-    return ["source=flute", "target=violin", f"input={folder}/{name}", f"output={folder}/out_{time.time_ns()}.wav"]
+    return [
+        "source=flute",
+        "target=violin",
+        f"input={folder}/{name}",
+        f"output={folder}/out_{time.time_ns()}.wav",
+    ]
 
 
 def write_clip(path: Path, seconds: int) -> None:
@@ -249,7 +307,13 @@ def gpu(args: argparse.Namespace) -> None:
 
     models, codec = load("full", "cuda")
     wavs = [clip() for _ in range(64)]
-    table = Table("compiled", "seconds", "times real time, a clip", "share of time in kernels", "peak MB of the GPU")
+    table = Table(
+        "compiled",
+        "seconds",
+        "times real time, a clip",
+        "share of time in kernels",
+        "peak MB of the GPU",
+    )
     for compiled in (False, True):
         bridge = Bridge(*models, codec=codec, device="cuda", batch_size=16, compile=compiled)
         transfer_folder(bridge, wavs[:32])
@@ -259,7 +323,11 @@ def gpu(args: argparse.Namespace) -> None:
         busy = sum(event.self_device_time_total for event in trace.key_averages()) / 1e6
         peak = torch.cuda.max_memory_allocated() / 1e6
         table.row(
-            compiled, f"{seconds:.1f}", f"{64 * SAMPLES / RATE / seconds:.0f}", f"{busy / seconds:.0%}", f"{peak:.0f}"
+            compiled,
+            f"{seconds:.1f}",
+            f"{64 * SAMPLES / RATE / seconds:.0f}",
+            f"{busy / seconds:.0%}",
+            f"{peak:.0f}",
         )
 
 
@@ -296,10 +364,14 @@ sys.exit(status)
 def run_process(arguments: list[str]) -> tuple[str, float, float]:
     """Its last line, seconds from start to end, peak memory in MB."""
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", LAUNCHER, *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, *arguments], capture_output=True, text=True
+    )
     seconds = time.perf_counter() - started
     if done.returncode:
-        raise SystemExit(f"error: {' '.join(arguments)} failed: {done.stderr.strip().splitlines()[-1:]}")
+        raise SystemExit(
+            f"error: {' '.join(arguments)} failed: {done.stderr.strip().splitlines()[-1:]}"
+        )
     *lines, peak = done.stdout.splitlines()
     return lines[-1], seconds, int(peak) / (1e6 if sys.platform == "darwin" else 1e3)
 

@@ -9,22 +9,40 @@ import json
 import sys
 from pathlib import Path
 
-from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.utils.files import replacing
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="a checkpoint of the original; with --to-original a model of ours")
-    parser.add_argument("output", type=Path, help="the .safetensors file to write; with --to-original a .ckpt file")
-    parser.add_argument(
-        "--mean", type=Path, help="tensor of the latents' means (with --to-original: to write; default OUTPUT_mean.pt)"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--std", type=Path, help="tensor of their standard deviations, likewise (OUTPUT_std.pt)")
     parser.add_argument(
-        "--weights", choices=("ema", "raw"), default="ema", help="averaged weights (default) or raw ones"
+        "source", type=Path, help="a checkpoint of the original; with --to-original a model of ours"
     )
-    parser.add_argument("--name", help="the instrument, for people (default: the checkpoint's file name)")
-    parser.add_argument("--sigma-min", type=float, help="lowest noise level in training (default 0.001)")
+    parser.add_argument(
+        "output", type=Path, help="the .safetensors file to write; with --to-original a .ckpt file"
+    )
+    parser.add_argument(
+        "--mean",
+        type=Path,
+        help="tensor of the latents' means (with --to-original: to write; default OUTPUT_mean.pt)",
+    )
+    parser.add_argument(
+        "--std", type=Path, help="tensor of their standard deviations, likewise (OUTPUT_std.pt)"
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("ema", "raw"),
+        default="ema",
+        help="averaged weights (default) or raw ones",
+    )
+    parser.add_argument(
+        "--name", help="the instrument, for people (default: the checkpoint's file name)"
+    )
+    parser.add_argument(
+        "--sigma-min", type=float, help="lowest noise level in training (default 0.001)"
+    )
     parser.add_argument(
         "--sigma-max",
         type=float,
@@ -32,7 +50,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "cello, trumpet and pitch-shifted flute)",
     )
     parser.add_argument("--rho", type=float, help="spacing of the noise levels (default 9)")
-    parser.add_argument("--handoff-sigma", type=float, help="default noise level at which a bridge hands over (4)")
+    parser.add_argument(
+        "--handoff-sigma", type=float, help="default noise level at which a bridge hands over (4)"
+    )
     parser.add_argument(
         "--unet",
         nargs="+",
@@ -46,7 +66,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="also write the checkpoint's EnCodec weights, as .safetensors: use them with codec.weights=FILE",
     )
     parser.add_argument(
-        "--to-original", action="store_true", help="write the original's layout, for the original's code"
+        "--to-original",
+        action="store_true",
+        help="write the original's layout, for the original's code",
     )
     parser.add_argument(
         "--codec",
@@ -58,21 +80,39 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def to_ours(args: argparse.Namespace) -> None:
     """A checkpoint of the original -> .safetensors in half precision."""
-    from audio_diffusion_pytorch.encodec_weights import to_package, to_transformers
-    from audio_diffusion_pytorch.original import codec_state, is_original, load_original, read_checkpoint
+    from audio_diffusion_pytorch.codecs.encodec_weights import to_package, to_transformers
+    from audio_diffusion_pytorch.models.original_checkpoint import (
+        codec_state,
+        is_original,
+        load_original,
+    )
+    from audio_diffusion_pytorch.utils.checkpoint_io import read_checkpoint
 
     if args.codec is not None:
-        raise InputError("--codec goes with --to-original; --codec-output writes the checkpoint's codec")
+        raise InputError(
+            "--codec goes with --to-original; --codec-output writes the checkpoint's codec"
+        )
     for path in (args.output, args.codec_output):
         if path is not None and path.suffix != ".safetensors":
             raise InputError(f"{path} must end in .safetensors")
     content = {} if args.source.suffix == ".safetensors" else read_checkpoint(args.source)
     if not is_original(content):
-        raise InputError(f"{args.source} is no checkpoint of the original system; a model of ours needs --to-original")
-    fields = {key: getattr(args, key) for key in ("name", "sigma_min", "sigma_max", "rho", "handoff_sigma")}
+        raise InputError(
+            f"{args.source} is no checkpoint of the original system; a model of ours needs --to-original"
+        )
+    fields = {
+        key: getattr(args, key)
+        for key in ("name", "sigma_min", "sigma_max", "rho", "handoff_sigma")
+    }
     fields = {key: value for key, value in fields.items() if value is not None}
     model = load_original(
-        args.source, args.mean, args.std, args.weights, parse_unet(args.unet), content=content, **fields
+        args.source,
+        args.mean,
+        args.std,
+        args.weights,
+        parse_unet(args.unet),
+        content=content,
+        **fields,
     )
     codec = codec_state(content)
     if args.codec_output is not None and not codec:
@@ -97,9 +137,9 @@ def to_original(args: argparse.Namespace) -> None:
     """A model of ours -> a checkpoint in the original's layout, and its statistics beside it."""
     import torch
 
-    from audio_diffusion_pytorch.encodec_weights import load_weights, to_transformers
-    from audio_diffusion_pytorch.instrument import load_instrument
-    from audio_diffusion_pytorch.original import save_original
+    from audio_diffusion_pytorch.codecs.encodec_weights import load_weights, to_transformers
+    from audio_diffusion_pytorch.models.loading import load_instrument
+    from audio_diffusion_pytorch.models.original_checkpoint import save_original
 
     if args.output.suffix != ".ckpt":
         raise InputError(f"{args.output} must end in .ckpt")
@@ -113,7 +153,9 @@ def to_original(args: argparse.Namespace) -> None:
             torch.save(value.clone(), temporary)
         print(f"wrote {path}")
     if codec is None:
-        print("without EnCodec's weights: their Lightning module takes it with strict=False; --codec puts them in")
+        print(
+            "without EnCodec's weights: their Lightning module takes it with strict=False; --codec puts them in"
+        )
 
 
 def parse_unet(pairs: list[str]) -> dict:
@@ -124,7 +166,9 @@ def parse_unet(pairs: list[str]) -> dict:
         try:
             arguments[key] = json.loads(value)
         except json.JSONDecodeError as error:
-            raise InputError(f"--unet {pair}: expected KEY=VALUE, a number, true, false or a list [1,2]") from error
+            raise InputError(
+                f"--unet {pair}: expected KEY=VALUE, a number, true, false or a list [1,2]"
+            ) from error
     return arguments
 
 

@@ -9,29 +9,52 @@ from pathlib import Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="what load_instrument takes: run folder, .ckpt, .safetensors, shipped name")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "model", help="what load_instrument takes: run folder, .ckpt, .safetensors, shipped name"
+    )
     parser.add_argument("output", type=Path, help="file to write (.safetensors)")
     parser.add_argument("--name", help="instrument's name, if another than the model's")
-    parser.add_argument("--handoff-sigma", type=float, help="default hand-off noise level of bridges to this model")
-    parser.add_argument("--handoff-from", nargs="+", default=[], metavar="SOURCE=SIGMA", help="the same, by source")
-    parser.add_argument("--plain-from", nargs="+", metavar="SOURCE", help="bridges from these hand over plainly")
-    parser.add_argument("--noise-from", type=Path, metavar="FOLDER", help="recordings: measure what they are as noise")
-    parser.add_argument("--pitch-range", nargs=2, type=int, metavar=("LOW", "HIGH"), help="MIDI pitches it knows")
+    parser.add_argument(
+        "--handoff-sigma", type=float, help="default hand-off noise level of bridges to this model"
+    )
+    parser.add_argument(
+        "--handoff-from", nargs="+", default=[], metavar="SOURCE=SIGMA", help="the same, by source"
+    )
+    parser.add_argument(
+        "--plain-from", nargs="+", metavar="SOURCE", help="bridges from these hand over plainly"
+    )
+    parser.add_argument(
+        "--noise-from",
+        type=Path,
+        metavar="FOLDER",
+        help="recordings: measure what they are as noise",
+    )
+    parser.add_argument(
+        "--pitch-range", nargs=2, type=int, metavar=("LOW", "HIGH"), help="MIDI pitches it knows"
+    )
     args = parser.parse_args()
 
     from audio_diffusion_pytorch.errors import InputError
-    from audio_diffusion_pytorch.instrument import load_instrument
+    from audio_diffusion_pytorch.models.loading import load_instrument
 
     try:
         if args.output.suffix != ".safetensors":
             raise InputError(f"cannot write {args.output}: the name must end in .safetensors")
         model = load_instrument(args.model, whole=True)
-        changes = {"name": args.name, "handoff_sigma": args.handoff_sigma, "pitch_range": args.pitch_range}
+        changes = {
+            "name": args.name,
+            "handoff_sigma": args.handoff_sigma,
+            "pitch_range": args.pitch_range,
+        }
         changes["handoff_sigmas"] = by_source(args.handoff_from) or None
         changes["handoffs"] = dict.fromkeys(args.plain_from, "plain") if args.plain_from else None
         changes["noise"] = None if args.noise_from is None else noise_of(model, args.noise_from)
-        model.spec = replace(model.spec, **{key: value for key, value in changes.items() if value is not None})
+        model.spec = replace(
+            model.spec, **{key: value for key, value in changes.items() if value is not None}
+        )
         model.save(args.output)
     except InputError as error:
         parser.exit(2, f"export_model: error: {error}\n")
@@ -41,10 +64,10 @@ def main() -> None:
 def noise_of(model, folder: Path) -> dict:
     """Statistics of up to 32 recordings of each instrument in a folder, the first 8 s of each."""
     from audio_diffusion_pytorch import audio
-    from audio_diffusion_pytorch.codec import load_codec
-    from audio_diffusion_pytorch.dataset import find_files
-    from audio_diffusion_pytorch.handoff import noise_of_instruments
-    from audio_diffusion_pytorch.labels import Labels
+    from audio_diffusion_pytorch.bridge.noise_statistics import noise_of_instruments
+    from audio_diffusion_pytorch.codecs.loading import load_codec
+    from audio_diffusion_pytorch.data.files import find_files
+    from audio_diffusion_pytorch.models.labels import Labels
 
     codec, wavs = model.codec or load_codec(model.spec.codec), {}
     for name in Labels(model.spec.labels).instruments or [model.spec.name]:
@@ -66,7 +89,9 @@ def by_source(arguments: list[str]) -> dict[str, float]:
         try:
             sigmas[source] = float(sigma)
         except ValueError as error:
-            raise InputError(f"--handoff-from {argument}: give SOURCE=SIGMA, for example flute=3") from error
+            raise InputError(
+                f"--handoff-from {argument}: give SOURCE=SIGMA, for example flute=3"
+            ) from error
     return sigmas
 
 

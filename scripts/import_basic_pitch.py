@@ -14,7 +14,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.utils.files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "basic-pitch-torch" / "basic_pitch_torch" / "assets"
@@ -40,8 +41,14 @@ values are unchanged. No other file of that package is part of this one.
 TENSORS = {
     "cqt.lowpass": ("const_fold_opt__734", (256,)),
     "cqt.scale": ("model_1/cq_t2010v2_1/Sqrt;model_1/cq_t2010v2_1/Sqrt", (309,)),
-    "norm_scale": ("model_1/batch_normalization/FusedBatchNormV3;model_1/batch_normalization/FusedBatchNormV3", ()),
-    "norm_shift": ("model_1/batch_normalization/FusedBatchNormV3;model_1/batch_normalization/FusedBatchNormV31", ()),
+    "norm_scale": (
+        "model_1/batch_normalization/FusedBatchNormV3;model_1/batch_normalization/FusedBatchNormV3",
+        (),
+    ),
+    "norm_shift": (
+        "model_1/batch_normalization/FusedBatchNormV3;model_1/batch_normalization/FusedBatchNormV31",
+        (),
+    ),
     "contour_in.weight": ("const_fold_opt__727", (8, 8, 3, 39)),
     "contour_in.bias": ("model_1/re_lu_1/Relu;", (8,)),
     "contour_out.weight": ("const_fold_opt__710", (1, 8, 5, 5)),
@@ -55,12 +62,25 @@ TENSORS = {
     "onset_out.weight": ("const_fold_opt__680", (1, 33, 3, 3)),
     "onset_out.bias": ("model_1/conv2d_5/BiasAdd/ReadVariableOp;", (1,)),
 }
-KERNELS = ("const_fold_opt__655", "const_fold_opt__664")  # constant-Q kernels: real and imaginary part
+KERNELS = (
+    "const_fold_opt__655",
+    "const_fold_opt__664",
+)  # constant-Q kernels: real and imaginary part
 
 
 def download(folder: Path) -> Path:
     """Fetch the wheel into folder. Raises InputError where pip cannot."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(folder),
+    ]
     result = subprocess.run([*command, REQUIREMENT], capture_output=True, text=True)
     wheels = sorted(folder.glob("basic_pitch-*.whl"))
     if result.returncode != 0 or not wheels:
@@ -74,7 +94,9 @@ def check(data: bytes, expected: str, name: str) -> bytes:
     """Return data if its SHA-256 is the expected one, else raise InputError."""
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
-        raise InputError(f"{name} is not the file this script knows: sha256 {found}, expected {expected}")
+        raise InputError(
+            f"{name} is not the file this script knows: sha256 {found}, expected {expected}"
+        )
     return data
 
 
@@ -102,7 +124,11 @@ def convert(model: bytes) -> bytes:
     stored = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
 
     def take(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        keys = [name] if name in stored else [key for key in stored if name.endswith(";") and key.startswith(name)]
+        keys = (
+            [name]
+            if name in stored
+            else [key for key in stored if name.endswith(";") and key.startswith(name)]
+        )
         if len(keys) != 1 or stored[keys[0]].size != np.prod(shape, dtype=int):
             raise InputError(f"the model file has no tensor {name!r} of shape {shape}")
         return np.ascontiguousarray(stored[keys[0]].reshape(shape), dtype=np.float32)
@@ -114,12 +140,23 @@ def convert(model: bytes) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wheel", type=Path, help="a basic-pitch 0.4.0 wheel on disk (default: download it with pip)")
-    parser.add_argument(
-        "--output", type=Path, default=ASSETS, help="folder to write to (default: the package's assets)"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where the files would change")
+    parser.add_argument(
+        "--wheel",
+        type=Path,
+        help="a basic-pitch 0.4.0 wheel on disk (default: download it with pip)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ASSETS,
+        help="folder to write to (default: the package's assets)",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail where the files would change"
+    )
     options = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory() as folder:

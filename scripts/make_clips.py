@@ -13,24 +13,43 @@ from pathlib import Path
 import torch
 
 from audio_diffusion_pytorch import audio
-from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.utils.files import replacing
 
 CLIPS = Path(__file__).resolve().parents[1] / "audio_diffusion_pytorch" / "assets" / "clips"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder that render_dataset.py --paired made")
-    parser.add_argument("--training-data", type=Path, required=True, help="what the models were trained on")
-    parser.add_argument("--output", type=Path, default=CLIPS, help="default: the package's assets/clips")
-    parser.add_argument("--instruments", nargs="+", default=["flute", "violin", "trumpet", "bassoon", "cello"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder that render_dataset.py --paired made"
+    )
+    parser.add_argument(
+        "--training-data", type=Path, required=True, help="what the models were trained on"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=CLIPS, help="default: the package's assets/clips"
+    )
+    parser.add_argument(
+        "--instruments", nargs="+", default=["flute", "violin", "trumpet", "bassoon", "cello"]
+    )
     ogg = "those of them that are written as .ogg, a quarter of .flac's size (default: trumpet bassoon cello)"
     parser.add_argument("--ogg", nargs="*", default=["trumpet", "bassoon", "cello"], help=ogg)
     parser.add_argument("--count", type=int, default=4, help="performances (default 4)")
     parser.add_argument("--seconds", type=float, default=12.0, help="length of a clip (default 12)")
     args = parser.parse_args()
     try:
-        make_clips(args.data, args.training_data, args.output, args.instruments, args.ogg, args.count, args.seconds)
+        make_clips(
+            args.data,
+            args.training_data,
+            args.output,
+            args.instruments,
+            args.ogg,
+            args.count,
+            args.seconds,
+        )
     except InputError as error:
         parser.exit(2, f"make_clips: error: {error}\n")
 
@@ -57,11 +76,15 @@ def make_clips(
     ]
     pieces: dict[str, str] = {}  # the first long enough performance of each piece
     for stem in sorted(set.intersection(*stems)):
-        note = json.loads((folders[0] / f"{stem}_{instruments[0]}.json").read_text(encoding="utf-8"))
+        note = json.loads(
+            (folders[0] / f"{stem}_{instruments[0]}.json").read_text(encoding="utf-8")
+        )
         if note["paired"] and note["duration"] >= seconds + 1:
             pieces.setdefault(note["piece"], stem)
     if len(pieces) < count:
-        raise InputError(f"{data} has {len(pieces)} pieces with a performance on all of {instruments}, not {count}")
+        raise InputError(
+            f"{data} has {len(pieces)} pieces with a performance on all of {instruments}, not {count}"
+        )
     chosen = [list(pieces.values())[i * len(pieces) // count] for i in range(count)]
     files = {}
     for stem in chosen:
@@ -72,14 +95,18 @@ def make_clips(
     kept = {key: manifest[key] for key in ("seed", "soundfonts", "programs", "versions")}
     kept["pieces"] = {**manifest["pieces"], **training["pieces"]}  # piece -> split
     with replacing(output / "manifest.json") as temporary:
-        temporary.write_text(json.dumps({**kept, "seconds": seconds, "files": files}, indent=1) + "\n")
+        temporary.write_text(
+            json.dumps({**kept, "seconds": seconds, "files": files}, indent=1) + "\n"
+        )
 
 
 def read_manifest(folder: Path) -> dict:
     try:
         return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder} has no readable manifest.json: make it with render_dataset.py") from error
+        raise InputError(
+            f"{folder} has no readable manifest.json: make it with render_dataset.py"
+        ) from error
 
 
 def cut(source: Path, target: Path, seconds: float) -> dict[str, str]:
@@ -89,7 +116,9 @@ def cut(source: Path, target: Path, seconds: float) -> dict[str, str]:
     fade = rate // 20
     wav[:, -fade:] *= 1 - (1 + torch.arange(fade)) / fade  # no click where the music is cut
     audio.write(target, wav, rate)
-    notes = [[on, min(off, seconds), pitch] for on, off, pitch in performance["notes"] if on < seconds]
+    notes = [
+        [on, min(off, seconds), pitch] for on, off, pitch in performance["notes"] if on < seconds
+    ]
     entry = {**performance, "duration": seconds, "notes": notes}
     del entry["sha256"]
     with replacing(target.with_suffix(".json")) as temporary:

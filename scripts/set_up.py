@@ -18,8 +18,12 @@ DEVELOPMENT = ".[data,notebook,dev]"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--venv", default=os.path.join(ROOT, ".venv"), help="folder of the environment (.venv)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--venv", default=os.path.join(ROOT, ".venv"), help="folder of the environment (.venv)"
+    )
     parser.add_argument("--dev", action="store_true", help="also what lint and tests need")
     arguments = parser.parse_args()
     venv = os.path.abspath(arguments.venv)
@@ -27,10 +31,16 @@ def main():
     python = python_of(venv)
     if not works(python, "import pip"):
         run([sys.executable, "-m", "venv", venv], "on Debian and Ubuntu: apt install python3-venv")
-    version = subprocess.check_output([python, "-c", "import sys; print(*sys.version_info[:2])"]).decode().split()
+    version = (
+        subprocess.check_output([python, "-c", "import sys; print(*sys.version_info[:2])"])
+        .decode()
+        .split()
+    )
     check_version(tuple(map(int, version)), python)
     targets = ["-r", "requirements.txt"] if not arguments.dev else ["-e", DEVELOPMENT]
-    stamps = [os.path.join(venv, name) for name in (".set-up", ".set-up-dev")][: 2 if arguments.dev else 1]
+    stamps = [os.path.join(venv, name) for name in (".set-up", ".set-up-dev")][
+        : 2 if arguments.dev else 1
+    ]
     wanted = fingerprint(version)
     if os.path.exists(stamps[-1]) and read(stamps[-1]) == wanted:
         return
@@ -43,7 +53,9 @@ def main():
 
 def check_version(version, where):
     if not OLDEST <= version <= NEWEST:
-        oldest, newest, this = (".".join(map(str, numbers)) for numbers in (OLDEST, NEWEST, version))
+        oldest, newest, this = (
+            ".".join(map(str, numbers)) for numbers in (OLDEST, NEWEST, version)
+        )
         sys.exit(
             f"error: Python {oldest} to {newest} is needed, and this is {this} ({where}); choose another one with "
             f"make PYTHON=python{newest}, or another environment with make VENV=FOLDER"
@@ -51,7 +63,11 @@ def check_version(version, where):
 
 
 def python_of(venv):
-    return os.path.join(venv, "Scripts", "python.exe") if os.name == "nt" else os.path.join(venv, "bin", "python")
+    return (
+        os.path.join(venv, "Scripts", "python.exe")
+        if os.name == "nt"
+        else os.path.join(venv, "bin", "python")
+    )
 
 
 def works(python, statement):
@@ -64,8 +80,13 @@ def works(python, statement):
 
 def fingerprint(version):
     """Of everything that the environment was made from: the checkout's place, the requirements, Python."""
-    files = [read(os.path.join(ROOT, name)) for name in ("requirements.txt", "pyproject.toml", "setup.py")]
-    return hashlib.sha256("\0".join([ROOT, *version, *files]).encode("utf-8", "surrogateescape")).hexdigest()
+    files = [
+        read(os.path.join(ROOT, name))
+        for name in ("requirements.txt", "pyproject.toml", "setup.py")
+    ]
+    return hashlib.sha256(
+        "\0".join([ROOT, *version, *files]).encode("utf-8", "surrogateescape")
+    ).hexdigest()
 
 
 def read(path):

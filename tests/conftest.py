@@ -24,13 +24,15 @@ import soundfile
 import torch
 from hypothesis import settings
 
-from audio_diffusion_pytorch.bridge import Bridge
-from audio_diffusion_pytorch.codec import MelCodec
-from audio_diffusion_pytorch.denoiser import Denoiser
-from audio_diffusion_pytorch.instrument import InstrumentModel, InstrumentSpec
-from audio_diffusion_pytorch.unet import UNet1d
+from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.codecs.mel import MelCodec
+from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
+from audio_diffusion_pytorch.models.instrument import InstrumentModel, InstrumentSpec
+from audio_diffusion_pytorch.models.unet import UNet1d
 
 ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "tests" / "golden"
+PITCH_DATA = DATA / "pitch"
 RATE = 24000
 # One of everything that Hydra's grammar or a shell treats specially.
 ODD_NAME = "odd né [x] (1) k=v & it's, $a {b}"
@@ -76,7 +78,9 @@ def examples(number: int) -> int:
     return 10 * number if PROFILE == "long" else number
 
 
-def melody(seconds: float = 1.0, sample_rate: int = RATE, seed: int = 0, brightness: float = 0.3) -> np.ndarray:
+def melody(
+    seconds: float = 1.0, sample_rate: int = RATE, seed: int = 0, brightness: float = 0.3
+) -> np.ndarray:
     """Notes of a quarter second with a few harmonics, [T] in [-1, 1]."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * sample_rate)) / sample_rate
@@ -117,7 +121,14 @@ def make_instrument(codec_file) -> Callable[..., InstrumentModel]:
 
     def make(name: str = "flute", seed: int = 0, **spec) -> InstrumentModel:
         torch.manual_seed(seed)
-        settings = dict(sigma_min=0.01, sigma_max=10.0, rho=7.0, level_db=-18.0, frames=64, codec=str(codec_file))
+        settings = dict(
+            sigma_min=0.01,
+            sigma_max=10.0,
+            rho=7.0,
+            level_db=-18.0,
+            frames=64,
+            codec=str(codec_file),
+        )
         spec = InstrumentSpec(name, **{"unet": TINY_UNET, **settings, **spec})
         net = UNet1d(**spec.unet)
         mean, std = torch.full((net.in_channels,), -6.0), torch.full((net.in_channels,), 2.0)
@@ -168,7 +179,9 @@ class Result:
         )
         rest = [
             line
-            for line in self.err.replace("\x1b[A", "").splitlines()  # a bar below another one moves the cursor
+            for line in self.err.replace(
+                "\x1b[A", ""
+            ).splitlines()  # a bar below another one moves the cursor
             if line.strip() and not line.startswith(("error: ", "warning: ", "  "))
         ]
         bars = ("it/s", "clip/s", "batch", "window")
@@ -201,7 +214,9 @@ def command(monkeypatch, capfd, tmp_path) -> Callable[..., Result]:
                     code = 1
             finally:
                 root.handlers[:], root.level = handlers, level
-                torch.set_flush_denormal(False)  # the commands' own setting; hypothesis needs all floats
+                torch.set_flush_denormal(
+                    False
+                )  # the commands' own setting; hypothesis needs all floats
         out, err = capfd.readouterr()
         return Result(code or 0, out, err)
 
@@ -214,8 +229,15 @@ def transfer(command, instruments):
 
     def run(*arguments):
         given = dict(a.split("=", 1) for a in arguments)
-        defaults = {"source": instruments[0], "target": instruments[1], "num_steps": 2, "device": "cpu"}
-        return command("transfer.py", *(f"{key}={value}" for key, value in (defaults | given).items()))
+        defaults = {
+            "source": instruments[0],
+            "target": instruments[1],
+            "num_steps": 2,
+            "device": "cpu",
+        }
+        return command(
+            "transfer.py", *(f"{key}={value}" for key, value in (defaults | given).items())
+        )
 
     return run
 
@@ -253,7 +275,14 @@ def takes(tmp_path) -> Path:
     folder = tmp_path / "takes"
     (folder / "deep er").mkdir(parents=True)
     (folder / ".hidden").mkdir()
-    for name in ("a.wav", "b (1).WAV", "deep er/a.flac", "deep er/c.ogg", ".hidden/x.wav", "._a.wav"):
+    for name in (
+        "a.wav",
+        "b (1).WAV",
+        "deep er/a.flac",
+        "deep er/c.ogg",
+        ".hidden/x.wav",
+        "._a.wav",
+    ):
         soundfile.write(folder / name, melody(0.3), RATE)
     soundfile.write(folder / "d.mp3", melody(0.3), RATE)
     (folder / "notes.txt").write_text("no audio")
@@ -264,7 +293,12 @@ def takes(tmp_path) -> Path:
 def quick(make_instrument, codec) -> Bridge:
     """A bridge that changes nothing and takes no time."""
     bridge = Bridge(
-        make_instrument("flute"), make_instrument("violin"), num_steps=2, handoff="plain", batch_size=64, codec=codec
+        make_instrument("flute"),
+        make_instrument("violin"),
+        num_steps=2,
+        handoff="plain",
+        batch_size=64,
+        codec=codec,
     )
     bridge.to_noise = bridge.from_noise = lambda latents: latents
     return bridge

@@ -5,10 +5,10 @@ from pathlib import Path
 import soundfile
 from conftest import RATE, melody
 
-from audio_diffusion_pytorch.bridge import Bridge
-from audio_diffusion_pytorch.jobs import RECORDS, Job
-from audio_diffusion_pytorch.recordings import bridge_files
-from audio_diffusion_pytorch.resolve import resolve_jobs
+from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.transfer.file_transfer import bridge_files
+from audio_diffusion_pytorch.transfer.jobs import RECORDS, Job
+from audio_diffusion_pytorch.transfer.resolve import resolve_jobs
 
 
 def outputs(folder: Path) -> set[str]:

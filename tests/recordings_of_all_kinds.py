@@ -27,13 +27,19 @@ def encode(
     wav = np.atleast_2d(wav).astype(np.float32)
     layout = {1: "mono", 2: "stereo"}[len(wav)]
     name = str(target) if isinstance(target, Path) else target
-    with av.open(name, "w", format=container, options={k: str(v) for k, v in options.items()}) as out:
+    with av.open(
+        name, "w", format=container, options={k: str(v) for k, v in options.items()}
+    ) as out:
         out.metadata.update(tags or {})
-        streams = [out.add_stream(codec, rate=rate, layout=layout, bit_rate=128_000) for _ in range(tracks)]
+        streams = [
+            out.add_stream(codec, rate=rate, layout=layout, bit_rate=128_000) for _ in range(tracks)
+        ]
         for stream in streams:
             # The last block may be short for every encoder but those that pad it themselves.
             size, fifo = stream.codec_context.frame_size or 1024, av.AudioFifo()
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wav.T.reshape(1, -1)), "flt", layout)
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(wav.T.reshape(1, -1)), "flt", layout
+            )
             frame.sample_rate = rate
             for piece in av.AudioResampler(stream.format.name, layout, rate).resample(frame):
                 fifo.write(piece)

@@ -3,24 +3,26 @@
 import hashlib
 import json
 import subprocess
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from audio_diffusion_pytorch import audio
-from audio_diffusion_pytorch.bridge import Bridge
-from audio_diffusion_pytorch.codec import ASSETS, load_codec
-from audio_diffusion_pytorch.dataset import instrument_of
-from audio_diffusion_pytorch.instrument import load_instrument, shipped_instruments
+from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.codecs.loading import load_codec
+from audio_diffusion_pytorch.instruments import instrument_of
+from audio_diffusion_pytorch.models.loading import load_instrument, shipped_instruments
+from audio_diffusion_pytorch.paths import ASSETS
 
-ROOT = Path(__file__).resolve().parents[1]
 CLIPS = ASSETS / "clips"
 MANIFEST = json.loads((CLIPS / "manifest.json").read_text())
 SHIPPED = ("flute", "violin", "trumpet", "bassoon", "cello")
 
 
 def test_clips_are_those_of_the_manifest():
-    assert {path.name for path in CLIPS.iterdir() if path.suffix != ".json"} == set(MANIFEST["files"])
+    assert {path.name for path in CLIPS.iterdir() if path.suffix != ".json"} == set(
+        MANIFEST["files"]
+    )
     for name, entry in MANIFEST["files"].items():
         assert hashlib.sha256((CLIPS / name).read_bytes()).hexdigest() == entry["sha256"], name
 
@@ -35,7 +37,9 @@ def test_clips_come_from_test_pieces_only():
 
 @pytest.mark.parametrize("instrument", ["flute", "violin", "trumpet", "bassoon", "cello"])
 def test_clips_of_each_instrument_with_their_notes(instrument):
-    clips = [CLIPS / name for name in sorted(MANIFEST["files"]) if instrument_of(name) == instrument]
+    clips = [
+        CLIPS / name for name in sorted(MANIFEST["files"]) if instrument_of(name) == instrument
+    ]
     assert len(clips) >= 3
     for path in clips:
         header = audio.info(path)
@@ -63,7 +67,9 @@ def test_shipped_codec():
 @pytest.mark.parametrize("begin", [1, 3, 4])
 def test_a_recording_that_is_cut_in_a_note_ends_without_a_burst(begin):
     wav, rate = audio.read(CLIPS / "bwv307_p4_t0_flute.flac")
-    out = Bridge("flute", "bassoon", quality="draft")(wav[:, begin * rate : round((begin + 2.5) * rate)], rate)
+    out = Bridge("flute", "bassoon", quality="draft")(
+        wav[:, begin * rate : round((begin + 2.5) * rate)], rate
+    )
     edge = rate // 20
     assert out[:, -edge:].abs().max() < 1.2 * out[:, 5 * edge : -5 * edge].abs().max()
 

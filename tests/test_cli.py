@@ -17,7 +17,9 @@ from audio_diffusion_pytorch.cli import one_line, quote_paths, run_command
 from audio_diffusion_pytorch.errors import InputError
 
 PARSER = OverridesParser.create()
-NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30)
+NAMES = st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30
+)
 SPECIAL = st.text("\\'\"${}=&()[] ,:;#!aé\n\t", min_size=1, max_size=12)
 
 
@@ -64,7 +66,8 @@ def test_a_list_of_what_exists_is_quoted_one_by_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "argument", ["input=", "input=null", "input=???", "other=a (1)", "input", "--cfg", "input='a b'"]
+    "argument",
+    ["input=", "input=null", "input=???", "other=a (1)", "input", "--cfg", "input='a b'"],
 )
 def test_everything_else_is_left_alone(argument):
     assert quote_paths([argument], ["input"]) == [argument]
@@ -116,16 +119,26 @@ def test_warnings_are_one_line_and_noise_is_none():
         "warnings.warn('Found 99 module(s) in eval mode at the start of training.')\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+    )
     assert (result.returncode, result.stderr) == (0, "warning: 2 files skipped\n")
 
 
 @pytest.mark.parametrize(
     ("command", "overrides", "says"),
     [
-        ("config", ["exp=flute_small", "batch_size=4"], "batch_size; did you mean datamodule.batch_size?"),
+        (
+            "config",
+            ["exp=flute_small", "batch_size=4"],
+            "batch_size; did you mean datamodule.batch_size?",
+        ),
         ("config", ["exp=flute_small", "trainr=cpu"], "trainr; did you mean trainer?"),
-        ("config", ["exp=flute_small", "trainer.min_steps=1"], "(+trainer.min_steps=VALUE passes on what the"),
+        (
+            "config",
+            ["exp=flute_small", "trainer.min_steps=1"],
+            "(+trainer.min_steps=VALUE passes on what the",
+        ),
         ("config", ["exp=flute_small", "nothing.alike=1"], "nothing.alike; see "),
         ("transfer", ["sorce=a"], "sorce; did you mean source?"),
         ("evaluate", ["codec.wights=a"], "codec.wights; did you mean codec.weights?"),
@@ -133,7 +146,10 @@ def test_warnings_are_one_line_and_noise_is_none():
 )
 def test_a_setting_that_is_not_there(command, overrides, says, monkeypatch):
     monkeypatch.setenv("PROJECT_ROOT", str(ROOT))
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"), pytest.raises(HydraException) as error:
+    with (
+        initialize_config_dir(str(ROOT / "configs"), version_base="1.3"),
+        pytest.raises(HydraException) as error,
+    ):
         compose(command, overrides)
     message = one_line(error.value)
     assert message.startswith("no such setting: ") and says in message and "append" not in message
@@ -150,7 +166,10 @@ def test_a_setting_that_is_not_there(command, overrides, says, monkeypatch):
 )
 def test_an_experiment_that_is_not_there(name, says, monkeypatch):
     monkeypatch.setenv("PROJECT_ROOT", str(ROOT))
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"), pytest.raises(HydraException) as error:
+    with (
+        initialize_config_dir(str(ROOT / "configs"), version_base="1.3"),
+        pytest.raises(HydraException) as error,
+    ):
         compose("config", [f"exp={name}"])
     assert one_line(error.value).endswith(says)
 

@@ -9,17 +9,28 @@ import pytest
 from conftest import ROOT
 
 from audio_diffusion_pytorch import __version__, _name_user
-from audio_diffusion_pytorch.command_line import check_arguments, fold_experiments, hydra_parser, settings_of, typed
+from audio_diffusion_pytorch.command_line import (
+    check_arguments,
+    fold_experiments,
+    hydra_parser,
+    settings_of,
+    typed,
+)
 from audio_diffusion_pytorch.commands.main import VERBS
 from audio_diffusion_pytorch.completion import candidates
 from audio_diffusion_pytorch.errors import InputError
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "basic-pitch-torch")])}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "basic-pitch-torch")]),
+}
 
 
 def timbridge(*arguments: str, cwd=None, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "audio_diffusion_pytorch", *arguments]
-    return subprocess.run(command, env={**ENVIRONMENT, **environment}, cwd=cwd, capture_output=True, text=True)
+    return subprocess.run(
+        command, env={**ENVIRONMENT, **environment}, cwd=cwd, capture_output=True, text=True
+    )
 
 
 def test_version_and_help():
@@ -28,7 +39,9 @@ def test_version_and_help():
     assert text == timbridge("--help").stdout and all(f"\n  {verb} " in text for verb in VERBS)
 
 
-@pytest.mark.parametrize(("verb", "says"), [("trasnfer", "did you mean timbridge transfer?"), ("x", "there are tra")])
+@pytest.mark.parametrize(
+    ("verb", "says"), [("trasnfer", "did you mean timbridge transfer?"), ("x", "there are tra")]
+)
 def test_a_verb_that_is_not_there(verb, says):
     result = timbridge(verb)
     assert result.returncode == 1 and says in result.stderr and len(result.stderr.splitlines()) == 1
@@ -42,7 +55,9 @@ def test_help_names_the_command_as_it_was_typed_and_imports_no_torch(verb):
         "try: main()\nexcept SystemExit: pass\n"
         "assert 'torch' not in sys.modules"
     )
-    result = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     assert f"timbridge {verb} " in result.stdout and "python " not in result.stdout
 
@@ -64,7 +79,11 @@ def test_scripts_name_themselves(script, command):
         ("transfer", ["--targt", "violin"], "target=violin"),
         ("train", ["--datamodule.batch_size", "8"], "datamodule.batch_size=8"),
         ("train", ["--dataset-path"], "dataset_path=VALUE"),
-        ("transfer", ["my.wav"], "'my.wav': arguments have the form key=value: python transfer.py source=flute"),
+        (
+            "transfer",
+            ["my.wav"],
+            "'my.wav': arguments have the form key=value: python transfer.py source=flute",
+        ),
     ],
 )
 def test_flags_and_words_get_the_right_form(verb, arguments, says):
@@ -87,7 +106,9 @@ def test_what_hydra_takes_is_left_to_it(arguments):
 
 
 def test_a_flag_ends_the_command_with_one_line(command):
-    assert command("transfer.py", "--source", "flute").error().endswith("source=flute, not --source")
+    assert (
+        command("transfer.py", "--source", "flute").error().endswith("source=flute, not --source")
+    )
 
 
 def test_experiments_match_without_case():
@@ -104,11 +125,23 @@ def test_hydras_parser_names_the_command(monkeypatch):
 
 
 def test_logs_of_the_installed_command(tmp_path):
-    arguments = ("train", "--cfg", "job", "--resolve", "exp=flute_small", "dataset_path=x", "exp_tag=a")
-    environment = {key: value for key, value in ENVIRONMENT.items() if key not in ("DIR_LOGS", "PROJECT_ROOT")}
+    arguments = (
+        "train",
+        "--cfg",
+        "job",
+        "--resolve",
+        "exp=flute_small",
+        "dataset_path=x",
+        "exp_tag=a",
+    )
+    environment = {
+        key: value for key, value in ENVIRONMENT.items() if key not in ("DIR_LOGS", "PROJECT_ROOT")
+    }
 
     def logs(command: list[str], **more: str) -> str:
-        out = subprocess.run(command, env={**environment, **more}, cwd=tmp_path, capture_output=True, text=True).stdout
+        out = subprocess.run(
+            command, env={**environment, **more}, cwd=tmp_path, capture_output=True, text=True
+        ).stdout
         (line,) = (line for line in out.splitlines() if line.startswith("logs_dir: "))
         (cache,) = (line for line in out.splitlines() if line.startswith("  cache_dir: "))
         assert cache.split()[1] == f"{line.split()[1]}/cache/latents"
@@ -144,14 +177,21 @@ def test_paths_are_completed(tmp_path, monkeypatch):
     (tmp_path / "flat[1].wav").touch()
     assert candidates("transfer", "input=fl") == ["input=flat[1].wav", "input=flute takes/"]
     assert candidates("transfer", "input=flat[") == ["input=flat[1].wav"]
-    assert candidates("transfer", "source=fl") == ["source=flute", "source=flat[1].wav", "source=flute takes/"]
+    assert candidates("transfer", "source=fl") == [
+        "source=flute",
+        "source=flat[1].wav",
+        "source=flute takes/",
+    ]
 
 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
         ("timbridge tr", {"transfer", "train"}),
-        ("timbridge transfer source=fl", {"flute "}),  # bash takes what follows the = for a word of its own
+        (
+            "timbridge transfer source=fl",
+            {"flute "},
+        ),  # bash takes what follows the = for a word of its own
         ("timbridge demo --p", {"--play "}),
         ("timbridge render --out", {"--output "}),
     ],

@@ -12,8 +12,8 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from audio_diffusion_pytorch.cli import one_line
-from audio_diffusion_pytorch.dataset import INSTRUMENTS
-from audio_diffusion_pytorch.labels import Labels
+from audio_diffusion_pytorch.instruments import INSTRUMENTS
+from audio_diffusion_pytorch.models.labels import Labels
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "exp").glob("*.yaml"))
 LATENT = [name for name in EXPERIMENTS if name.endswith("_latent")]
@@ -31,7 +31,9 @@ KEYS = """exp_name instruments sampling_rate length channels log_every_n_steps m
 
 def composed(name: str, *overrides: str, command: str = "config") -> DictConfig:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return compose(command, [f"exp={name}", *overrides] if command == "config" else list(overrides))
+        return compose(
+            command, [f"exp={name}", *overrides] if command == "config" else list(overrides)
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -73,13 +75,25 @@ def test_help_lists_every_experiment(name):
 @pytest.mark.parametrize("name", LATENT)
 def test_the_originals_keys(name):
     config = composed(name)
-    missing = [key for key in KEYS.split() if OmegaConf.select(config, key, default="absent") == "absent"]
+    missing = [
+        key for key in KEYS.split() if OmegaConf.select(config, key, default="absent") == "absent"
+    ]
     assert set(missing) <= {"dataset_path"} and OmegaConf.is_missing(config, "dataset_path")
     assert config.sigma_max == (100 if name in ("flute_latent", "violin_latent") else 5)
-    assert (config.sigma_min, config.rho, config.length, config.datamodule.batch_size) == (0.001, 9.0, 409600, 32)
+    assert (config.sigma_min, config.rho, config.length, config.datamodule.batch_size) == (
+        0.001,
+        9.0,
+        409600,
+        32,
+    )
     assert config.instruments == [name.removeprefix("pitch_").removesuffix("_latent")]
     overridden = composed(name, "+dataset_path=a", "+ckpt=b", "model.lr=1e-3", "trainer=cpu")
-    assert (overridden.dataset_path, overridden.ckpt, overridden.model.lr, overridden.trainer.gpus) == (
+    assert (
+        overridden.dataset_path,
+        overridden.ckpt,
+        overridden.model.lr,
+        overridden.trainer.gpus,
+    ) == (
         "a",
         "b",
         1e-3,
@@ -95,7 +109,11 @@ def test_latent_experiments_build_the_papers_model(name):
     module.level = torch.tensor(0.1)
     # The paper gives four digits.
     assert sum(p.numel() for p in module.denoiser.parameters()) == pytest.approx(302.3e6, rel=1e-3)
-    assert module.spec.frames == 1280 and module.spec.codec == "encodec" and module.spec.sigma_max == config.sigma_max
+    assert (
+        module.spec.frames == 1280
+        and module.spec.codec == "encodec"
+        and module.spec.sigma_max == config.sigma_max
+    )
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -107,19 +125,31 @@ def test_small_experiments_build(name, recordings, tmp_path):
         f"logs_dir={tmp_path}",
         "exp_tag=tag",
     ]
-    overrides += ["codec=small_untrained", *(f"+codec.{k}={v}" for k, v in TINY_CODEC.items()), "trainer=cpu"]
+    overrides += [
+        "codec=small_untrained",
+        *(f"+codec.{k}={v}" for k, v in TINY_CODEC.items()),
+        "trainer=cpu",
+    ]
     config = composed(name, *overrides)
     config.dataset_path = str(recordings)
     module = instantiate(config.model, codec=instantiate(config.codec))
     assert module.spec.name == instrument and module.spec.frames == 256
-    assert 2e6 < sum(p.numel() for p in module.denoiser.parameters()) < 3.5e6  # at most 7 MB in half precision
+    assert (
+        2e6 < sum(p.numel() for p in module.denoiser.parameters()) < 3.5e6
+    )  # at most 7 MB in half precision
     data = instantiate(config.datamodule)
-    assert data.train_set.augment is not None and len(data.train_set) == 16 * 16  # crops of four files
+    assert (
+        data.train_set.augment is not None and len(data.train_set) == 16 * 16
+    )  # crops of four files
     callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
     loggers = [instantiate(node) for node in config.loggers.values() if node is not None]
-    trainer = instantiate(config.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(tmp_path))
+    trainer = instantiate(
+        config.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(tmp_path)
+    )
     assert trainer.max_steps == config.total_steps and trainer.max_epochs == -1
-    assert {c.dirpath for c in trainer.checkpoint_callbacks} == {str(tmp_path / "tag" / "checkpoints")}
+    assert {c.dirpath for c in trainer.checkpoint_callbacks} == {
+        str(tmp_path / "tag" / "checkpoints")
+    }
     assert Path(loggers[0].log_dir) == tmp_path / "tag" / "tensorboard"
 
 
@@ -133,10 +163,14 @@ def test_small_experiments_differ_by_the_instrument_only():
 
 
 def test_one_model_of_all_instruments_builds():
-    config = composed("all_small", "codec=small_untrained", *(f"+codec.{k}={v}" for k, v in TINY_CODEC.items()))
+    config = composed(
+        "all_small", "codec=small_untrained", *(f"+codec.{k}={v}" for k, v in TINY_CODEC.items())
+    )
     module = instantiate(config.model, codec=instantiate(config.codec))
     assert Labels(module.spec.labels).instruments == tuple(config.instruments) == INSTRUMENTS
-    assert module.spec.name == "all" and tuple(config.datamodule.dataset.labels) == module.spec.labels
+    assert (
+        module.spec.name == "all" and tuple(config.datamodule.dataset.labels) == module.spec.labels
+    )
     assert Labels(module.spec.labels).takes
     # at most the size of two models of one instrument
     assert sum(p.numel() for p in module.denoiser.parameters()) < 6.5e6
@@ -144,15 +178,22 @@ def test_one_model_of_all_instruments_builds():
 
 def test_pitch_shifted_flute():
     assert composed("pitch_flute_small").sign == -1
-    first = OmegaConf.to_yaml(composed("flute_small", "octaves=null", "labels=null", "model.model.num_labels=0"))
-    assert OmegaConf.to_yaml(composed("pitch_flute_small", "sign=null", "exp_name=flute_small")) == first
+    first = OmegaConf.to_yaml(
+        composed("flute_small", "octaves=null", "labels=null", "model.model.num_labels=0")
+    )
+    assert (
+        OmegaConf.to_yaml(composed("pitch_flute_small", "sign=null", "exp_name=flute_small"))
+        == first
+    )
 
 
 @pytest.mark.parametrize("choice", ["csv", "wandb", "many", "[tensorboard,csv]"])
 def test_loggers_can_be_chosen(choice):
     found = targets(OmegaConf.to_container(composed("flute_small", f"loggers={choice}").loggers))
     assert all(callable(get_object(target)) for target in found)
-    names = {"csv": "CSV", "wandb": "Wandb", "many": "TensorBoard CSV Wandb"}.get(choice, "TensorBoard CSV").split()
+    names = {"csv": "CSV", "wandb": "Wandb", "many": "TensorBoard CSV Wandb"}.get(
+        choice, "TensorBoard CSV"
+    ).split()
     assert found == [f"pytorch_lightning.loggers.{name}Logger" for name in names]
 
 
@@ -164,15 +205,25 @@ def test_launchers_can_be_chosen(choice):
         if importlib.util.find_spec("hydra_plugins") and importlib.util.find_spec(
             f"hydra_plugins.hydra_{launcher}_launcher"
         ):
-            config = compose("config", ["exp=flute_small", f"launcher={choice}"], return_hydra_config=True)
-            expected = {"joblib": "JoblibLauncher", "slurm": "SlurmLauncher", "submitit_local": "LocalLauncher"}[choice]
+            config = compose(
+                "config", ["exp=flute_small", f"launcher={choice}"], return_hydra_config=True
+            )
+            expected = {
+                "joblib": "JoblibLauncher",
+                "slurm": "SlurmLauncher",
+                "submitit_local": "LocalLauncher",
+            }[choice]
             assert config.hydra.launcher._target_.endswith(f".{expected}")
         else:
             with pytest.raises(MissingConfigException) as error:
                 compose("config", ["exp=flute_small", f"launcher={choice}"])
-            assert one_line(error.value).endswith("pip install hydra-joblib-launcher hydra-submitit-launcher")
+            assert one_line(error.value).endswith(
+                "pip install hydra-joblib-launcher hydra-submitit-launcher"
+            )
 
 
 def test_transfer_composes():
     config = composed("", "source=flute", command="transfer")
-    assert {"source", "target", "input", "output", "sigma", "num_steps", "solver", "plot"} <= set(config)
+    assert {"source", "target", "input", "output", "sigma", "num_steps", "solver", "plot"} <= set(
+        config
+    )

@@ -8,20 +8,35 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "audio_diffusion_pytorch"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # First parts of the paths that pages name: folders of the repository, and packages of `PACKAGE`.
 FOLDERS = (PACKAGE, "basic-pitch-torch", "benchmarks", "configs", "docs", "exp", "scripts", "tests")
 PACKAGES = (
-    *("audio", "bridge", "codecs", "commands", "compat", "data", "diffusion", "evaluation", "metrics", "models"),
+    *(
+        "audio",
+        "bridge",
+        "codecs",
+        "commands",
+        "compat",
+        "data",
+        "diffusion",
+        "evaluation",
+        "metrics",
+        "models",
+    ),
     *("pitch", "render", "training", "transfer", "utils"),
 )
 SUFFIXES = (".py", ".yaml", ".md", ".ipynb", ".toml", ".cff")
-ELSEWHERE = {"my_package.py", "config.yaml", "results.md"}  # of users, of a run folder, of an evaluation
+ELSEWHERE = {
+    "my_package.py",
+    "config.yaml",
+    "results.md",
+}  # of users, of a run folder, of an evaluation
 ROOTS = {"train": "config", "transfer": "transfer", "evaluate": "evaluate"}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -36,14 +51,19 @@ def prose(page: Path) -> str:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return [text for name, text in FENCE.findall(page.read_text(encoding="utf-8")) if name == language]
+    return [
+        text for name, text in FENCE.findall(page.read_text(encoding="utf-8")) if name == language
+    ]
 
 
 @cache
 def anchors(page: Path) -> set[str]:
     """Anchors of the headings, as GitHub makes them."""
     headings = re.findall(r"^#+ +(.+?) *$", prose(page), re.MULTILINE)
-    kept = (re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()) for heading in headings)
+    kept = (
+        re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower())
+        for heading in headings
+    )
     return {heading.replace(" ", "-") for heading in kept}
 
 
@@ -69,16 +89,25 @@ def is_path(name: str) -> bool:
 
     `data/chorales` is rendered data, not a part of the package `data`.
     """
-    if re.search(r"[<>{}*=|$\"'(),:\[\]]|[A-Z]{2}|\.\.\.|^data/chorales", name) or name in ELSEWHERE:
+    if (
+        re.search(r"[<>{}*=|$\"'(),:\[\]]|[A-Z]{2}|\.\.\.|^data/chorales", name)
+        or name in ELSEWHERE
+    ):
         return False
     first = name.split("/")[0]
-    return ("/" in name and first in (*FOLDERS, *PACKAGES)) or ("/" not in name and name.endswith(SUFFIXES))
+    return ("/" in name and first in (*FOLDERS, *PACKAGES)) or (
+        "/" not in name and name.endswith(SUFFIXES)
+    )
 
 
 @pages
 def test_named_files_exist(page):
     places = ROOT, ROOT / PACKAGE, page.parent
-    missing = [name for name in named(page) if is_path(name) and not any((place / name).exists() for place in places)]
+    missing = [
+        name
+        for name in named(page)
+        if is_path(name) and not any((place / name).exists() for place in places)
+    ]
     assert not missing
 
 
@@ -109,7 +138,9 @@ def names_in(module: Path) -> set[str]:
             names |= {(alias.asname or alias.name) for alias in node.names}
         else:
             names |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
-            names |= {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}  # of lazy exports
+            names |= {
+                part.value for part in ast.walk(node) if isinstance(part, ast.Constant)
+            }  # of lazy exports
     return names
 
 
@@ -119,7 +150,9 @@ def test_python_blocks_parse_and_import_what_exists(page):
         for node in ast.walk(compile(text, page.name, "exec", ast.PyCF_ONLY_AST)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
                 for alias in node.names:
-                    assert found([*node.module.split(".")[1:], alias.name]), f"{node.module}.{alias.name}"
+                    assert found([*node.module.split(".")[1:], alias.name]), (
+                        f"{node.module}.{alias.name}"
+                    )
 
 
 def test_examples_of_extending_run():
@@ -147,7 +180,9 @@ def commands(page: Path) -> Iterator[list[str]]:
 @cache
 def settings(verb: str, experiment: str | None) -> dict:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        overrides = [f"hydra.searchpath=[file://{ROOT},file://{ROOT / 'exp'}]"] if verb == "train" else []
+        overrides = (
+            [f"hydra.searchpath=[file://{ROOT},file://{ROOT / 'exp'}]"] if verb == "train" else []
+        )
         overrides += [f"exp={experiment}"] if experiment else []
         return OmegaConf.to_container(compose(ROOTS[verb], overrides), resolve=False)
 
@@ -162,15 +197,27 @@ def known(key: str, config: dict) -> bool:
 
 
 def unknown_settings(verb: str, words: list[str]) -> list[str]:
-    given = [word.partition("=")[0] for word in words if "=" in word and not word.startswith(("-", "+", "$"))]
+    given = [
+        word.partition("=")[0]
+        for word in words
+        if "=" in word and not word.startswith(("-", "+", "$"))
+    ]
     experiment = next((word[4:] for word in words if word.startswith("exp=")), None)
-    experiment = re.sub(r"\$\{?i\}?|NAME|,.*", lambda m: "" if m[0][0] == "," else "flute", experiment or "") or None
+    experiment = (
+        re.sub(r"\$\{?i\}?|NAME|,.*", lambda m: "" if m[0][0] == "," else "flute", experiment or "")
+        or None
+    )
     groups = {"exp", "launcher", *(path.name for path in (ROOT / "exp").iterdir() if path.is_dir())}
     config = settings(verb, experiment if experiment != "EXPERIMENT" else None)
     return [
         key
         for key in given
-        if not (key in groups or key.startswith(("hydra.", "model/")) or "$" in key or known(key, config))
+        if not (
+            key in groups
+            or key.startswith(("hydra.", "model/"))
+            or "$" in key
+            or known(key, config)
+        )
     ]
 
 
@@ -183,14 +230,21 @@ def test_commands_exist_and_know_their_settings(page, monkeypatch):
         verb = words[1] if words[0] == "timbridge" and len(words) > 1 else Path(script or "").stem
         if words[0] == "make":
             targets = [word for word in words[1:] if "=" not in word]
-            assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets), words
+            assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets), (
+                words
+            )
         elif verb in ROOTS:
             assert not unknown_settings(verb, words), words
         elif script is not None:
-            sources = [ROOT / script, *(f for d in ("commands", "render") for f in (ROOT / PACKAGE / d).glob("*.py"))]
+            sources = [
+                ROOT / script,
+                *(f for d in ("commands", "render") for f in (ROOT / PACKAGE / d).glob("*.py")),
+            ]
             text = "".join(path.read_text(encoding="utf-8") for path in sources)
             assert (ROOT / script).is_file(), script
-            assert not [word for word in words if word.startswith("--") and f'"{word}"' not in text], words
+            assert not [
+                word for word in words if word.startswith("--") and f'"{word}"' not in text
+            ], words
 
 
 @pytest.mark.parametrize(
@@ -213,5 +267,7 @@ def test_names_of_files_are_told_from_other_code(text, expected):
 
 def test_a_wrong_setting_is_found(monkeypatch):
     monkeypatch.setenv("PROJECT_ROOT", str(ROOT))
-    words = shlex.split("python train.py exp=flute_small model.learning_rate=1 dataset_path=x +anything=1 trainer=cpu")
+    words = shlex.split(
+        "python train.py exp=flute_small model.learning_rate=1 dataset_path=x +anything=1 trainer=cpu"
+    )
     assert unknown_settings("train", words) == ["model.learning_rate"]

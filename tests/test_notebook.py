@@ -1,11 +1,8 @@
 """The notebook: executed on the CPU, and committed with its outputs."""
 
-from pathlib import Path
-
 import nbformat
+from conftest import ROOT
 from nbclient import NotebookClient
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def read():
@@ -16,7 +13,9 @@ def test_committed_with_outputs():
     cells = [cell for cell in read().cells if cell.cell_type == "code"]
     kinds = {kind for cell in cells for output in cell.outputs for kind in output.get("data", {})}
     assert {"image/png", "text/html"} <= kinds  # spectrograms and players
-    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+    assert not [
+        output for cell in cells for output in cell.outputs if output.output_type == "error"
+    ]
 
 
 def test_runs():
@@ -24,6 +23,10 @@ def test_runs():
     settings = next(cell for cell in notebook.cells if "SIGMAS = " in cell.source)
     assert "SIGMAS = [1.0, 2.0, 4.0, 8.0]" in settings.source
     settings.source = settings.source.replace("[1.0, 2.0, 4.0, 8.0]", "[2.0]")
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": ROOT}}).execute()
-    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": ROOT}}
+    ).execute()
+    printed = "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])
+    )
     assert "DPD" in printed and "noise spread" in printed

@@ -38,7 +38,12 @@ def test_a_wheel_holds_everything(tmp_path):
         names = set(wheel.namelist())
         info = f"timbridge-{__version__}.dist-info"
         scripts = wheel.read(f"{info}/entry_points.txt").decode()
-    assert scripts.split() == ["[console_scripts]", "timbridge", "=", "audio_diffusion_pytorch.commands.main:main"]
+    assert scripts.split() == [
+        "[console_scripts]",
+        "timbridge",
+        "=",
+        "audio_diffusion_pytorch.commands.main:main",
+    ]
     places = {
         "audio_diffusion_pytorch": "audio_diffusion_pytorch",
         "configs": "audio_diffusion_pytorch/configs",
@@ -59,10 +64,24 @@ def install(kind: str, folder: Path) -> Path:
     built = build("wheel" if kind == "wheel" else "sdist", folder)
     environment = folder / "an environment"
     venv.create(environment, with_pip=False)
-    place = Path(sysconfig.get_path("purelib", "venv", {"base": environment, "platbase": environment}))
-    (place / "libraries.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
+    place = Path(
+        sysconfig.get_path("purelib", "venv", {"base": environment, "platbase": environment})
+    )
+    (place / "libraries.pth").write_text(
+        f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n"
+    )
     scripts = environment / ("Scripts" if os.name == "nt" else "bin")
-    pip = [sys.executable, "-m", "pip", "--python", scripts / "python", "install", "-q", "--no-deps", "--no-index"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        scripts / "python",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+    ]
     subprocess.run([*pip, "--no-build-isolation", built], check=True)
     for path in (place / "audio_diffusion_pytorch").rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -86,18 +105,39 @@ def test_an_installation_works_from_another_folder(kind, tmp_path):
 
     assert timbridge("--version") == f"timbridge {__version__}\n"
     where = "import audio_diffusion_pytorch.paths as p; print(p.ROOT, p.INSTALLED)"
-    found = subprocess.check_output([scripts / "python", "-c", where], env=environment, cwd=here, text=True)
+    found = subprocess.check_output(
+        [scripts / "python", "-c", where], env=environment, cwd=here, text=True
+    )
     assert str(tmp_path) in found and found.endswith("True\n")
 
-    timbridge("transfer", "source=Flute", "target=violin", f"input={FLUTE}", "output=a.wav", "quality=draft")
+    timbridge(
+        "transfer",
+        "source=Flute",
+        "target=violin",
+        f"input={FLUTE}",
+        "output=a.wav",
+        "quality=draft",
+    )
     assert (here / "a.wav").is_file()
     played = timbridge("demo", "--play")
     assert all(str(here / "demo" / f"flute_to_violin.{kind}") in played for kind in ("wav", "png"))
-    assert (here / "demo" / "flute_to_violin.wav").is_file() and (here / "demo" / "flute_to_violin.png").is_file()
-    shared = ["exp=flute_small", f"dataset_path={CLIPS}", "exp_tag=run", "trainer.max_steps=2", *TINY_SMALL]
-    ended = timbridge("train", *shared, "octaves=null", "datamodule.cache=true", "datamodule.batch_size=2")
+    assert (here / "demo" / "flute_to_violin.wav").is_file() and (
+        here / "demo" / "flute_to_violin.png"
+    ).is_file()
+    shared = [
+        "exp=flute_small",
+        f"dataset_path={CLIPS}",
+        "exp_tag=run",
+        "trainer.max_steps=2",
+        *TINY_SMALL,
+    ]
+    ended = timbridge(
+        "train", *shared, "octaves=null", "datamodule.cache=true", "datamodule.batch_size=2"
+    )
     assert "timbridge transfer " in ended
-    assert (here / "logs" / "run" / "flute_small.safetensors").is_file() and (here / "logs" / "cache").is_dir()
+    assert (here / "logs" / "run" / "flute_small.safetensors").is_file() and (
+        here / "logs" / "cache"
+    ).is_dir()
     assert "timbridge evaluate" in timbridge("evaluate", "--help")
     assert "timbridge render" in timbridge("render", "--help")
     assert sorted(path.name for path in here.iterdir()) == ["a.wav", "demo", "logs"]

@@ -8,7 +8,9 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.plots import mel_spectrogram_db, plot_spectrograms
 
 
-@pytest.mark.parametrize(("ending", "magic"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")])
+@pytest.mark.parametrize(
+    ("ending", "magic"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")]
+)
 def test_files(ending, magic, tmp_path):
     clips = {
         "input: a $x_1$ flute": (torch.from_numpy(melody(0.5))[None], RATE),
@@ -33,7 +35,9 @@ def test_a_tone_lies_in_its_band_at_its_level():
     assert picture.max() == pytest.approx(-20, abs=4)
     mel = 2595 * torch.log10(1 + torch.tensor([40.0, 1000.0, RATE / 2]) / 700)
     # The picture has 160 bands; a tone between two lights both.
-    assert picture.argmax() == pytest.approx(float((mel[1] - mel[0]) / (mel[2] - mel[0]) * 160), abs=2)
+    assert picture.argmax() == pytest.approx(
+        float((mel[1] - mel[0]) / (mel[2] - mel[0]) * 160), abs=2
+    )
     assert mel_spectrogram_db(torch.zeros(RATE), RATE).max() < -90
 
 

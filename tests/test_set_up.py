@@ -18,7 +18,9 @@ _spec.loader.exec_module(set_up)
 def commands(monkeypatch, tmp_path):
     """What is run, with the environment of each; nothing is installed."""
     ran = []
-    monkeypatch.setattr(set_up, "run", lambda command, hint, environment=None: ran.append((command, environment)))
+    monkeypatch.setattr(
+        set_up, "run", lambda command, hint, environment=None: ran.append((command, environment))
+    )
     monkeypatch.setattr(set_up, "works", lambda python, statement: False)
     monkeypatch.setattr(set_up.subprocess, "check_output", lambda command: b"3 13")
 
@@ -34,13 +36,17 @@ def commands(monkeypatch, tmp_path):
 
 
 def test_the_bounds_are_those_of_the_package():
-    (bounds,) = re.findall(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (ROOT / "pyproject.toml").read_text())
+    (bounds,) = re.findall(
+        r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (ROOT / "pyproject.toml").read_text()
+    )
     assert [set_up.OLDEST[1], set_up.NEWEST[1] + 1] == list(map(int, bounds))
 
 
 @pytest.mark.parametrize("version", [(3, 9), (3, 15), (2, 7)])
 def test_a_python_that_does_not_serve(version):
-    with pytest.raises(SystemExit, match=r"Python 3.10 to 3.14 is needed, and this is \d.\d+ \(there\); choose"):
+    with pytest.raises(
+        SystemExit, match=r"Python 3.10 to 3.14 is needed, and this is \d.\d+ \(there\); choose"
+    ):
         set_up.check_version(version, "there")
     set_up.check_version((3, 13), "there")
 
@@ -51,7 +57,9 @@ def test_it_installs_once_and_again_when_something_changed(commands, monkeypatch
     assert "GB" in capsys.readouterr().out
     extra = environment["DIST_EXTRA_CONFIG"]  # the checkout may be read-only
     assert "my venv" in extra and f"egg_base = {os.path.dirname(extra)}" in Path(extra).read_text()
-    assert [command[1:3] for command, _ in commands()] == [["-m", "venv"]]  # pip is missing still: `works` says so
+    assert [command[1:3] for command, _ in commands()] == [
+        ["-m", "venv"]
+    ]  # pip is missing still: `works` says so
     assert commands("--dev")[-1][0][-1] == ".[data,notebook,dev]"
     monkeypatch.setattr(set_up, "ROOT", str(ROOT / "tests" / ".."))  # the checkout was moved
     assert len(commands()) == 2

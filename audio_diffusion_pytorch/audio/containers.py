@@ -34,7 +34,9 @@ class Part:
     last: int
     skip: int
     frames: int
-    mark: tuple[int, int] | None  # decoding time and checksum of packet `lead`, where it can be looked for by them
+    mark: (
+        tuple[int, int] | None
+    )  # decoding time and checksum of packet `lead`, where it can be looked for by them
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class Index:
     """What reading needs to know of a file; kept, so that its packets are listed once."""
 
     info: AudioInfo
-    counts: tuple[int, ...]  # frames of each packet where they are known without decoding; else empty
+    counts: tuple[
+        int, ...
+    ]  # frames of each packet where they are known without decoding; else empty
     parts: tuple[Part, ...]
     problems: tuple[str, ...]
 
@@ -112,7 +116,9 @@ class _Scan:
                 self.drop = self.size - round(last)  # what the container tells of the last packet
         skip = max(self.skip, self.discarded * self.size if self.name in EVEN else 0)
         several = self.container.several
-        problems = (f"it holds {several} sound tracks: the main one is read",) if several > 1 else ()
+        problems = (
+            (f"it holds {several} sound tracks: the main one is read",) if several > 1 else ()
+        )
         parts = self._parts(skip)
         problems += self._cut(sum(part.frames for part in parts) / self.rate)
         bits = getattr(self.container.stream.codec_context.format, "bits", 16)
@@ -175,7 +181,9 @@ class _Scan:
             begin, end = max(int(starts[first]), skip), min(int(starts[last]), whole)
             lead = max(0, bisect_right(starts, starts[first] - _LEAD_SECONDS * self.rate) - 1)
             mark = self.marks[lead] if ordered and self.marks[lead][0] is not None else None
-            parts.append(Part(lead, first, last, begin - int(starts[first]), max(0, end - begin), mark))
+            parts.append(
+                Part(lead, first, last, begin - int(starts[first]), max(0, end - begin), mark)
+            )
         return parts
 
 
@@ -201,11 +209,15 @@ class ContainerSource(Sections):
             if place >= part.first:
                 if rate not in (0, self.info.sample_rate):
                     if place >= _PROBED:
-                        raise InputError(f"its sample rate changes ({self.info.sample_rate} Hz to {rate} Hz): split it")
+                        raise InputError(
+                            f"its sample rate changes ({self.info.sample_rate} Hz to {rate} Hz): split it"
+                        )
                     wav = wav[:0]  # a decoder that has not found out yet
                 pieces.append(fitted(wav, index.counts[place], self.info.channels))
         if number == len(index.parts) - 1:  # a packet that cannot be read any more is silence
-            pieces.append(fitted(decoded(decoder, None)[0], part.skip + part.frames, self.info.channels))
+            pieces.append(
+                fitted(decoded(decoder, None)[0], part.skip + part.frames, self.info.channels)
+            )
         out = np.concatenate(pieces) if pieces else np.zeros((0, self.info.channels), np.float32)
         return fitted(out[part.skip :], part.frames, self.info.channels)
 
@@ -246,7 +258,9 @@ class ContainerSource(Sections):
 
     def _forget(self) -> None:
         # The packets that prepare the next section's decoder, and more.
-        self._recent: deque[tuple[int, Any]] = deque(maxlen=1 + max(p.first - p.lead for p in self.index.parts))
+        self._recent: deque[tuple[int, Any]] = deque(
+            maxlen=1 + max(p.first - p.lead for p in self.index.parts)
+        )
 
     def _restart(self) -> None:
         self.container.close()

@@ -49,7 +49,9 @@ def resample(wav: Tensor, orig_rate: int, new_rate: int) -> Tensor:
     if orig_rate == new_rate:
         return wav
     divisor = math.gcd(orig_rate, new_rate)
-    if max(orig_rate, new_rate) // divisor > 2000:  # an odd ratio such as 44099:24000 would need a kernel of gigabytes
+    if (
+        max(orig_rate, new_rate) // divisor > 2000
+    ):  # an odd ratio such as 44099:24000 would need a kernel of gigabytes
         return _fft_resample(wav, math.ceil(wav.shape[-1] * new_rate / orig_rate))
     # The parameters known as "kaiser best"; the default window leaks at -9 dB.
     return torchaudio.functional.resample(
@@ -87,7 +89,9 @@ class Resampler:
         if orig_rate != new_rate:
             import soxr
 
-            self._stream = soxr.ResampleStream(orig_rate, new_rate, channels, dtype="float32", quality="VHQ")
+            self._stream = soxr.ResampleStream(
+                orig_rate, new_rate, channels, dtype="float32", quality="VHQ"
+            )
 
     def __call__(self, wav: Tensor, last: bool = False) -> Tensor:
         """Take a block [C, n], give what is ready, [C, m]; in all ceil(T * new_rate / orig_rate) samples."""
@@ -97,7 +101,9 @@ class Resampler:
         out = torch.from_numpy(np.ascontiguousarray(data.T))
         self._taken += wav.shape[-1]
         if last:  # soxr rounds to nearest
-            missing = int(-(-self._taken * self.new_rate // self.orig_rate)) - self._given - out.shape[-1]
+            missing = (
+                int(-(-self._taken * self.new_rate // self.orig_rate)) - self._given - out.shape[-1]
+            )
             out = torch.nn.functional.pad(out, (0, missing)) if missing > 0 else out
         self._given += out.shape[-1]
         return out
@@ -124,7 +130,9 @@ class LevelMeter:
         self.peak = 0.0
         self._block = max(1, sample_rate // 20)
         self._rest: Tensor | None = None
-        self._powers = array("d")  # in one piece: small tensors among large ones fragment the memory of a long run
+        self._powers = array(
+            "d"
+        )  # in one piece: small tensors among large ones fragment the memory of a long run
 
     def update(self, wav: Tensor) -> None:
         """Take the next block [C, n]."""
@@ -142,7 +150,9 @@ class LevelMeter:
         """RMS of the sounding parts of what came so far, all channels together; 0 before anything came."""
         power = torch.tensor(self._powers, dtype=torch.float64)
         if self._rest is not None and self._rest.shape[-1]:  # silence follows
-            rest = self._power(self._rest, self._rest.shape[-1]) * (self._rest.shape[-1] / self._block)
+            rest = self._power(self._rest, self._rest.shape[-1]) * (
+                self._rest.shape[-1] / self._block
+            )
             power = torch.cat([power, rest])
         return float(power[power >= power.max() * 1e-3].mean().sqrt()) if len(power) else 0.0
 
@@ -151,11 +161,15 @@ class LevelMeter:
         """RMS of what fills the pauses: a room, hiss, hum. 0: nothing steady, or nothing below `NOISE_DB`."""
         power = torch.tensor(self._powers, dtype=torch.float64)
         beside = power / max(self.rms**2, 1e-20)
-        quiet = power[(beside < 10 ** (NOISE_DB / 10)) & (beside > 10 ** (SILENT_DB / 10))].log10() * 10
+        quiet = (
+            power[(beside < 10 ** (NOISE_DB / 10)) & (beside > 10 ** (SILENT_DB / 10))].log10() * 10
+        )
         if len(quiet) < 4:
             return 0.0
         level = quiet.sort().values[len(quiet) // 5]
-        steady = ((quiet - level).abs() < 3).double().mean() > 0.4  # decays are spread over all levels
+        steady = (
+            (quiet - level).abs() < 3
+        ).double().mean() > 0.4  # decays are spread over all levels
         return 10 ** (float(level) / 20) if steady else 0.0
 
     def _power(self, wav: Tensor, block: int) -> Tensor:

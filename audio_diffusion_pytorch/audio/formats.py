@@ -6,12 +6,44 @@ from audio_diffusion_pytorch.errors import InputError
 
 # Endings that are looked for in folders. A file that is named is read whatever its ending: its content decides.
 EXTENSIONS = (
-    *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mpga", ".m4a", ".m4b", ".mp4", ".mov"),
-    *(".aac", ".aif", ".aiff", ".aifc", ".caf", ".w64", ".rf64", ".au", ".snd", ".wma", ".webm", ".mka", ".mkv"),
+    *(
+        ".wav",
+        ".wave",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".mp2",
+        ".mpga",
+        ".m4a",
+        ".m4b",
+        ".mp4",
+        ".mov",
+    ),
+    *(
+        ".aac",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".caf",
+        ".w64",
+        ".rf64",
+        ".au",
+        ".snd",
+        ".wma",
+        ".webm",
+        ".mka",
+        ".mkv",
+    ),
     *(".3gp", ".amr"),
 )
 OUTPUT_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus")
-KEPT_EXTENSIONS = (".wav", ".flac", ".ogg")  # an output has its input's ending where it is one of these, else .flac
+KEPT_EXTENSIONS = (
+    ".wav",
+    ".flac",
+    ".ogg",
+)  # an output has its input's ending where it is one of these, else .flac
 BLOCK = 1 << 18  # frames a block: libsndfile's Vorbis encoder overflows its stack on long writes
 OPUS_RATE = 48000
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -50,19 +82,31 @@ def check_format(extension: str, sample_rate: int, channels: int) -> None:
     """
     extension = extension.lower()
     if extension not in OUTPUT_EXTENSIONS:
-        raise InputError(f"cannot write {extension or 'a file without ending'}: use {', '.join(OUTPUT_EXTENSIONS)}")
+        raise InputError(
+            f"cannot write {extension or 'a file without ending'}: use {', '.join(OUTPUT_EXTENSIONS)}"
+        )
     if channels > _CHANNELS[extension]:
-        takes = [e for e in KEPT_EXTENSIONS if channels <= _CHANNELS[e] and sample_rate <= _RATES.get(e, sample_rate)]
+        takes = [
+            e
+            for e in KEPT_EXTENSIONS
+            if channels <= _CHANNELS[e] and sample_rate <= _RATES.get(e, sample_rate)
+        ]
         advice = f"write {' or '.join(takes)}, or bridge their average with channels=mid"
-        raise InputError(f"{extension} holds at most {_CHANNELS[extension]} channels, not {channels}: {advice}")
+        raise InputError(
+            f"{extension} holds at most {_CHANNELS[extension]} channels, not {channels}: {advice}"
+        )
     if extension == ".m4a" and channels == 7:
         raise InputError(".m4a holds 1 to 6 or 8 channels, not 7: write .flac or .wav")
     rates = {".mp3": _MP3_RATES, ".m4a": _AAC_RATES}.get(extension)
     if rates is not None and sample_rate not in rates:
         listing = ", ".join(map(str, rates))
-        raise InputError(f"{extension} holds no sound at {sample_rate} Hz, only at {listing}: write .flac or .wav")
+        raise InputError(
+            f"{extension} holds no sound at {sample_rate} Hz, only at {listing}: write .flac or .wav"
+        )
     if sample_rate > _RATES.get(extension, sample_rate):
-        raise InputError(f"{extension} holds at most {_RATES[extension]} Hz, not {sample_rate}: write .wav")
+        raise InputError(
+            f"{extension} holds at most {_RATES[extension]} Hz, not {sample_rate}: write .wav"
+        )
 
 
 def written_rate(extension: str, sample_rate: int) -> int:

@@ -93,7 +93,9 @@ def mend(path: str | Path) -> Mended | None:
 
 def _is_placeholder(told: int) -> bool:
     """Whether a size is what stands there as long as the true one is not known: none, or about the largest."""
-    return told == 0 or any(0 <= largest - told <= 1 << 16 for largest in (1 << 31, 1 << 32, 1 << 63, 1 << 64))
+    return told == 0 or any(
+        0 <= largest - told <= 1 << 16 for largest in (1 << 31, 1 << 32, 1 << 63, 1 << 64)
+    )
 
 
 def _is_name(data: bytes) -> bool:
@@ -137,7 +139,9 @@ def _wav(file, head: bytes, size: int) -> Mended | None:
     there = size - start
     if not form or there <= 0:
         return None
-    unknown = _is_placeholder(told) and (told > there or (told == 0 and _goes_on(file, start, size)))
+    unknown = _is_placeholder(told) and (
+        told > there or (told == 0 and _goes_on(file, start, size))
+    )
     if not unknown and told <= there:
         if sane:
             return None
@@ -149,11 +153,24 @@ def _wav(file, head: bytes, size: int) -> Mended | None:
     form += b"\0" * (len(form) % 2)
     if there > _LARGE:
         sizes = (there + len(form) + 64).to_bytes(8, "little") + there.to_bytes(8, "little")
-        ds64 = b"ds64" + (28).to_bytes(4, "little") + sizes + (there // align).to_bytes(8, "little") + bytes(4)
+        ds64 = (
+            b"ds64"
+            + (28).to_bytes(4, "little")
+            + sizes
+            + (there // align).to_bytes(8, "little")
+            + bytes(4)
+        )
         new = b"RF64" + b"\xff" * 4 + b"WAVE" + ds64 + form + b"data" + b"\xff" * 4
     else:
         total = 4 + len(form) + 8 + there + there % 2
-        new = b"RIFF" + total.to_bytes(4, "little") + b"WAVE" + form + b"data" + there.to_bytes(4, "little")
+        new = (
+            b"RIFF"
+            + total.to_bytes(4, "little")
+            + b"WAVE"
+            + form
+            + b"data"
+            + there.to_bytes(4, "little")
+        )
     return Mended(new, start, start + there, problem)
 
 
@@ -210,7 +227,9 @@ def _au(head: bytes, size: int) -> Mended | None:
     if there <= 0 or (told <= there and told != 0) or start < 24:
         return None
     problem = "" if _is_placeholder(told) else _short(told, there)
-    return Mended(head[:8] + there.to_bytes(4, order) + head[12:24] + bytes(start - 24), start, size, problem)
+    return Mended(
+        head[:8] + there.to_bytes(4, order) + head[12:24] + bytes(start - 24), start, size, problem
+    )
 
 
 def _w64(file, size: int) -> Mended | None:

@@ -27,9 +27,13 @@ class HighPass:
         time = np.arange(-reach, reach + 1) / sample_rate
         kernel = np.sinc(2 * _CUT * time) * np.kaiser(2 * reach + 1, _BETA)
         self._size = 1 << (8 * reach).bit_length()  # of the transforms
-        self._step = self._size - 2 * reach  # samples that one gives: the same ones however the recording is cut
+        self._step = (
+            self._size - 2 * reach
+        )  # samples that one gives: the same ones however the recording is cut
         self._spectrum = torch.fft.rfft(torch.from_numpy(kernel / kernel.sum()), self._size)
-        self._held: Tensor | None = None  # [C, n]; once `_begun`, from `reach` samples before the next output
+        self._held: Tensor | None = (
+            None  # [C, n]; once `_begun`, from `reach` samples before the next output
+        )
         self._begun = False
 
     def __call__(self, wav: Tensor, last: bool = False) -> Tensor:

@@ -53,13 +53,20 @@ def index_of(file: BinaryIO, size: int) -> Index | None:
     for segment in found.segments:
         for first in range(segment.first, segment.last, _SECTION):
             last = min(first + _SECTION, segment.last)
-            begin, whole = (first - segment.first) * samples, (segment.last - segment.first) * samples
+            begin, whole = (
+                (first - segment.first) * samples,
+                (segment.last - segment.first) * samples,
+            )
             skip = min(max(0, segment.skip - begin), (last - first) * samples)
-            drop = max(0, (last - segment.first) * samples - max(whole - segment.drop, begin + skip))
+            drop = max(
+                0, (last - segment.first) * samples - max(whole - segment.drop, begin + skip)
+            )
             parts.append(Part(_lead(found.offsets, segment.first, first), first, last, skip, drop))
             lengths.append((last - first) * samples - skip - drop)
     layer = {1: "III", 2: "II", 3: "I"}[found.word >> 9 & 3]
-    info = AudioInfo(sum(lengths), frame_rate(found.word), 2 if found.stereo else 1, f"MPEG_LAYER_{layer}")
+    info = AudioInfo(
+        sum(lengths), frame_rate(found.word), 2 if found.stereo else 1, f"MPEG_LAYER_{layer}"
+    )
     problems = ("it was cut off in the middle; what is there is read",) if found.cut else ()
     return Index(info, found.word, found.offsets, found.end, tuple(parts), tuple(lengths), problems)
 
@@ -86,14 +93,21 @@ class MpegSource(Sections):
 
     def __init__(self, path: str | Path, index: Index):
         super().__init__(list(index.lengths))
-        self.path, self.index, self.info, self.problems = Path(path), index, index.info, index.problems
+        self.path, self.index, self.info, self.problems = (
+            Path(path),
+            index,
+            index.info,
+            index.problems,
+        )
         self._file = open(path, "rb")  # noqa: SIM115
 
     def decode(self, number: int) -> np.ndarray:
         import av
 
         index, part = self.index, self.index.parts[number]
-        decoder = av.CodecContext.create({1: "mp3float", 2: "mp2float", 3: "mp1float"}[index.word >> 9 & 3], "r")
+        decoder = av.CodecContext.create(
+            {1: "mp3float", 2: "mp2float", 3: "mp1float"}[index.word >> 9 & 3], "r"
+        )
         decoder.thread_count = 1
         start = index.offsets[part.lead]
         self._file.seek(start)
@@ -104,7 +118,11 @@ class MpegSource(Sections):
         pieces = []
         for frame in range(part.lead, part.last):
             place = index.offsets[frame] - start
-            size = frame_sizes()[data[place + 1] << 8 | data[place + 2]] if place + 2 < len(data) else 0
+            size = (
+                frame_sizes()[data[place + 1] << 8 | data[place + 2]]
+                if place + 2 < len(data)
+                else 0
+            )
             wav = _decoded(decoder, data[place : place + size])
             if frame >= part.first:
                 pieces.append(fitted(wav, samples, channels))
@@ -128,4 +146,8 @@ def _decoded(decoder, data: bytes) -> np.ndarray:
         frames = decoder.decode(av.Packet(data)) if data else []
     except av.FFmpegError:
         frames = []
-    return np.concatenate([frame.to_ndarray().T for frame in frames]) if frames else np.zeros((0, 1), np.float32)
+    return (
+        np.concatenate([frame.to_ndarray().T for frame in frames])
+        if frames
+        else np.zeros((0, 1), np.float32)
+    )

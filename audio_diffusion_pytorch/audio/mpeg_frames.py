@@ -42,7 +42,9 @@ def frame_sizes() -> list[int]:
         if layer == 3:
             sizes[word] = (12000 * kbits // hertz + padding) * 4
         else:
-            sizes[word] = (72000 if layer == 1 and version != 3 else 144000) * kbits // hertz + padding
+            sizes[word] = (
+                72000 if layer == 1 and version != 3 else 144000
+            ) * kbits // hertz + padding
     return sizes
 
 
@@ -202,10 +204,16 @@ def walk(file: BinaryIO, size: int) -> Walk | None:
             found.cut = True
             break
         mono = data[index + 3] >> 6 == 3
-        mark = index + (21 if mono else 36) if word & 0x1800 == 0x1800 else index + (13 if mono else 21)
+        mark = (
+            index + (21 if mono else 36)
+            if word & 0x1800 == 0x1800
+            else index + (13 if mono else 21)
+        )
         if data[mark : mark + 4] in (b"Xing", b"Info") or data[index + 36 : index + 40] == b"VBRI":
             _close(found, len(offsets))
-            found.segments.append(_encoder_header(window.bytes(position, length)[mark - index :], len(offsets)))
+            found.segments.append(
+                _encoder_header(window.bytes(position, length)[mark - index :], len(offsets))
+            )
         else:
             stereo = stereo or not mono
             offsets.append(position)
@@ -243,7 +251,10 @@ def _encoder_header(data: bytes, first: int) -> Segment:
     place += sum(size for bit, size in ((1, 4), (2, 4), (4, 100), (8, 4)) if flags & bit)
     lame = data[place : place + 24]
     if len(lame) == 24 and lame[:4] in (b"LAME", b"Lavf", b"Lavc", b"L3.9"):
-        delay, padding = int.from_bytes(lame[21:24], "big") >> 12, int.from_bytes(lame[21:24], "big") & 4095
+        delay, padding = (
+            int.from_bytes(lame[21:24], "big") >> 12,
+            int.from_bytes(lame[21:24], "big") & 4095,
+        )
         segment.skip, segment.drop = delay + _DECODER_DELAY, max(0, padding - _DECODER_DELAY)
     return segment
 

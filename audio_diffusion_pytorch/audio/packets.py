@@ -14,7 +14,18 @@ _RENEWED = ("aac", "alac", "opus", "vorbis", "flac", "amrnb", "amrwb", "mp3float
 EVEN = ("aac", "alac", "amrnb", "amrwb")  # whose packets are of one length, but for the last
 KNOWN = (*EVEN, "opus")  # of which the length of a packet is known without decoding it
 _MOST_PLANES = 8  # from so many on PyAV reads beyond the end of a frame's list of channels (its versions 16 to 18)
-_TAGS = ("title", "artist", "album", "date", "comment", "copyright", "genre", "tracknumber", "software", "license")
+_TAGS = (
+    "title",
+    "artist",
+    "album",
+    "date",
+    "comment",
+    "copyright",
+    "genre",
+    "tracknumber",
+    "software",
+    "license",
+)
 _OTHER_NAMES = {"track": "tracknumber", "year": "date", "description": "comment"}
 
 
@@ -41,7 +52,11 @@ class Container:
         if not tracks:
             kinds = {stream.type for stream in self.container.streams}
             self.close()
-            raise NotAudio("it holds a picture or film without sound" if "video" in kinds else "it holds no sound")
+            raise NotAudio(
+                "it holds a picture or film without sound"
+                if "video" in kinds
+                else "it holds no sound"
+            )
         readable = [track for track in tracks if track.codec_context is not None]
         if not readable:
             self.close()
@@ -109,7 +124,9 @@ def decoded(decoder: Any, packet: Any) -> tuple[np.ndarray, int]:
     except (av.FFmpegError, EOFError, MemoryError):
         frames = []
     pieces = [samples_of(frame) for frame in frames]
-    return (np.concatenate(pieces) if pieces else np.zeros((0, 1), np.float32)), frames[0].sample_rate if frames else 0
+    return (np.concatenate(pieces) if pieces else np.zeros((0, 1), np.float32)), frames[
+        0
+    ].sample_rate if frames else 0
 
 
 def samples_of(frame: Any) -> np.ndarray:

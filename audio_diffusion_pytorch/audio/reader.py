@@ -86,7 +86,9 @@ class AudioReader:
         if (
             self.path.exists() and state_of(self.path)[:2] != self._state[:2]
         ):  # gone is no harm: it was open and is read
-            raise InputError(f"cannot use {self.path}: it changed while it was being read; wait until it is complete")
+            raise InputError(
+                f"cannot use {self.path}: it changed while it was being read; wait until it is complete"
+            )
 
     @property
     def polarity(self) -> Tensor:

@@ -73,7 +73,9 @@ class Joined:
         first = sources[0].info
         self.starts = [0, *accumulate(source.info.frames for source in sources)]
         self.info = AudioInfo(self.starts[-1], first.sample_rate, first.channels, first.subtype)
-        self.problems = tuple(dict.fromkeys(problem for source in sources for problem in source.problems))
+        self.problems = tuple(
+            dict.fromkeys(problem for source in sources for problem in source.problems)
+        )
 
     def read(self, start: int, frames: int) -> np.ndarray:
         end, parts = min(start + frames, self.starts[-1]), []
@@ -96,5 +98,7 @@ def fitted(data: np.ndarray, frames: int, channels: int) -> np.ndarray:
     """data [n, c] as [frames, channels] float32: cut, filled with silence; one channel goes to all."""
     data = data[:frames].astype(np.float32, copy=False)
     if data.shape[1] != channels:
-        data = np.repeat(data[:, :1], channels, 1) if data.shape[1] < channels else data[:, :channels]
+        data = (
+            np.repeat(data[:, :1], channels, 1) if data.shape[1] < channels else data[:, :channels]
+        )
     return np.pad(data, ((0, frames - len(data)), (0, 0))) if len(data) < frames else data

@@ -18,7 +18,18 @@ from audio_diffusion_pytorch.errors import InputError
 State = tuple[int, ...]
 _MOST = 50_000  # files that are remembered
 # What libsndfile is given; the rest is MPEG audio, or goes to FFmpeg's libraries.
-_NATIVE = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"fLaC", b"caff", b".snd", b"dns.", b"riff\x2e\x91\xcf\x11")
+_NATIVE = (
+    b"RIFF",
+    b"RIFX",
+    b"RF64",
+    b"BW64",
+    b"FORM",
+    b"fLaC",
+    b"caff",
+    b".snd",
+    b"dns.",
+    b"riff\x2e\x91\xcf\x11",
+)
 # What was learnt of files, by path and state, so that no file is examined twice in one process.
 _INDICES: dict[str, tuple[State, "Opener"]] = {}
 
@@ -88,7 +99,11 @@ def open_source(path: Path, state: State) -> tuple[Source, bool]:
     except soundfile.LibsndfileError as error:  # it changed since
         raise InputError(f"cannot read {path} as audio: {native.reason(error)}") from error
     except OSError as error:
-        reason = "you may not read it" if error.errno in (errno.EACCES, errno.EPERM) else error.strerror or error
+        reason = (
+            "you may not read it"
+            if error.errno in (errno.EACCES, errno.EPERM)
+            else error.strerror or error
+        )
         raise InputError(f"cannot read {path}: {reason}") from error
     except InputError as error:
         raise type(error)(f"cannot read {path} as audio: {error}") from error
@@ -104,7 +119,9 @@ def _examine(path: Path, size: int) -> Opener:
         head = file.read(16)
         if head[:4] == b"OggS":
             return _ogg(path, links.links_of(file, size), size)
-        known = any(head.startswith(mark) for mark in _NATIVE) and not (head[:4] == b"FORM" and head[8:11] != b"AIF")
+        known = any(head.startswith(mark) for mark in _NATIVE) and not (
+            head[:4] == b"FORM" and head[8:11] != b"AIF"
+        )
         if not known and (base or head[0] in (0, 255)) and mpeg_frames.starts_as_mpeg(file, size):
             return _mpeg(mpeg.index_of(file, size))
     if not known or head[8:12] == b"AVI ":
@@ -132,7 +149,11 @@ def _container(path: Path, mended: Mended | None = None, otherwise: str = "") ->
             if otherwise:
                 raise InputError(otherwise) from error
             raise
-        return _mpeg(mpeg.index_of(file, file.seek(0, os.SEEK_END))) if index is None else Opener(index, mended)
+        return (
+            _mpeg(mpeg.index_of(file, file.seek(0, os.SEEK_END)))
+            if index is None
+            else Opener(index, mended)
+        )
 
 
 def _ogg(path: Path, found: list[links.Link], size: int) -> Opener:

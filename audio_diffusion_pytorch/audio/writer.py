@@ -18,12 +18,16 @@ from audio_diffusion_pytorch.audio.dsp import Resampler
 from audio_diffusion_pytorch.audio.formats import BLOCK, check_format, written_rate
 from audio_diffusion_pytorch.audio.native import native_name
 from audio_diffusion_pytorch.audio.reader import info
-from audio_diffusion_pytorch.errors import InputError, replacing
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.utils.files import replacing
 
 _LARGEST_WAV = 4_000_000_000  # bytes of sound: a WAV header counts no more
 _BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "DOUBLE": 8}  # a sample; 4 in others
 _LOSSY = {".ogg": "VORBIS", ".mp3": "MPEG_LAYER_III"}
-_MP3_QUALITY = {"bitrate_mode": "VARIABLE", "compression_level": 0.1}  # about 230 kbit/s for a full stereo mix
+_MP3_QUALITY = {
+    "bitrate_mode": "VARIABLE",
+    "compression_level": 0.1,
+}  # about 230 kbit/s for a full stereo mix
 # Codec, container, samples of a frame, bits a second and channel. (libsndfile loses the last 6 ms of some Opus files.)
 _CODECS = {".m4a": ("aac", "ipod", 1024, 160_000), ".opus": ("libopus", "ogg", 960, 96_000)}
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
@@ -41,7 +45,9 @@ class _Encoder(Protocol):
 class _Native:
     """What libsndfile writes."""
 
-    def __init__(self, path: Path, sample_rate: int, channels: int, subtype: str | None, frames: int):
+    def __init__(
+        self, path: Path, sample_rate: int, channels: int, subtype: str | None, frames: int
+    ):
         extension = path.suffix.lower()
         file_format = extension[1:].upper()
         subtype = _subtype(extension, subtype)
@@ -49,7 +55,13 @@ class _Native:
             file_format = "RF64"
         options = _MP3_QUALITY if extension == ".mp3" else {}
         self._file = soundfile.SoundFile(
-            native_name(path), "w", sample_rate, channels, subtype=subtype, format=file_format, **options
+            native_name(path),
+            "w",
+            sample_rate,
+            channels,
+            subtype=subtype,
+            format=file_format,
+            **options,
         )
 
     def tag(self, key: str, value: str) -> bool:
@@ -89,15 +101,23 @@ class _Encoded:
 
     def tag(self, key: str, value: str) -> bool:
         for place in (self._container, self._stream):
-            place.metadata["track" if key == "tracknumber" and place is self._container else key] = value
+            place.metadata[
+                "track" if key == "tracknumber" and place is self._container else key
+            ] = value
         return True
 
     def write(self, data: np.ndarray) -> None:
         import av
 
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(data.reshape(1, -1)), format="flt", layout=self._layout)
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(data.reshape(1, -1)), format="flt", layout=self._layout
+        )
         # Times let the file tell the encoder's delay.
-        frame.sample_rate, frame.pts, frame.time_base = self._sample_rate, self._taken, Fraction(1, self._sample_rate)
+        frame.sample_rate, frame.pts, frame.time_base = (
+            self._sample_rate,
+            self._taken,
+            Fraction(1, self._sample_rate),
+        )
         self._taken += len(data)
         self._fifo.write(frame)
         for piece in self._fifo.read_many(self._size):
@@ -152,7 +172,9 @@ def writing(
         raise InputError(f"cannot write {path}: {error}") from error
     rate = written_rate(extension, sample_rate)
     if rate != sample_rate:
-        warnings.warn(f"{extension} holds {rate} Hz only: {sample_rate} Hz are resampled", stacklevel=3)
+        warnings.warn(
+            f"{extension} holds {rate} Hz only: {sample_rate} Hz are resampled", stacklevel=3
+        )
     resample, written = Resampler(sample_rate, rate, channels), 0
 
     def write_block(wav: Tensor, last: bool = False) -> None:
@@ -203,7 +225,9 @@ def _write_tags(encoder: Any, path: Path, tags: Mapping[str, str]) -> None:
         if not encodable or len(value) > _LONGEST_TAG or not encoder.tag(key, value):
             left.append(key)
     if left:
-        warnings.warn(f"{path}: the input's {', '.join(left)} cannot be written and is left out", stacklevel=4)
+        warnings.warn(
+            f"{path}: the input's {', '.join(left)} cannot be written and is left out", stacklevel=4
+        )
 
 
 def _subtype(extension: str, wanted: str | None) -> str:
@@ -211,8 +235,12 @@ def _subtype(extension: str, wanted: str | None) -> str:
     if extension in _LOSSY:
         return _LOSSY[extension]
     wanted = (wanted or "").replace("ALAC_20", "PCM_24").replace("ALAC", "PCM")
-    if not wanted.startswith(("PCM_", "FLOAT", "DOUBLE")):  # an MP3's format would fit into a WAV, too
+    if not wanted.startswith(
+        ("PCM_", "FLOAT", "DOUBLE")
+    ):  # an MP3's format would fit into a WAV, too
         return "PCM_16"
     if soundfile.check_format(extension[1:], wanted):
         return wanted
-    return "PCM_24" if extension == ".flac" and wanted in ("PCM_32", "FLOAT", "DOUBLE") else "PCM_16"
+    return (
+        "PCM_24" if extension == ".flac" and wanted in ("PCM_32", "FLOAT", "DOUBLE") else "PCM_16"
+    )

@@ -24,10 +24,16 @@ STEPS = 120  # of training in all
 def make_parser() -> argparse.ArgumentParser:
     here = INSTALLED or INSTALLED_NAME in os.environ
     about = __doc__.replace("python scripts/demo.py", typed("demo"))
-    parser = argparse.ArgumentParser(typed("demo"), None, about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        typed("demo"), None, about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     default = Path("demo") if here else ROOT / "demo"
-    parser.add_argument("--output", type=Path, default=default, help="folder for the results (default: demo)")
-    parser.add_argument("--play", action="store_true", help="play the flute on a violin, and train nothing")
+    parser.add_argument(
+        "--output", type=Path, default=default, help="folder for the results (default: demo)"
+    )
+    parser.add_argument(
+        "--play", action="store_true", help="play the flute on a violin, and train nothing"
+    )
     return parser
 
 
@@ -42,7 +48,14 @@ def demo(arguments: argparse.Namespace) -> None:
     print("== Play a flute recording, which no model has seen, on a violin", flush=True)
     flute = min(CLIPS.glob("*_flute.flac"))
     result, picture = output / "flute_to_violin.wav", output / "flute_to_violin.png"
-    check("transfer", "source=flute", "target=violin", f"input={flute}", f"output={result}", f"plot={picture}")
+    check(
+        "transfer",
+        "source=flute",
+        "target=violin",
+        f"input={flute}",
+        f"output={result}",
+        f"plot={picture}",
+    )
     print(f"\nlisten:  {flute}\n         {result}\nlook at: {picture}", flush=True)
     if not arguments.play:
         train(output)
@@ -54,10 +67,17 @@ def train(output: Path) -> None:
     last = run / "checkpoints" / "last.ckpt"
     settings = [
         *("exp=flute_small", f"dataset_path={CLIPS}", f"logs_dir={output}", "exp_tag=demo_run"),
-        *("trainer.gpus=0", f"total_steps={STEPS}", "ckpt_every_n_steps=20", "log_every_n_steps=60"),
+        *(
+            "trainer.gpus=0",
+            f"total_steps={STEPS}",
+            "ckpt_every_n_steps=20",
+            "log_every_n_steps=60",
+        ),
         *("datamodule.dataset.crops_per_file=64", "callbacks.samples.sampling_steps=[10]"),
     ]
-    print("\n== Train a flute model, and interrupt it (Ctrl-C) once a checkpoint is there", flush=True)
+    print(
+        "\n== Train a flute model, and interrupt it (Ctrl-C) once a checkpoint is there", flush=True
+    )
     shutil.rmtree(run, ignore_errors=True)  # of an earlier demo
     with subprocess.Popen(command("train", *settings)) as process:
         while process.poll() is None and not last.exists():
@@ -85,7 +105,9 @@ def check(verb: str, *arguments: str) -> None:
 
 def main() -> None:
     arguments = make_parser().parse_args()
-    if os.name != "nt":  # a shell's background job ignores Ctrl-C, and so would the training that it is sent to
+    if (
+        os.name != "nt"
+    ):  # a shell's background job ignores Ctrl-C, and so would the training that it is sent to
         signal.signal(signal.SIGINT, signal.default_int_handler)
     run_command(lambda: demo(arguments), (OSError,))
 

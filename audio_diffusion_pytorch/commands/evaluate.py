@@ -13,13 +13,23 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from audio_diffusion_pytorch.cli import choose_device, run_command, start
+from audio_diffusion_pytorch.cli import run_command, start
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.instruments import FARTHEST
 from audio_diffusion_pytorch.paths import CONFIGS
-from audio_diffusion_pytorch.transpose import FARTHEST
+from audio_diffusion_pytorch.utils.devices import choose_device
 
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
-PATH_KEYS = ("data", "output", "outputs", "models", "classifier", "embedder", "codec.repository", "codec.weights")
+PATH_KEYS = (
+    "data",
+    "output",
+    "outputs",
+    "models",
+    "classifier",
+    "embedder",
+    "codec.repository",
+    "codec.weights",
+)
 REFERENCES = ("identity", "codec", "warm", "truth")
 
 
@@ -32,13 +42,14 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     _check_arguments(cfg)
     from tqdm import tqdm
 
-    from audio_diffusion_pytorch import results, summary
-    from audio_diffusion_pytorch.codec import load_codec
-    from audio_diffusion_pytorch.embeddings import embed_rows
-    from audio_diffusion_pytorch.evaluation_report import write_report
-    from audio_diffusion_pytorch.frechet import codec_embedder
-    from audio_diffusion_pytorch.plan import Plan
-    from audio_diffusion_pytorch.threads import set_threads
+    from audio_diffusion_pytorch.codecs.loading import load_codec
+    from audio_diffusion_pytorch.evaluation import aggregate as summary
+    from audio_diffusion_pytorch.evaluation import results
+    from audio_diffusion_pytorch.evaluation.embeddings import embed_rows
+    from audio_diffusion_pytorch.evaluation.html_report import write_report
+    from audio_diffusion_pytorch.evaluation.setup import Plan
+    from audio_diffusion_pytorch.metrics.frechet import codec_embedder
+    from audio_diffusion_pytorch.utils.threads import set_threads
 
     settings, classifier = _settings(cfg), _classifier(cfg)
     embedder = codec_embedder(load_codec(cfg.embedder, **settings.codec), settings.device)
@@ -53,7 +64,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         try:
             rows = list(evaluation.run(items, bar.update))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("what is scored is kept; run the same command again to go on") from None
+            raise KeyboardInterrupt(
+                "what is scored is kept; run the same command again to go on"
+            ) from None
     if all(row.item.system.reference for row in rows):
         what = "nothing but reference points" if rows else "nothing"
         raise InputError(f"{what} could be scored: {plan.problems.short()}")
@@ -64,13 +77,22 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     groups = summary.group_rows(rows, moments)
     with tqdm(desc="bootstrap", unit="group", total=len(groups)) as bar:
         summary.summarise(groups, real, bar.update)
-    content = results.collect(groups, real, embedder.name, plan.problems, OmegaConf.to_container(cfg))
+    content = results.collect(
+        groups, real, embedder.name, plan.problems, OmegaConf.to_container(cfg)
+    )
     results.write(groups, content, settings.output)
     for row in rows:
         evaluation.publish(row.item)
     pairs = len({group.pair for group in groups})
     with tqdm(desc="report", unit="pair", total=pairs) as bar:
-        write_report(evaluation, groups, content, settings.output / "report.html", cfg.report_clips, bar.update)
+        write_report(
+            evaluation,
+            groups,
+            content,
+            settings.output / "report.html",
+            cfg.report_clips,
+            bar.update,
+        )
     print(results.as_text(groups, content))
     for name in ("report.html", "results.md", "results.tex", "results.csv", "results.json"):
         print(f"wrote {settings.output / name}")
@@ -80,13 +102,23 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _settings(cfg: DictConfig):
-    from audio_diffusion_pytorch.plan import Settings, shipped_clips
+    from audio_diffusion_pytorch.evaluation.setup import Settings
+    from audio_diffusion_pytorch.paths import shipped_clips
 
     values = OmegaConf.to_container(cfg, resolve=True)
     name = str(values["system"] or ("outputs" if values["outputs"] else "bridge"))
     compared = {str(other): models for other, models in (values["compare"] or {}).items()}
     _check_names(name, compared)
-    kept = ("pairs", "quality", "num_steps", "solver", "handoff", "transpose", "cycle_clips", "batch_size")
+    kept = (
+        "pairs",
+        "quality",
+        "num_steps",
+        "solver",
+        "handoff",
+        "transpose",
+        "cycle_clips",
+        "batch_size",
+    )
     return Settings(
         data=Path(values["data"] or shipped_clips()),
         output=Path(values["output"]),
@@ -95,7 +127,9 @@ def _settings(cfg: DictConfig):
         bridges={} if values["outputs"] else {name: values["models"], **compared},
         references=_listed(values["references"]),
         clips=values["clips"] or (2 if values["data"] is None else 40),
-        sigmas=[] if values["sigma"] is None else [float(sigma) for sigma in _listed(values["sigma"])],
+        sigmas=[]
+        if values["sigma"] is None
+        else [float(sigma) for sigma in _listed(values["sigma"])],
         seconds=float(values["seconds"]),
         seed=values["seed"],
         device=choose_device(values["device"]),
@@ -106,7 +140,7 @@ def _settings(cfg: DictConfig):
 
 def _check_names(name: str, compared: Iterable[str]) -> None:
     """Systems of one name would be one in the tables."""
-    from audio_diffusion_pytorch.systems import CODEC, IDENTITY, MOVED, TRUTH, WARM
+    from audio_diffusion_pytorch.evaluation.systems import CODEC, IDENTITY, MOVED, TRUTH, WARM
 
     taken = {IDENTITY, MOVED, CODEC, WARM, TRUTH}
     if name in taken:
@@ -124,8 +158,8 @@ def _listed(value: Any) -> list:
 
 def _classifier(cfg: DictConfig):
     """The one given, the one that ships, or None."""
-    from audio_diffusion_pytorch.classifier import load_classifier
-    from audio_diffusion_pytorch.codec import ASSETS
+    from audio_diffusion_pytorch.models.classifier import load_classifier
+    from audio_diffusion_pytorch.paths import ASSETS
 
     if cfg.classifier is None and not (ASSETS / "classifier.safetensors").is_file():
         return None
@@ -134,7 +168,12 @@ def _classifier(cfg: DictConfig):
 
 def _check_arguments(cfg: DictConfig) -> None:
     """What can be told before anything heavy is imported or computed."""
-    for key, whole in (("num_steps", True), ("clips", True), ("batch_size", True), ("seconds", False)):
+    for key, whole in (
+        ("num_steps", True),
+        ("clips", True),
+        ("batch_size", True),
+        ("seconds", False),
+    ):
         if cfg[key] is not None or key not in ("num_steps", "clips"):
             _check_number(key, cfg[key], whole)
     values = OmegaConf.to_container(cfg, resolve=True)
@@ -145,28 +184,47 @@ def _check_arguments(cfg: DictConfig) -> None:
     for sigma in sigmas:
         _check_number("sigma", sigma, False)
     if len({f"{sigma:g}" for sigma in sigmas}) < len(sigmas):
-        raise InputError(f"sigma={sigmas}: some are the same in the tables, which show six digits: leave them out")
+        raise InputError(
+            f"sigma={sigmas}: some are the same in the tables, which show six digits: leave them out"
+        )
     for key in ("cycle_clips", "report_clips", "seed"):
         _check_number(key, cfg[key], True, least=-1)
     octaves = cfg.transpose
     if octaves != "auto" and (type(octaves) is not int or abs(octaves) > FARTHEST):
-        raise InputError(f"transpose={octaves} must be auto, or whole octaves from -{FARTHEST} to {FARTHEST}")
+        raise InputError(
+            f"transpose={octaves} must be auto, or whole octaves from -{FARTHEST} to {FARTHEST}"
+        )
     if unknown := [name for name in _listed(values["references"]) if name not in REFERENCES]:
-        raise InputError(f"references: no {', '.join(map(str, unknown))}; there are {', '.join(REFERENCES)}, or []")
+        raise InputError(
+            f"references: no {', '.join(map(str, unknown))}; there are {', '.join(REFERENCES)}, or []"
+        )
     if cfg.outputs is not None and (cfg.models is not None or cfg.compare):
-        raise InputError("outputs= scores finished files: leave out models= and compare=, or run twice")
+        raise InputError(
+            "outputs= scores finished files: leave out models= and compare=, or run twice"
+        )
     for key in ("data", "outputs"):
         if cfg[key] is not None and not Path(cfg[key]).is_dir():
             raise InputError(f"{key}={cfg[key]} is no folder")
     output = Path(cfg.output)
     folder = next(parent for parent in (output, *output.absolute().parents) if parent.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise InputError(f"cannot write to output={output}: {folder} is no folder that can be written to")
+        raise InputError(
+            f"cannot write to output={output}: {folder} is no folder that can be written to"
+        )
 
 
 def _check_kinds(values: Mapping[str, Any]) -> None:
     """Texts, and mappings of texts."""
-    for key in ("data", "output", "outputs", "classifier", "embedder", "quality", "solver", "handoff"):
+    for key in (
+        "data",
+        "output",
+        "outputs",
+        "classifier",
+        "embedder",
+        "quality",
+        "solver",
+        "handoff",
+    ):
         if values[key] is None and key in ("output", "embedder", "quality", "handoff"):
             raise InputError(f"{key}=null: give one, or leave it out")
         _check_text(key, values[key])
@@ -175,7 +233,9 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
     if not isinstance(values["compare"], dict | None):
         raise InputError(f"compare={values['compare']} must be {{NAME: models, ...}}")
     if not isinstance(values["codec"], dict):
-        raise InputError(f"codec={values['codec']}: give codec.weights=FILE or codec.repository=NAME, or leave it out")
+        raise InputError(
+            f"codec={values['codec']}: give codec.weights=FILE or codec.repository=NAME, or leave it out"
+        )
     compared = {f"compare.{name}": models for name, models in (values["compare"] or {}).items()}
     for key, models in {"models": values["models"], **compared}.items():
         if not isinstance(models, dict):

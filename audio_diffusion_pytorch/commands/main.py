@@ -54,7 +54,9 @@ def run(verb: str, arguments: list[str]) -> None:
     if name == "train":
         os.environ["DIR_LOGS"] = os.environ.get("DIR_LOGS") or str(Path.cwd() / "logs")
     sys.argv[1:] = arguments
-    runpy.run_module(f"audio_diffusion_pytorch.commands.{name}", run_name="__main__", alter_sys=True)
+    runpy.run_module(
+        f"audio_diffusion_pytorch.commands.{name}", run_name="__main__", alter_sys=True
+    )
 
 
 if __name__ == "__main__":

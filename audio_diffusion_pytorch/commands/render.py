@@ -52,8 +52,18 @@ if TYPE_CHECKING:
 GIGABYTES_PER_HOUR = 0.09
 TEMPORARY = ".render-"
 
-SOUNDFONT_FOLDERS = ("/usr/share/sounds/sf3", "/usr/share/sounds/sf2", "/usr/share/soundfonts", "~/.local/share/sounds")
-SOUNDFONT_NAMES = ("MuseScore_General.sf3", "MuseScore_General.sf2", "FluidR3_GM.sf2", "FluidR3_GM.sf3")
+SOUNDFONT_FOLDERS = (
+    "/usr/share/sounds/sf3",
+    "/usr/share/sounds/sf2",
+    "/usr/share/soundfonts",
+    "~/.local/share/sounds",
+)
+SOUNDFONT_NAMES = (
+    "MuseScore_General.sf3",
+    "MuseScore_General.sf2",
+    "FluidR3_GM.sf2",
+    "FluidR3_GM.sf3",
+)
 PACKAGES = "musescore-general-soundfont or fluid-soundfont-gm"
 
 
@@ -103,7 +113,11 @@ class Settings:
     def performance(self, clip: Clip) -> tuple[Performance, str]:
         """A clip's performance and SoundFont. Paired, they are the same for every instrument."""
         key = self.seed, clip.piece, clip.part, clip.take, "" if self.paired else clip.instrument
-        soundfont = self.soundfonts[digest("soundfont", *key) % len(self.soundfonts)] if self.soundfonts else ""
+        soundfont = (
+            self.soundfonts[digest("soundfont", *key) % len(self.soundfonts)]
+            if self.soundfonts
+            else ""
+        )
         return perform(clip.notes, generator("performance", *key)), soundfont
 
 
@@ -118,7 +132,9 @@ def plan(pieces: dict[str, dict[str, Any]], args: argparse.Namespace) -> list[Cl
             names, chosen = list(content["parts"]), 0
             for part in (names[k] for k in rng.permutation(len(names))):
                 notes = content["parts"][part]["notes"]
-                octaves = {name: octaves_into(name, [pitch for _, _, pitch, _ in notes]) for name in group}
+                octaves = {
+                    name: octaves_into(name, [pitch for _, _, pitch, _ in notes]) for name in group
+                }
                 if chosen < count and None not in octaves.values():
                     chosen += 1
                     clips += [
@@ -134,7 +150,9 @@ def render(clip: Clip, settings: Settings) -> None:
     import soundfile
 
     performance, soundfont = settings.performance(clip)
-    pitches = [played_pitch(clip.instrument, pitch, clip.octaves) for _, _, pitch, _ in performance.notes]
+    pitches = [
+        played_pitch(clip.instrument, pitch, clip.octaves) for _, _, pitch, _ in performance.notes
+    ]
     program = INSTRUMENTS[clip.instrument][0]
     audio, flac = play(performance, pitches, soundfont, program), io.BytesIO()
     soundfile.write(flac, audio, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
@@ -170,15 +188,24 @@ def write(path: Path, content: bytes) -> None:
 # The command
 
 
-def parallel(function: Callable[[Any], Any], items: list[Any], workers: int, title: str, unit: str) -> list[Any]:
+def parallel(
+    function: Callable[[Any], Any], items: list[Any], workers: int, title: str, unit: str
+) -> list[Any]:
     """The function of every item, in order, with a progress bar."""
     from tqdm import tqdm
 
-    progress = partial(tqdm, total=len(items), desc=title, unit=unit, dynamic_ncols=True, disable=not items)
+    progress = partial(
+        tqdm, total=len(items), desc=title, unit=unit, dynamic_ncols=True, disable=not items
+    )
     if min(workers, len(items)) <= 1:
         return [function(item) for item in progress(items)]
-    deaf = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C is for the parent
-    executor = ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn"), **deaf)
+    deaf = {
+        "initializer": signal.signal,
+        "initargs": (signal.SIGINT, signal.SIG_IGN),
+    }  # Ctrl-C is for the parent
+    executor = ProcessPoolExecutor(
+        min(workers, len(items)), mp_context=get_context("spawn"), **deaf
+    )
     try:
         futures = [executor.submit(function, item) for item in items]
         for future in progress(as_completed(futures)):
@@ -192,7 +219,11 @@ def load_pieces(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """The pieces of the splits asked for, parsed once and kept in the output folder."""
     import music21
 
-    paths = {path.stem: str(path) for path in sorted(music21.corpus.getComposer("bach")) if path.suffix != ".rntxt"}
+    paths = {
+        path.stem: str(path)
+        for path in sorted(music21.corpus.getComposer("bach"))
+        if path.suffix != ".rntxt"
+    }
     version, cache = f"1, music21 {music21.__version__}", args.output / ".pieces.json"
     known: dict[str, Any] = {}
     if cache.is_file():
@@ -201,7 +232,13 @@ def load_pieces(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     before = len(known)
     if args.pieces is None:
         missing = [name for name in paths if name not in known]
-        parsed = parallel(read_piece, [paths[name] for name in missing], args.workers, "reading the corpus", "piece")
+        parsed = parallel(
+            read_piece,
+            [paths[name] for name in missing],
+            args.workers,
+            "reading the corpus",
+            "piece",
+        )
         known.update(zip(missing, parsed, strict=True))
     pieces: dict[str, Any] = {}
     for name, path in paths.items():
@@ -219,20 +256,28 @@ def load_pieces(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def find_soundfonts(given: list[Path] | None) -> tuple[str, ...]:
     """The SoundFonts given, or those of the known ones that are installed."""
     if not given:
-        candidates = [Path(folder).expanduser() / name for name in SOUNDFONT_NAMES for folder in SOUNDFONT_FOLDERS]
+        candidates = [
+            Path(folder).expanduser() / name
+            for name in SOUNDFONT_NAMES
+            for folder in SOUNDFONT_FOLDERS
+        ]
         found: dict[str, Path] = {}
         for path in candidates:
             if path.is_file():
                 found.setdefault(path.stem, path)
         given = list(found.values())
         if not given:
-            fail(f"no SoundFont found: install the Debian package {PACKAGES}, or name a .sf2 or .sf3 with --soundfont")
+            fail(
+                f"no SoundFont found: install the Debian package {PACKAGES}, or name a .sf2 or .sf3 with --soundfont"
+            )
     for path in given:
         try:
             with path.open("rb") as file:
                 head = file.read(12)
         except OSError as error:
-            fail(f"cannot read the SoundFont {path}: {error.strerror} (Debian packages: {PACKAGES})")
+            fail(
+                f"cannot read the SoundFont {path}: {error.strerror} (Debian packages: {PACKAGES})"
+            )
         if head[:4] + head[8:] != b"RIFFsfbk":
             fail(f"{path} is not a SoundFont (.sf2 or .sf3)")
     return tuple(str(path) for path in given)
@@ -240,7 +285,11 @@ def find_soundfonts(given: list[Path] | None) -> tuple[str, ...]:
 
 def check_libraries(dry_run: bool) -> None:
     """Everything that is imported later, so that what is missing is said at once."""
-    for name in ("numpy", "tqdm", "music21") if dry_run else ("numpy", "tqdm", "soundfile", "music21", "fluidsynth"):
+    for name in (
+        ("numpy", "tqdm", "music21")
+        if dry_run
+        else ("numpy", "tqdm", "soundfile", "music21", "fluidsynth")
+    ):
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -258,14 +307,21 @@ def manifest(args: argparse.Namespace, soundfonts: tuple[str, ...]) -> dict[str,
     numbers = [fluidsynth.c_int() for _ in range(3)]
     fluidsynth.fluid_version(*numbers)
     libraries = ("music21", "numpy", "pyfluidsynth", "soundfile")
-    fonts = [{"name": Path(f).name, "sha256": hashlib.sha256(Path(f).read_bytes()).hexdigest()} for f in soundfonts]
+    fonts = [
+        {"name": Path(f).name, "sha256": hashlib.sha256(Path(f).read_bytes()).hexdigest()}
+        for f in soundfonts
+    ]
     content = {
         "seed": args.seed,
         "paired": args.paired,
         "sample_rate": SAMPLE_RATE,
         "soundfonts": fonts,
         "programs": {name: INSTRUMENTS[name][0] for name in args.instruments},
-        "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k != "soundfont"},
+        "arguments": {
+            k: str(v) if isinstance(v, Path) else v
+            for k, v in vars(args).items()
+            if k != "soundfont"
+        },
         "versions": {name: importlib.metadata.version(name) for name in libraries}
         | {"fluidsynth": ".".join(str(number.value) for number in numbers)},
     }
@@ -274,7 +330,9 @@ def manifest(args: argparse.Namespace, soundfonts: tuple[str, ...]) -> dict[str,
         stored = json.loads(path.read_text(encoding="utf-8"))
         for key in ("seed", "paired", "sample_rate", "soundfonts"):
             if stored.get(key) != content[key]:
-                fail(f"{args.output} was rendered with another {key} ({stored.get(key)}): choose another --output")
+                fail(
+                    f"{args.output} was rendered with another {key} ({stored.get(key)}): choose another --output"
+                )
         content["programs"] = stored["programs"] | content["programs"]
     return content
 
@@ -300,7 +358,9 @@ def show(table: dict[str, dict[str, dict[str, float]]]) -> None:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args = make_parser(__doc__).parse_args(argv)
-    args.instruments = [name.lower().replace(" ", "_").replace("-", "_") for name in args.instruments]
+    args.instruments = [
+        name.lower().replace(" ", "_").replace("-", "_") for name in args.instruments
+    ]
     if "all" in args.instruments:
         args.instruments = list(INSTRUMENTS)
     if unknown := [name for name in args.instruments if name not in INSTRUMENTS]:
@@ -310,20 +370,29 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def run(args: argparse.Namespace, soundfonts: tuple[str, ...]) -> dict[str, dict[str, dict[str, float]]]:
+def run(
+    args: argparse.Namespace, soundfonts: tuple[str, ...]
+) -> dict[str, dict[str, dict[str, float]]]:
     """Render what is not there yet; returns the summary of all that is there then."""
     settings = Settings(args.output, soundfonts, args.seed, args.paired)
     if args.dry_run:
         clips = plan(load_pieces(args), args)
-        return summary((clip.split, clip.instrument, settings.performance(clip)[0].duration) for clip in clips)
+        return summary(
+            (clip.split, clip.instrument, settings.performance(clip)[0].duration) for clip in clips
+        )
 
     args.output.mkdir(parents=True, exist_ok=True)
     for leftover in args.output.rglob(f"{TEMPORARY}*"):
         leftover.unlink()
     content = manifest(args, soundfonts)
-    write(args.output / "manifest.json", json.dumps({**content, "complete": False}, indent=1).encode())
+    write(
+        args.output / "manifest.json", json.dumps({**content, "complete": False}, indent=1).encode()
+    )
     clips = plan(load_pieces(args), args)
-    there = [all((args.output / f"{c.stem}.{kind}").is_file() for kind in ("flac", "json")) for c in clips]
+    there = [
+        all((args.output / f"{c.stem}.{kind}").is_file() for kind in ("flac", "json"))
+        for c in clips
+    ]
     todo = [clip for clip, done in zip(clips, there, strict=True) if not done]
     print(f"{len(clips)} clips, {len(clips) - len(todo)} of them there already", flush=True)
     parallel(partial(render, settings=settings), todo, args.workers, "rendering", "clip")
@@ -334,7 +403,9 @@ def run(args: argparse.Namespace, soundfonts: tuple[str, ...]) -> dict[str, dict
         split, about = path.parts[-3], json.loads(path.read_text(encoding="utf-8"))
         lengths.append((split, about["instrument"], about["duration"]))
         content["pieces"][about["piece"]] = split
-        content["files"][path.relative_to(args.output).with_suffix(".flac").as_posix()] = about["sha256"]
+        content["files"][path.relative_to(args.output).with_suffix(".flac").as_posix()] = about[
+            "sha256"
+        ]
     content["clips"] = summary(lengths)
     write(args.output / "manifest.json", json.dumps(content, indent=1).encode())
     return content["clips"]
@@ -351,7 +422,9 @@ def main(argv: list[str] | None = None) -> None:
     except SoundFontError as error:
         fail(str(error))
     except BrokenProcessPool:
-        fail("a worker was killed, perhaps for memory: run the same command again to go on, with fewer --workers")
+        fail(
+            "a worker was killed, perhaps for memory: run the same command again to go on, with fewer --workers"
+        )
     except KeyboardInterrupt:
         print("render_dataset: interrupted: run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None

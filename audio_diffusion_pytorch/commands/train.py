@@ -21,9 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from audio_diffusion_pytorch.cli import plain_warnings, run_command, start
 from audio_diffusion_pytorch.command_line import fold_experiments, typed
-from audio_diffusion_pytorch.compat_config import adapt, arithmetic, save_attribute
+from audio_diffusion_pytorch.compat.config import adapt, arithmetic
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.paths import CONFIGS, INSTALLED, ROOT
+from audio_diffusion_pytorch.training import checks, resume
+from audio_diffusion_pytorch.training.save_part import save_attribute
 
 os.environ["PROJECT_ROOT"] = str(ROOT)  # where configs/config.yaml finds exp/
 if INSTALLED:
@@ -76,7 +78,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
         raise InputError("no data given: add dataset_path=FOLDER, a folder of recordings")
     from pytorch_lightning.utilities import rank_zero_only
 
-    from audio_diffusion_pytorch.run import check_numbers, check_unused, find_checkpoint, locked
+    from audio_diffusion_pytorch.training.checks import check_numbers
+    from audio_diffusion_pytorch.training.run_folder import check_unused, find_checkpoint, locked
 
     if cfg.save is not None:
         ckpt = find_checkpoint(cfg.ckpt, ckpt_dir)
@@ -86,13 +89,17 @@ def train(cfg: DictConfig) -> dict[str, float]:
         return {}
     check_numbers(cfg)
     if cfg.ckpt not in (None, "auto") and cfg.init_from is not None:
-        raise InputError(f"ckpt={cfg.ckpt} goes on from there, init_from={cfg.init_from} starts anew: give one of them")
+        raise InputError(
+            f"ckpt={cfg.ckpt} goes on from there, init_from={cfg.init_from} starts anew: give one of them"
+        )
 
     with ExitStack() as stack:
         if rank_zero_only.rank == 0:
             for folder in [run_dir] if run_dir in ckpt_dir.parents else [run_dir, ckpt_dir]:
                 stack.enter_context(locked(folder))
-        cfg.ckpt = find_checkpoint(cfg.ckpt, ckpt_dir)  # with the lock: the run before may just save its last
+        cfg.ckpt = find_checkpoint(
+            cfg.ckpt, ckpt_dir
+        )  # with the lock: the run before may just save its last
         goes_on = cfg.ckpt is not None and Path(cfg.ckpt).resolve().parent == ckpt_dir.resolve()
         if rank_zero_only.rank == 0 and cfg.train and not cfg.dry_run and not goes_on:
             check_unused(ckpt_dir)
@@ -104,27 +111,32 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     import pytorch_lightning as pl
     import torch
 
-    from audio_diffusion_pytorch import run
-    from audio_diffusion_pytorch.checkpointing import requeue
-    from audio_diffusion_pytorch.datamodule import Datamodule
-    from audio_diffusion_pytorch.loader import explained
-    from audio_diffusion_pytorch.monitoring import log_config
-    from audio_diffusion_pytorch.optim import check_length
-    from audio_diffusion_pytorch.report import dry_run, planned_batches, planned_steps, summary
-    from audio_diffusion_pytorch.schedule import ScheduledValidation, validation_interval
-    from audio_diffusion_pytorch.threads import parameters, set_threads
-    from audio_diffusion_pytorch.trainer import ending_together, settings_of
+    from audio_diffusion_pytorch.data.datamodule import Datamodule
+    from audio_diffusion_pytorch.data.loader import explained
+    from audio_diffusion_pytorch.training import run_folder as run
+    from audio_diffusion_pytorch.training.checks import check_length
+    from audio_diffusion_pytorch.training.dry_run import dry_run, planned_batches, planned_steps
+    from audio_diffusion_pytorch.training.loggers import log_config
+    from audio_diffusion_pytorch.training.processes import ending_together, requeue
+    from audio_diffusion_pytorch.training.schedule import ScheduledValidation, validation_interval
+    from audio_diffusion_pytorch.training.summary import summary
+    from audio_diffusion_pytorch.training.trainer import settings_of
+    from audio_diffusion_pytorch.utils.threads import parameters, set_threads
 
     run_dir, ckpt_dir = Path(cfg.run_dir), Path(cfg.ckpt_dir)
-    saved = run.check_resumable(cfg.ckpt) if cfg.ckpt is not None else None
+    saved = resume.check_resumable(cfg.ckpt) if cfg.ckpt is not None else None
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
-    torch.set_flush_denormal(True)  # the optimiser's moments of weights at rest shrink to where a CPU is slow
+    torch.set_flush_denormal(
+        True
+    )  # the optimiser's moments of weights at rest shrink to where a CPU is slow
 
     callbacks = [instantiate(node) for node in cfg.callbacks.values() if node is not None]
     loggers = [instantiate(node) for node in cfg.loggers.values() if node is not None]
     settings = {"val_check_interval": 1} if validation_is_open(cfg) else {}
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir), **settings)
+    trainer = instantiate(
+        cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=str(run_dir), **settings
+    )
     check_sweep(trainer.world_size)
     datamodule = instantiate(cfg.datamodule)
     codec = instantiate(cfg.codec)
@@ -135,22 +147,28 @@ def fit(cfg: DictConfig) -> dict[str, float]:
         datamodule.fill(trainer.world_size)
         if saved is not None:
             datamodule.load_state_dict(saved["data"])
-        run.check_rate(datamodule, codec)
+        checks.check_rate(datamodule, codec)
         check_length(planned_steps(datamodule, trainer)[1], module.hparams.get("total_steps"))
     if validation_is_open(cfg):
-        trainer.callbacks.insert(0, ScheduledValidation(validation_interval(planned_batches(datamodule, trainer))))
+        trainer.callbacks.insert(
+            0, ScheduledValidation(validation_interval(planned_batches(datamodule, trainer)))
+        )
     if saved is not None:
-        run.check_fits(saved, module, datamodule, cfg.ckpt, settings_of(trainer))
+        resume.check_fits(saved, module, datamodule, cfg.ckpt, settings_of(trainer))
     elif cfg.init_from is not None:
-        run.start_from(module, cfg.init_from)
+        resume.start_from(module, cfg.init_from)
     if cfg.dry_run:
         print("\n".join(dry_run(module, datamodule, trainer, run_dir)))
         return {}
     if hasattr(module, "use_cache"):
         module.use_cache(datamodule, trainer.strategy.root_device)
     elif cfg.datamodule.get("cache") is True:
-        raise InputError("datamodule.cache=true goes with an instrument's experiment, whose codec is not trained")
-    if trainer.is_global_zero:  # what is written is written once; other processes get the statistics from this one
+        raise InputError(
+            "datamodule.cache=true goes with an instrument's experiment, whose codec is not trained"
+        )
+    if (
+        trainer.is_global_zero
+    ):  # what is written is written once; other processes get the statistics from this one
         module.prepare(datamodule, run_dir, cfg.ckpt)
         run.prepare_run_folder(run_dir, ckpt_dir, OmegaConf.to_yaml(cfg, resolve=True))
     if not cfg.train:
@@ -160,8 +178,12 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     if trainer.is_global_zero:
         if isinstance(datamodule, Datamodule):
             datamodule.announce()
-        exported.unlink(missing_ok=True)  # of a run that goes on after its end: from now on its checkpoints are newer
-        log_config(loggers, OmegaConf.to_container(cfg, resolve=True), OmegaConf.to_yaml(cfg, resolve=True))
+        exported.unlink(
+            missing_ok=True
+        )  # of a run that goes on after its end: from now on its checkpoints are newer
+        log_config(
+            loggers, OmegaConf.to_container(cfg, resolve=True), OmegaConf.to_yaml(cfg, resolve=True)
+        )
     how_to_resume = run.resume_arguments(run_dir, ckpt_dir, Path(cfg.logs_dir))
     try:
         with ending_together(trainer):
@@ -171,16 +193,24 @@ def fit(cfg: DictConfig) -> dict[str, float]:
             print(requeue())
         raise Interrupted(interrupt.signal, f"{interrupt}; resume with {how_to_resume}") from None
     except SystemExit:  # how Lightning ends after a Ctrl-C that did not wait
-        hint = f"resume with {how_to_resume}" if (ckpt_dir / "last.ckpt").is_file() else "nothing was saved yet"
+        hint = (
+            f"resume with {how_to_resume}"
+            if (ckpt_dir / "last.ckpt").is_file()
+            else "nothing was saved yet"
+        )
         raise KeyboardInterrupt(f"stopped at step {trainer.global_step}; {hint}") from None
     except torch.OutOfMemoryError as error:
-        raise InputError(f"the GPU's memory does not suffice: lower datamodule.batch_size ({error})") from error
+        raise InputError(
+            f"the GPU's memory does not suffice: lower datamodule.batch_size ({error})"
+        ) from error
     except RuntimeError as error:
         raise explained(error, how_to_resume) from error
     except OSError as error:
         if error.filename is not None:
             raise
-        raise InputError(f"cannot write to {run_dir}: {error.strerror}; free space and resume with {how_to_resume}") from error
+        raise InputError(
+            f"cannot write to {run_dir}: {error.strerror}; free space and resume with {how_to_resume}"
+        ) from error
 
     if trainer.is_global_zero:
         module.export(exported)
@@ -191,7 +221,11 @@ def fit(cfg: DictConfig) -> dict[str, float]:
 def validation_is_open(cfg: DictConfig) -> bool:
     """Whether the configuration leaves it to the run's length how often it validates."""
     trainer = cfg.trainer
-    return "val_check_interval" in trainer and trainer.val_check_interval is None and not trainer.get("max_time")
+    return (
+        "val_check_interval" in trainer
+        and trainer.val_check_interval is None
+        and not trainer.get("max_time")
+    )
 
 
 def instantiate(node: DictConfig, **kwargs):
@@ -242,8 +276,12 @@ def main(cfg: DictConfig) -> float | None:
     finally:
         with suppress(OSError):  # Hydra makes the folder; where nothing came of the run it is empty
             Path(cfg.run_dir).rmdir()
-            for handler in [h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)]:
-                logging.getLogger().removeHandler(handler)  # what is logged at exit would go into the folder
+            for handler in [
+                h for h in logging.getLogger().handlers if isinstance(h, logging.FileHandler)
+            ]:
+                logging.getLogger().removeHandler(
+                    handler
+                )  # what is logged at exit would go into the folder
     return metrics.get("valid_loss")
 
 

@@ -17,11 +17,12 @@ from omegaconf.errors import OmegaConfBaseException
 from audio_diffusion_pytorch.cli import ending_on_terminate, run_command, start
 from audio_diffusion_pytorch.command_line import typed
 from audio_diffusion_pytorch.errors import InputError, Interrupted
+from audio_diffusion_pytorch.instruments import FARTHEST
+from audio_diffusion_pytorch.models.instrument import pitch_range
 from audio_diffusion_pytorch.paths import CONFIGS
-from audio_diffusion_pytorch.transpose import FARTHEST, pitch_range
 
 if TYPE_CHECKING:
-    from audio_diffusion_pytorch.jobs import Job
+    from audio_diffusion_pytorch.transfer.jobs import Job
 
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
 PATH_KEYS = ("source", "target", "input", "output", "plot", "codec.repository", "codec.weights")
@@ -40,9 +41,9 @@ def transfer(cfg: DictConfig) -> None:
         Interrupted: Ctrl-C or SIGTERM; what is finished stays.
     """
     _check_arguments(cfg)
-    from audio_diffusion_pytorch.resolve import resolve_jobs
-    from audio_diffusion_pytorch.tally import Tally
-    from audio_diffusion_pytorch.workers import AUTO, Run
+    from audio_diffusion_pytorch.transfer.progress import Tally
+    from audio_diffusion_pytorch.transfer.resolve import resolve_jobs
+    from audio_diffusion_pytorch.transfer.workers import AUTO, Run
 
     values = OmegaConf.to_container(cfg)
     plan = resolve_jobs(values["input"], cfg.output, values["sigma"], cfg.format)
@@ -79,7 +80,7 @@ def transfer(cfg: DictConfig) -> None:
         print(tally.summary())
     tally.raise_failures()
     if cfg.plot is not None:
-        from audio_diffusion_pytorch.transfer_report import plot
+        from audio_diffusion_pytorch.transfer.report import plot
 
         plot(plan.jobs[0], cfg.plot)
         print(f"wrote {cfg.plot}")
@@ -95,13 +96,23 @@ def _check_arguments(cfg: DictConfig) -> None:
         raise InputError(f"channels={cfg.channels}: each or mid")
     whole = isinstance(cfg.transpose, int) and not isinstance(cfg.transpose, bool)
     if cfg.transpose != "auto" and not (whole and abs(cfg.transpose) <= FARTHEST):
-        raise InputError(f"transpose={cfg.transpose}: whole octaves from -{FARTHEST} to {FARTHEST}, or auto")
-    sigmas = (list(cfg.sigma) or [[]]) if OmegaConf.is_list(cfg.sigma) else [] if cfg.sigma is None else [cfg.sigma]
+        raise InputError(
+            f"transpose={cfg.transpose}: whole octaves from -{FARTHEST} to {FARTHEST}, or auto"
+        )
+    sigmas = (
+        (list(cfg.sigma) or [[]])
+        if OmegaConf.is_list(cfg.sigma)
+        else []
+        if cfg.sigma is None
+        else [cfg.sigma]
+    )
     numbers = [("sigma", value, float) for value in sigmas]
     counts = ["batch_size", "workers", *(["num_steps"] if cfg.num_steps is not None else [])]
     for key, value, kind in [*numbers, *((key, cfg[key], int) for key in counts)]:
         if isinstance(value, bool) or not isinstance(value, int | kind) or not 0 < value < math.inf:
-            raise InputError(f"{key}={value} must be a positive {'whole ' if kind is int else ''}number")
+            raise InputError(
+                f"{key}={value} must be a positive {'whole ' if kind is int else ''}number"
+            )
 
 
 def _check_kinds(cfg: DictConfig) -> None:
@@ -121,7 +132,7 @@ def _check_kinds(cfg: DictConfig) -> None:
 def _check_plot(plot: str | None, jobs: "list[Job]") -> None:
     if plot is None:
         return
-    from audio_diffusion_pytorch.jobs import check_output
+    from audio_diffusion_pytorch.transfer.jobs import check_output
 
     if len(jobs) > 1:
         raise InputError("plot is for one file: use report=true, which draws each")

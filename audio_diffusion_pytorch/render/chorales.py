@@ -27,13 +27,20 @@ def read_piece(path: str) -> dict[str, Any]:
             onset, length = float(note.offset), float(note.quarterLength)
             if note.duration.isGrace:
                 continue
-            monophonic = monophonic and note.isNote and (not notes or onset > sum(notes[-1][:2]) - 1e-3)
+            monophonic = (
+                monophonic and note.isNote and (not notes or onset > sum(notes[-1][:2]) - 1e-3)
+            )
             if any("Fermata" in mark.classes for mark in note.expressions):
                 fermatas.add(round(onset + length, 3))
             if not monophonic:
                 continue
             tied = note.tie is not None and note.tie.type in ("stop", "continue")
-            if tied and notes and notes[-1][2] == note.pitch.midi and abs(sum(notes[-1][:2]) - onset) < 1e-3:
+            if (
+                tied
+                and notes
+                and notes[-1][2] == note.pitch.midi
+                and abs(sum(notes[-1][:2]) - onset) < 1e-3
+            ):
                 notes[-1][1] += length
             else:
                 notes.append([onset, length, note.pitch.midi])
@@ -44,16 +51,27 @@ def read_piece(path: str) -> dict[str, Any]:
     for name, notes in lines:
         if any([n[:3] for n in other["written"]] == notes for other in parts.values()):
             continue
-        parts[f"p{len(parts) + 1}"] = {"name": name, "written": notes, "notes": without_long_rests(notes, fermatas)}
+        parts[f"p{len(parts) + 1}"] = {
+            "name": name,
+            "written": notes,
+            "notes": without_long_rests(notes, fermatas),
+        }
     for part in parts.values():
         del part["written"]
     tune = next((p["notes"] for p in parts.values() if p["name"].startswith("Soprano")), None)
-    return {"parts": parts, "melody": opening(tune or next((p["notes"] for p in parts.values()), []))}
+    return {
+        "parts": parts,
+        "melody": opening(tune or next((p["notes"] for p in parts.values()), [])),
+    }
 
 
 def opening(notes: list[list[float]]) -> list[int]:
     """A tune's first intervals from beat to beat, which stay where the tune comes back in another key or ornamented."""
-    beats = [pitch for onset, length, pitch, _ in notes for _ in range(math.ceil(onset), math.ceil(onset + length))]
+    beats = [
+        pitch
+        for onset, length, pitch, _ in notes
+        for _ in range(math.ceil(onset), math.ceil(onset + length))
+    ]
     moves = [int(after - before) for before, after in pairwise(beats) if after != before]
     return moves[:6]
 

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from audio_diffusion_pytorch.transpose import PITCH_RANGES, STRAYS, nearest_octaves
+from audio_diffusion_pytorch.instruments import PITCH_RANGES
+from audio_diffusion_pytorch.pitch.octaves import STRAYS, nearest_octaves
 
 if TYPE_CHECKING:
     import numpy as np
 
 SAMPLE_RATE = 24_000  # Hz, of the clips
-RENDER_RATE = 48_000  # Hz: FluidSynth does not low-pass what it transposes, so render above and decimate
+RENDER_RATE = (
+    48_000  # Hz: FluidSynth does not low-pass what it transposes, so render above and decimate
+)
 BLOCK = 64  # samples at RENDER_RATE: FluidSynth acts on events once per block, so all times are whole blocks
 PEAK = 10 ** (-6 / 20)  # every clip's peak, of full scale
 TAIL = 0.6  # seconds after the last note-off
@@ -35,7 +38,9 @@ PROGRAMS = {
     "tuba": 58,
 }
 # name: (program, lowest and highest sounding MIDI pitch)
-INSTRUMENTS = {name: (program, *PITCH_RANGES[name.replace("_", " ")]) for name, program in PROGRAMS.items()}
+INSTRUMENTS = {
+    name: (program, *PITCH_RANGES[name.replace("_", " ")]) for name, program in PROGRAMS.items()
+}
 
 
 class SoundFontError(Exception):
@@ -47,7 +52,9 @@ class Performance:
     """What a player does, in seconds from the start of the clip and apart from any instrument."""
 
     notes: list[tuple[float, float, int, int]]  # onset, offset, MIDI pitch as written, velocity
-    controls: list[tuple[float, str, int]]  # time, "expression" (0 to 127) or "bend" (8192 = two semitones), value
+    controls: list[
+        tuple[float, str, int]
+    ]  # time, "expression" (0 to 127) or "bend" (8192 = two semitones), value
     duration: float
     bpm: float  # before rubato
 
@@ -56,21 +63,29 @@ def perform(part: list[list[float]], rng: np.random.Generator) -> Performance:
     """Draw one performance of a part: tempo and its drift, timing, articulation, dynamics, swells, vibrato."""
     import numpy as np
 
-    onset, length, pitch, held = (np.array(column, dtype=float) for column in zip(*part, strict=True))
+    onset, length, pitch, held = (
+        np.array(column, dtype=float) for column in zip(*part, strict=True)
+    )
     n, end = len(onset), onset[-1] + length[-1]
     held[-1] = 1
 
     # Beats to seconds: a slow drift, slower into a fermata, slower still on it.
     bpm = rng.uniform(60, 110)
     grid = np.linspace(0, end, 16 * math.ceil(end) + 1)
-    pace = 1 + rng.uniform(0, 0.06) * np.sin(2 * np.pi * (grid / rng.uniform(12, 32) + rng.uniform()))
+    pace = 1 + rng.uniform(0, 0.06) * np.sin(
+        2 * np.pi * (grid / rng.uniform(12, 32) + rng.uniform())
+    )
     slowing, hold = rng.uniform(0.02, 0.15), rng.uniform(1.0, 1.6)
     for k in np.flatnonzero(held):
-        pace *= 1 - slowing * np.clip(1 - (onset[k] - grid) / 2, 0, 1) * (grid < onset[k] + length[k])
+        pace *= 1 - slowing * np.clip(1 - (onset[k] - grid) / 2, 0, 1) * (
+            grid < onset[k] + length[k]
+        )
         pace /= np.where((grid >= onset[k]) & (grid < onset[k] + length[k]), hold, 1.0)
     seconds = np.concatenate([[0.0], np.cumsum(np.diff(grid) * 60 / bpm / pace[:-1])])
     start = np.interp(onset, grid, seconds) + rng.normal(0, 0.01, n).clip(-0.025, 0.025)
-    start = np.maximum.accumulate(start - 0.05 * np.arange(n)) + 0.05 * np.arange(n)  # in order, 50 ms apart or more
+    start = np.maximum.accumulate(start - 0.05 * np.arange(n)) + 0.05 * np.arange(
+        n
+    )  # in order, 50 ms apart or more
     start += rng.uniform(0.1, 0.3) - start[0]
 
     # Note-offs: from detached to slightly overlapping; a breath after fermatas; a gap before a repeated pitch.
@@ -91,7 +106,9 @@ def perform(part: list[list[float]], rng: np.random.Generator) -> Performance:
     for a, b in zip(breaks, [*breaks[1:], n], strict=True):
         position[a:b] = (np.arange(a, b) - a + 0.5) / (b - a)
     arc = np.sin(np.pi * position ** rng.uniform(0.7, 1.3))
-    loudness = rng.uniform(50, 100) + rng.uniform(4, 18) * (arc - 0.5) + 0.3 * (pitch - pitch.mean())
+    loudness = (
+        rng.uniform(50, 100) + rng.uniform(4, 18) * (arc - 0.5) + 0.3 * (pitch - pitch.mean())
+    )
     velocity = np.rint(loudness + rng.normal(0, 4, n)).clip(25, 120).astype(int)
 
     # Expression and pitch bend, on a grid of 8 ms.
@@ -107,7 +124,10 @@ def perform(part: list[list[float]], rng: np.random.Generator) -> Performance:
     ramp = ((time - start[now] - delay[now]) / 0.25).clip(0, 1)
     rate = rng.uniform(4.6, 6.3) * (1 + 0.06 * np.interp(time, start, rng.normal(0, 1, n)))
     vibrato = depth * ramp * np.sin(2 * np.pi * np.cumsum(rate) * 0.008)
-    controls = [*changes(time[::3], "expression", expression[::3]), *changes(time, "bend", vibrato * 8192 / 200)]
+    controls = [
+        *changes(time[::3], "expression", expression[::3]),
+        *changes(time, "bend", vibrato * 8192 / 200),
+    ]
 
     played = zip(start, stop, pitch, velocity, strict=True)
     notes = [(whole_blocks(a), whole_blocks(b), int(p), int(v)) for a, b, p, v in played]
@@ -159,8 +179,14 @@ def play(performance: Performance, pitches: list[int], soundfont: str, program: 
     # Float samples: the dither of the 16-bit ones depends on the past too. Only a program's own samples are loaded.
     pointer, integer = fluidsynth.c_void_p, fluidsynth.c_int
     types = (pointer, integer, pointer, integer, integer, pointer, integer, integer)
-    write = fluidsynth.cfunc("fluid_synth_write_float", integer, *((f"a{i}", kind, 1) for i, kind in enumerate(types)))
-    options = {"synth.reverb.active": 0, "synth.chorus.active": 0, "synth.dynamic-sample-loading": 1}
+    write = fluidsynth.cfunc(
+        "fluid_synth_write_float", integer, *((f"a{i}", kind, 1) for i, kind in enumerate(types))
+    )
+    options = {
+        "synth.reverb.active": 0,
+        "synth.chorus.active": 0,
+        "synth.dynamic-sample-loading": 1,
+    }
     synth = fluidsynth.Synth(gain=0.5, samplerate=RENDER_RATE, channels=16, **options)
     try:
         font = synth.sfload(soundfont)
@@ -174,7 +200,10 @@ def play(performance: Performance, pitches: list[int], soundfont: str, program: 
         stereo = np.empty((2, round(performance.duration * RENDER_RATE)), np.float32)
         left, right = (side.ctypes.data for side in stereo)
         done = 0
-        for time, _, kind, value, velocity in [*sorted(actions), (performance.duration, 3, "end", 0, 0)]:
+        for time, _, kind, value, velocity in [
+            *sorted(actions),
+            (performance.duration, 3, "end", 0, 0),
+        ]:
             now = round(time * RENDER_RATE)
             if now > done:
                 write(synth.synth, now - done, left, done, 1, right, done, 1)

@@ -27,8 +27,12 @@ CONTOUR_BINS = 264
 HARMONICS = (0.5, 1, 2, 3, 4, 5, 6, 7)
 WINDOW = 2 * SAMPLE_RATE - HOP  # 43844 samples: what the official model takes at once
 OVERLAP_FRAMES = 30
-FRAMES_PER_SECOND = SAMPLE_RATE // HOP  # 86: the rounded rate the official inference counts with (really 86.13)
-MIN_LENGTH = HOP * (KERNEL // 2 + 1)  # below this the lowest octave is too short for the front end's reflected edges
+FRAMES_PER_SECOND = (
+    SAMPLE_RATE // HOP
+)  # 86: the rounded rate the official inference counts with (really 86.13)
+MIN_LENGTH = HOP * (
+    KERNEL // 2 + 1
+)  # below this the lowest octave is too short for the front end's reflected edges
 
 WEIGHTS = Path(__file__).parent / "assets" / "basic_pitch.safetensors"
 
@@ -38,7 +42,9 @@ class ConstantQ(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("kernel", torch.zeros(2, BINS_PER_OCTAVE, KERNEL))  # real and imaginary part
+        self.register_buffer(
+            "kernel", torch.zeros(2, BINS_PER_OCTAVE, KERNEL)
+        )  # real and imaginary part
         self.register_buffer("lowpass", torch.zeros(KERNEL))
         self.register_buffer("scale", torch.zeros(CQT_BINS))
 
@@ -50,7 +56,11 @@ class ConstantQ(nn.Module):
         octaves, hop = [], HOP
         for octave in range(OCTAVES):
             padded = F.pad(wav[:, None], (KERNEL // 2, KERNEL // 2), mode="reflect")[:, 0]
-            octaves.append((padded.unfold(-1, KERNEL, hop)[:, :frames] @ kernel).unflatten(-1, (2, BINS_PER_OCTAVE)))
+            octaves.append(
+                (padded.unfold(-1, KERNEL, hop)[:, :frames] @ kernel).unflatten(
+                    -1, (2, BINS_PER_OCTAVE)
+                )
+            )
             if octave < OCTAVES - 1:
                 wav, hop = _halve(wav, halving), hop // 2
         spectrum = torch.cat(octaves[::-1], dim=-1)[..., -CQT_BINS:] * self.scale
@@ -73,12 +83,16 @@ class BasicPitch(nn.Module):
         self.onset_out = nn.Conv2d(33, 1, (3, 3), padding=(1, 1))
 
     @classmethod
-    def load(cls, device: torch.device | str | None = None, path: Path | str = WEIGHTS) -> BasicPitch:
+    def load(
+        cls, device: torch.device | str | None = None, path: Path | str = WEIGHTS
+    ) -> BasicPitch:
         """The published weights, frozen, in evaluation mode. Raises FileNotFoundError where the file is missing."""
         from safetensors.torch import load_file
 
         if not Path(path).is_file():
-            raise FileNotFoundError(f"no Basic Pitch weights at {path}: scripts/import_basic_pitch.py writes them")
+            raise FileNotFoundError(
+                f"no Basic Pitch weights at {path}: scripts/import_basic_pitch.py writes them"
+            )
         model = cls()
         model.load_state_dict(load_file(path))
         return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
@@ -99,10 +113,16 @@ class BasicPitch(nn.Module):
             contour = self.contour_out(self.contour_in(x).relu()).sigmoid()
             note = self.note_out(self.note_in(contour).relu()).sigmoid()
             onset = self.onset_out(torch.cat([note, self.onset_in(x).relu()], dim=1)).sigmoid()
-        return {"onset": onset[:, 0, :frames], "contour": contour[:, 0, :frames], "note": note[:, 0, :frames]}
+        return {
+            "onset": onset[:, 0, :frames],
+            "contour": contour[:, 0, :frames],
+            "note": note[:, 0, :frames],
+        }
 
     @torch.no_grad()
-    def predict(self, wav: Tensor, sample_rate: int = SAMPLE_RATE, batch_size: int = 32) -> dict[str, Tensor]:
+    def predict(
+        self, wav: Tensor, sample_rate: int = SAMPLE_RATE, batch_size: int = 32
+    ) -> dict[str, Tensor]:
         """Run clips of any length through the windows of the official inference.
 
         wav [B, T] at sample_rate (resampled to 22.05 kHz where that differs) -> as `forward`, F = floor(seconds * 86).
@@ -132,7 +152,9 @@ class BasicPitch(nn.Module):
         if wav.shape[0] == 0 or wav.shape[1] == 0:
             raise ValueError(f"no audio: shape {tuple(wav.shape)}")
         if not wav.is_floating_point() or not torch.isfinite(wav).all():
-            raise ValueError(f"expected finite floating-point samples, got {wav.dtype} with NaN or infinite values")
+            raise ValueError(
+                f"expected finite floating-point samples, got {wav.dtype} with NaN or infinite values"
+            )
         return wav.to(self.cqt.kernel.device, torch.float32)
 
     def _normalise(self, power: Tensor) -> Tensor:
@@ -151,7 +173,9 @@ class BasicPitch(nn.Module):
             shift = round(BINS_PER_OCTAVE * math.log2(harmonic))
             moved = F.pad(x, (-shift, max(0, shift + CONTOUR_BINS - CQT_BINS)))
             stack.append(moved[..., :CONTOUR_BINS])
-        return torch.stack(stack, dim=-1).permute(0, 3, 1, 2)  # channels last: 5 times as fast on a CPU
+        return torch.stack(stack, dim=-1).permute(
+            0, 3, 1, 2
+        )  # channels last: 5 times as fast on a CPU
 
 
 def _sliding(taps: Tensor, count: int, stride: int) -> Tensor:
@@ -180,16 +204,24 @@ def resample(wav: Tensor, source: int, target: int) -> Tensor:
         return wav
     common = math.gcd(int(source), int(target))
     down, up = int(source) // common, int(target) // common
-    blocks = -(-wav.shape[-1] // down) + 1  # whole blocks keep the ratio exact; the spare one keeps the ends apart
+    blocks = (
+        -(-wav.shape[-1] // down) + 1
+    )  # whole blocks keep the ratio exact; the spare one keeps the ends apart
     spectrum = torch.fft.rfft(F.pad(wav, (0, blocks * down - wav.shape[-1])))
-    return torch.fft.irfft(spectrum, n=blocks * up)[:, : -(-wav.shape[-1] * up // down)] * (up / down)
+    return torch.fft.irfft(spectrum, n=blocks * up)[:, : -(-wav.shape[-1] * up // down)] * (
+        up / down
+    )
 
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
     """float32 throughout: no autocast, TF32 or bfloat16 from the surroundings, whose settings come back afterwards."""
     cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
-    flags = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    flags = {
+        "enabled": cudnn.enabled,
+        "benchmark": cudnn.benchmark,
+        "deterministic": cudnn.deterministic,
+    }
     torch.set_float32_matmul_precision("highest")
     try:
         with cudnn.flags(**flags, allow_tf32=False), torch.autocast(device.type, enabled=False):

@@ -1,0 +1,36 @@
+"""The names and keys of the original system.
+
+Names load lazily.
+"""
+
+from importlib import import_module
+
+_EXPORTS = {
+    "ADPM2Sampler": "api",
+    "AEulerSampler": "api",
+    "AudioDiffusionModel": "api",
+    "KDistribution": "api",
+    "KarrasSampler": "api",
+    "KarrasSamplerReverse": "api",
+    "KarrasSchedule": "api",
+    "LinearSchedule": "api",
+    "LogNormalDistribution": "api",
+    "NormalizedEncodec": "api",
+    "PitchTracker": "api",
+    "UniformDistribution": "api",
+    "play_audio": "api",
+    "plot_spec": "api",
+    "z_denorm": "api",
+    "z_norm": "api",
+}
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,333 @@
+"""Configurations written for the original system: its keys and `_target_` names, in terms of this package.
+
+Works on containers and OmegaConf only. What has no counterpart is an error that names what to use instead.
+"""
+
+import ast
+import importlib.util
+import operator
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from audio_diffusion_pytorch.errors import InputError
+
+Node = dict[str, Any]
+
+_PACKAGE = "audio_diffusion_pytorch"
+_ORIGINAL = re.compile(r"main\.(?:\w+\.)*(\w+)")
+# Arguments of Lightning 1 that 2 does not know: what says the same here.
+_TRAINER = {
+    "amp_backend": "trainer.precision",
+    "amp_level": "trainer.precision",
+    "auto_lr_find": "model.lr",
+    "auto_scale_batch_size": "datamodule.batch_size",
+    "auto_select_gpus": "trainer.gpus",
+    "checkpoint_callback": "trainer.enable_checkpointing",
+    "flush_logs_every_n_steps": "trainer.log_every_n_steps",
+    "ipus": "trainer.accelerator",
+    "move_metrics_to_cpu": "nothing",
+    "multiple_trainloader_mode": "nothing",
+    "num_processes": "trainer.devices",
+    "prepare_data_per_node": "nothing",
+    "process_position": "callbacks.progress",
+    "progress_bar_refresh_rate": "callbacks.progress.refresh_rate",
+    "replace_sampler_ddp": "trainer.use_distributed_sampler",
+    "resume_from_checkpoint": "ckpt=FILE",
+    "stochastic_weight_avg": "model.ema_beta",
+    "terminate_on_nan": "trainer.detect_anomaly",
+    "tpu_cores": "trainer.accelerator",
+    "track_grad_norm": "nothing",
+    "weights_save_path": "ckpt_dir",
+    "weights_summary": "callbacks.summary",
+}
+_SOLVERS = {"KarrasSampler": "heun", "ADPM2Sampler": "heun", "AEulerSampler": "euler"}
+
+
+_UNUSED = (
+    "latent",
+    "cond",
+    "latent_lenght",
+)  # keys of the original's experiments that change nothing here
+
+
+def adapt(cfg: DictConfig) -> DictConfig:
+    """Bring a composed training configuration to this package's names; one that has them already comes out as it was.
+
+    Interpolations stay as they are. The string "None" means null, everywhere.
+
+    Raises:
+        InputError: a key or a `_target_` that has no counterpart; the message names its successor.
+    """
+    root = _without_none(OmegaConf.to_container(cfg, resolve=False))
+    idle = _root_keys(root)
+    for key, node in root.items():
+        root[key] = node if key in _UNUSED else _translate(node, key, idle)
+    text = str(root)
+    for key in _UNUSED:  # a user's group file may still refer to one
+        if f"${{{key}}}" not in text:
+            root.pop(key, None)
+    if idle:
+        warnings.warn(f"without effect here: {', '.join(sorted(idle))}", stacklevel=2)
+    return OmegaConf.create(root)
+
+
+def _without_none(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_none(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_none(value) for value in node]
+    return None if isinstance(node, str) and node.strip() == "None" else node
+
+
+def _root_keys(root: Node) -> set[str]:
+    """Settle the keys of the original's experiments; returns those that change nothing."""
+    idle = set()
+    if isinstance(root.get("instruments"), str) and not root["instruments"].startswith("${"):
+        root["instruments"] = [root["instruments"]]
+    for key in ("callbacks", "loggers"):
+        root[key] = root.get(key) or {}
+    codec = root.get("codec") or {}
+    if "_target_" not in codec:  # the original knew one codec
+        root["codec"] = {"_target_": f"{_PACKAGE}.codec.load_codec", "name": "encodec", **codec}
+    if root.get("latent") is False:
+        raise InputError(
+            "latent=false: models of waveforms are not built here; codec= chooses the latents"
+        )
+    if root.get("cond"):
+        idle.add("cond (the networks take no condition)")
+    frames, length = root.get("latent_lenght"), root.get("length")
+    if isinstance(frames, int) and isinstance(length, int) and frames != -(-length // 320):
+        idle.add(
+            f"latent_lenght={frames} (the codec makes {-(-length // 320)} frames of length={length})"
+        )
+    encodec = root.pop("encodec_model", None)
+    if isinstance(encodec, str) and not encodec.endswith("encodec_24khz"):
+        if not Path(encodec).exists():
+            raise InputError(
+                f"encodec_model={encodec}: use codec.weights=PATH, a folder or a file of EnCodec's weights"
+            )
+        root["codec"]["weights"] = encodec
+    return idle
+
+
+def _translate(node: Any, path: str, idle: set[str]) -> Any:
+    """`node` and all below it with this package's targets."""
+    if isinstance(node, list):
+        return [_translate(value, f"{path}.{index}", idle) for index, value in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    rule = _rule(str(node.get("_target_", "")), path)
+    node = rule(dict(node), path, idle) if rule else node
+    return {key: _translate(value, f"{path}.{key}", idle) for key, value in node.items()}
+
+
+def _rule(target: str, path: str) -> Callable[[Node, str, set[str]], Node] | None:
+    original = _ORIGINAL.fullmatch(target)
+    if original:
+        rules = {"Model": _model, "Datamodule": _datamodule, "SampleLogger": _sample_logger}
+        if original[1] not in rules:
+            raise InputError(
+                f"{path}._target_={target} has no counterpart here: see the files in exp/ for what there is instead"
+            )
+        return rules[original[1]]
+    if target == "audio_data_pytorch.WAVDataset":
+        return _dataset
+    if target in ("pytorch_lightning.Trainer", f"{_PACKAGE}.trainer.make_trainer"):
+        return _trainer
+    if re.fullmatch(r"pytorch_lightning\.callbacks\.Rich(ProgressBar|ModelSummary)", target):
+        return _rich
+    return None
+
+
+def _model(node: Node, path: str, idle: set[str]) -> Node:
+    _drop(
+        node,
+        path,
+        idle,
+        "encodec_model",
+        "latent",
+        "cond",
+        "latent_lenght",
+        "sign",
+        "sampling_rate",
+        "channels",
+    )
+    net = dict(node.pop("model", None) or {})
+    for name, value in _one_value().items():
+        if net.pop(name, value) != value:
+            raise InputError(f"{path}.model.{name} can only be {value!r} here")
+    distribution = net.pop("diffusion_sigma_distribution", None) or {
+        "_target_": f"{_PACKAGE}.KDistribution",
+        **{key: f"${{{key}}}" for key in ("sigma_min", "sigma_max", "rho")},
+    }
+    own = {key: f"${{{key}}}" for key in ("length", "seed", "mean_path", "std_path", "total_steps")}
+    return {
+        "name": "${instrument_name}",
+        "sigma_data": net.pop("diffusion_sigma_data", "${diffusion_sigma_data}"),
+        "sigma_distribution": distribution,
+        **own,
+        **node,
+        "_target_": f"{_PACKAGE}.module.InstrumentModule",
+        "model": {**net, "_target_": f"{_PACKAGE}.unet.UNet1d"},
+    }
+
+
+def _one_value() -> dict[str, Any]:
+    from audio_diffusion_pytorch.compat.api import _ONE_VALUE
+
+    return _ONE_VALUE
+
+
+def _datamodule(node: Node, path: str, idle: set[str]) -> Node:
+    _drop(
+        node,
+        path,
+        idle,
+        "latent",
+        "cond",
+        "sampling_rate",
+        "length",
+        "channels",
+        "persistent_workers",
+    )
+    _rename(node, "val_split", "valid_split")
+    own = {"seed": "${seed}", "cache_dir": "${logs_dir}/cache/latents"}
+    return {**own, **node, "_target_": f"{_PACKAGE}.datamodule.Datamodule"}
+
+
+def _dataset(node: Node, path: str, idle: set[str]) -> Node:
+    """Their WAVDataset, with its AllTransform: crops, rate and channels are the data set's own affair here."""
+    transforms = node.get("transforms")
+    if isinstance(transforms, dict) and str(transforms.get("_target_")).endswith("AllTransform"):
+        transforms = dict(node.pop("transforms"))
+        _rename(transforms, "crop_size", "random_crop_size")
+        _rename(transforms, "target_rate", "sample_rate")
+        _drop(transforms, f"{path}.transforms", set(), "source_rate")
+        for key in ("instruments", "sign", "random_crop_size", "sample_rate", "mono", "stereo"):
+            value = transforms.pop(key, None)
+            if value is not None and node.get(key) is None:
+                node[key] = value
+        rest = {key: value for key, value in transforms.items() if value is not None}
+        if rest.keys() - {"_target_"}:
+            node["transforms"] = {
+                **rest,
+                "target_rate": node.get("sample_rate", "${sampling_rate}"),
+            }
+    if node.pop("stereo", None) is True:
+        raise InputError(
+            f"{path}: stereo=true, but the codecs are mono: use mono=true, which averages the channels"
+        )
+    _drop(node, path, idle, "mono", "with_ID3", "latent", "cond")
+    _rename(node, "random_crop_size", "length")
+    if node.pop("check_silence", True) is False:
+        node["silence_db"] = None
+    sign = node.pop("sign", "${sign}")
+    own = {"sample_rate": "${sampling_rate}", "length": "${length}", "seed": "${seed}"}
+    own["pitch_shift"] = {
+        "_target_": f"{_PACKAGE}.pitch_shift.make_pitch_shift",
+        "sign": sign,
+        "cache": "${logs_dir}/cache/pitch",
+    }
+    if isinstance(node.get("instruments"), str) and not node["instruments"].startswith("${"):
+        node["instruments"] = [node["instruments"]]
+    return {**own, **node, "_target_": f"{_PACKAGE}.dataset.InstrumentDataset"}
+
+
+def _sample_logger(node: Node, path: str, idle: set[str]) -> Node:
+    sampler = node.pop("diffusion_sampler", None) or {}
+    name = str(sampler.get("_target_", "")).rpartition(".")[2]
+    if name in _SOLVERS:
+        node.setdefault("solver", _SOLVERS[name])
+    elif name:
+        raise InputError(
+            f"{path}.diffusion_sampler: {name} is not known; use {path}.solver=heun, euler or dpmpp_2m"
+        )
+    _drop(
+        node,
+        path,
+        idle,
+        "channels",
+        "sampling_rate",
+        "use_ema_model",
+        "diffusion_schedule",
+        "mean_path",
+        "std_path",
+    )
+    _drop(node, path, idle, "latent", "cond", "latent_lenght", "encodec_model")
+    if "latent_lenght" in str(node.get("length")):  # theirs counted frames, ours counts samples
+        del node["length"]
+    return {"length": "${length}", **node, "_target_": f"{_PACKAGE}.callbacks.SampleLogger"}
+
+
+def _trainer(node: Node, path: str, idle: set[str]) -> Node:
+    for key, successor in _TRAINER.items():
+        if node.pop(key, None) is not None:
+            raise InputError(f"{path}.{key} is no argument of Lightning 2: use {successor}")
+    for key in ("accelerator", "devices", "strategy"):
+        if key in node and node[key] is None:  # null meant the default
+            del node[key]
+    if "gpus" in node:
+        node["_target_"] = f"{_PACKAGE}.trainer.make_trainer"
+    return node
+
+
+def _rich(node: Node, path: str, idle: set[str]) -> Node:
+    if importlib.util.find_spec("rich") is None:
+        plain = "ModelSummary" if node["_target_"].endswith("ModelSummary") else "TQDMProgressBar"
+        kept = {key: node[key] for key in ("max_depth", "refresh_rate") if key in node}
+        return {**kept, "_target_": f"pytorch_lightning.callbacks.{plain}"}
+    return node
+
+
+def _drop(node: Node, path: str, idle: set[str], *keys: str) -> None:
+    """Take away what the original passed around and this package finds for itself; named only where it is set."""
+    for key in keys:
+        value = node.pop(key, None)
+        if key == "cond" and value:
+            idle.add(f"{path}.{key}")
+
+
+def _rename(node: Node, old: str, new: str) -> None:
+    if old in node:
+        value = node.pop(old)
+        node.setdefault(new, value)
+
+
+_OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.USub: operator.neg,
+}
+
+
+def arithmetic(expression: str) -> float:
+    """The value of a sum like `81920 // 320`: what is left of the original's `eval` resolver.
+
+    Raises:
+        InputError: anything but numbers, + - * / // % and brackets.
+    """
+
+    def value(node: ast.AST) -> float:
+        if isinstance(node, ast.Expression):
+            return value(node.body)
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            return node.value
+        if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+            return _OPERATORS[type(node.op)](value(node.left), value(node.right))
+        if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
+            return _OPERATORS[type(node.op)](value(node.operand))
+        raise ValueError("only numbers, + - * / // % and brackets are known")
+
+    try:
+        return value(ast.parse(str(expression).strip(), mode="eval"))
+    except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
+        raise InputError(f"${{eval:{expression}}}: {error}; write the value itself") from error

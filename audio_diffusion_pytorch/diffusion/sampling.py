@@ -1,0 +1,311 @@
+"""Noise schedules and solvers of the probability-flow ODE: functions of (denoise, x, sigmas).
+
+The ODE is dx/dsigma = (x - D(x; sigma)) / sigma (Karras et al. 2022, eq. 1 and 3, sigma(t) = t). Every solver goes
+from the first sigma to the last: rising sigmas take data to noise, falling ones take noise to data. D is `denoise`,
+a function of x [B, ...] and sigma [B]. The last sigma may be 0, where D is never evaluated.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+Callback = Callable[[int, int], None]
+
+
+def karras_schedule(sigma_min: float, sigma_max: float, rho: float, num_steps: int) -> Tensor:
+    """`num_steps` noise levels from sigma_max down to sigma_min, no final 0 (Karras et al. 2022, eq. 5).
+
+    Returns:
+        [num_steps], float64.
+
+    Raises:
+        ValueError: not 0 < sigma_min < sigma_max, rho not positive, or fewer than 2 steps.
+    """
+    if not (0 < sigma_min < sigma_max and rho > 0 and num_steps >= 2):
+        raise ValueError(
+            "need 0 < sigma_min < sigma_max, rho > 0 and num_steps >= 2, got "
+            f"sigma_min={sigma_min}, sigma_max={sigma_max}, rho={rho}, num_steps={num_steps}"
+        )
+    ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
+    start, end = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return (start + ramp * (end - start)) ** rho
+
+
+def linear_schedule(sigma_max: float, num_steps: int) -> Tensor:
+    """`num_steps` noise levels, evenly spaced from sigma_max towards 0, which is left out.
+
+    Returns:
+        [num_steps], float64.
+
+    Raises:
+        ValueError: sigma_max not positive, or fewer than 2 steps.
+    """
+    if not (sigma_max > 0 and num_steps >= 2):
+        raise ValueError(
+            f"need sigma_max > 0 and num_steps >= 2, got sigma_max={sigma_max}, num_steps={num_steps}"
+        )
+    return torch.linspace(sigma_max, 0, num_steps + 1, dtype=torch.float64)[:-1]
+
+
+def append_zero(sigmas: Tensor) -> Tensor:
+    """[N] -> [N + 1] with a final 0."""
+    return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+
+@torch.no_grad()
+def euler(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
+    """Euler steps, order 1, one call of `denoise` each (Karras et al. 2022, algorithm 1 without lines 6 to 8).
+
+    Args:
+        denoise: D(x [B, ...], sigma [B]) -> [B, ...].
+        x: [B, ...], at the noise level `sigmas[0]`.
+        sigmas: [N], strictly rising or falling, positive (the last may be 0); N - 1 steps.
+        callback: called as callback(steps done, N - 1) after each step.
+
+    Returns:
+        [B, ...], at the noise level `sigmas[-1]`.
+
+    Raises:
+        ValueError: sigmas as above are not given.
+    """
+    steps = _steps(sigmas)
+    for i, (sigma, sigma_next) in enumerate(steps):
+        slope = (x - denoise(x, _batch(sigma, x))) / sigma
+        x = x + (sigma_next - sigma) * slope
+        if callback is not None:
+            callback(i + 1, len(steps))
+    return x
+
+
+@torch.no_grad()
+def heun(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
+    """Heun steps, order 2, two calls of `denoise` each, one for a step to 0 (Karras et al. 2022, algorithm 1).
+
+    Arguments, result and errors are those of `euler`.
+    """
+    steps = _steps(sigmas)
+    for i, (sigma, sigma_next) in enumerate(steps):
+        slope = (x - denoise(x, _batch(sigma, x))) / sigma
+        x_next = x + (sigma_next - sigma) * slope
+        if sigma_next > 0:
+            slope_next = (x_next - denoise(x_next, _batch(sigma_next, x))) / sigma_next
+            x_next = x + (sigma_next - sigma) * (slope + slope_next) / 2
+        x = x_next
+        if callback is not None:
+            callback(i + 1, len(steps))
+    return x
+
+
+@torch.no_grad()
+def dpmpp_2m(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None
+) -> Tensor:
+    """DPM-Solver++(2M), order 2, one call of `denoise` each step (Lu et al. 2022, DPM-Solver++, algorithm 2).
+
+    In their terms alpha = 1 and lambda = -ln(sigma): x is carried over exactly, and D, extrapolated from the last two
+    calls, is integrated over lambda. Nothing in this asks for the sign of a step, so rising sigmas will do as well. The
+    first step and one to 0 are of order 1.
+
+    Arguments, result and errors are those of `euler`.
+    """
+    steps = _steps(sigmas)
+    denoised_last, ratio_last = None, None
+    for i, (sigma, sigma_next) in enumerate(steps):
+        denoised = target = denoise(x, _batch(sigma, x))
+        ratio = sigma_next / sigma  # exp(-h)
+        if denoised_last is not None and sigma_next > 0:
+            weight = math.log(ratio) / math.log(ratio_last) / 2  # 1 / 2r, r = h_last / h
+            target = denoised + weight * (denoised - denoised_last)
+        x = ratio * x + (1 - ratio) * target
+        denoised_last, ratio_last = denoised, ratio
+        if callback is not None:
+            callback(i + 1, len(steps))
+    return x
+
+
+@torch.no_grad()
+def dpmpp_3m(
+    denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None
+) -> Tensor:
+    """Multistep exponential integrator of order 3, one call of `denoise` each step (DPM-Solver++, Lu et al. 2022).
+
+    Like `dpmpp_2m`, but D is the parabola in lambda through the last three calls, and its integral is exact. The first
+    two steps are of orders 1 and 2, one to 0 of order 1.
+
+    Arguments, result and errors are those of `euler`.
+    """
+    return _multistep(denoise, x, sigmas, 3, False, callback)
+
+
+@torch.no_grad()
+def unipc(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
+    """Predictor-corrector: `dpmpp_3m`, each step done again with the call at its end (UniPC-3, Zhao et al. 2023).
+
+    The next step needs that call anyway, so correcting is free: one call of `denoise` each step, order 4. The last step
+    stays as predicted, because its end is not called. Solving all order conditions, B(h) drops out.
+
+    Arguments, result and errors are those of `euler`.
+    """
+    return _multistep(denoise, x, sigmas, 3, True, callback)
+
+
+def _multistep(
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    order: int,
+    correct: bool,
+    callback: Callback | None,
+) -> Tensor:
+    steps = _steps(sigmas)
+    calls: list[tuple[float, Tensor]] = []  # noise level and D there, newest first
+    start = x
+    for i, (sigma, sigma_next) in enumerate(steps):
+        calls = [(sigma, denoise(x, _batch(sigma, x))), *calls[:order]]
+        if correct and i > 0:
+            x = _exponential_step(start, *steps[i - 1], calls)
+        start, known = x, order if sigma_next > 0 else 1
+        x = _exponential_step(start, sigma, sigma_next, calls[:known])
+        if callback is not None:
+            callback(i + 1, len(steps))
+    return x
+
+
+def _exponential_step(
+    x: Tensor, sigma: float, sigma_next: float, calls: list[tuple[float, Tensor]]
+) -> Tensor:
+    """From sigma to sigma_next with D in between a polynomial in ln(sigma) through the calls, integrated exactly."""
+    ratio = sigma_next / sigma
+    target = newest = calls[0][1]
+    if len(calls) > 1:
+        weights = _mean_weights([level for level, _ in calls], sigma, sigma_next)
+        for weight, (_, denoised) in zip(
+            weights[1:], calls[1:], strict=True
+        ):  # the weights' sum is 1
+            target = target + weight * (denoised - newest)
+    return ratio * x + (1 - ratio) * target
+
+
+def _mean_weights(levels: Sequence[float], sigma: float, sigma_next: float) -> list[float]:
+    """Weights of D at `levels` in its mean over the step; exact for polynomials in ln(sigma) of degree < len(levels).
+
+    The step is t in [0, 1], linear in ln(sigma); the ODE weighs D(t) by e^(h (t - 1)), h = ln(sigma / sigma_next).
+    """
+    h = math.log(sigma / sigma_next)
+    moments = [
+        0.0
+    ]  # the mean of t^k, by parts: downwards from where it does not matter, since upwards it cancels
+    for k in range(64, 0, -1):
+        moments.insert(0, (1 - h * moments[0]) / k)
+    nodes = [math.log(sigma / level) / h for level in levels]
+    weights = []
+    for node in nodes:
+        polynomial = [
+            1.0
+        ]  # Lagrange's, 1 at this node and 0 at the others; coefficients of t^0, t^1 ...
+        for other in nodes:
+            if other != node:
+                shifted, same = [0.0, *polynomial], [*polynomial, 0.0]
+                polynomial = [
+                    (a - other * b) / (node - other) for a, b in zip(shifted, same, strict=True)
+                ]
+        weights.append(sum(a * m for a, m in zip(polynomial, moments, strict=False)) / moments[0])
+    return weights
+
+
+@torch.no_grad()
+def ancestral_euler(
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    callback: Callback | None = None,
+    noise: Callable[[Tensor], Tensor] = torch.randn_like,
+) -> Tensor:
+    """Euler steps to below the next noise level, then fresh noise up to it: a sampler of the reverse SDE.
+
+    A step from s to n goes to n^2 / s and adds noise of variance n^2 (1 - n^2 / s^2), as the ancestral sampling of
+    DDPM does (Ho et al. 2020, eq. 6 and 7).
+
+    Arguments, result and errors are those of `euler`, but sigmas fall; `noise` gives standard normal values like x.
+    """
+    steps = _falling_steps(sigmas)
+    for i, (sigma, sigma_next) in enumerate(steps):
+        slope = (x - denoise(x, _batch(sigma, x))) / sigma
+        x = x + (sigma_next**2 / sigma - sigma) * slope
+        if sigma_next > 0:
+            x = x + noise(x) * (sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2))
+        if callback is not None:
+            callback(i + 1, len(steps))
+    return x
+
+
+@torch.no_grad()
+def ancestral_midpoint(
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Tensor,
+    callback: Callback | None = None,
+    noise: Callable[[Tensor], Tensor] | None = torch.randn_like,
+    rho: float = 1.0,
+) -> Tensor:
+    """`ancestral_euler` with midpoint steps, two calls of `denoise` each.
+
+    The midpoint of s and n^2 / s is taken in sigma^(1 / rho). `noise` None adds none, though steps still end below
+    their noise level: that is the original's ADPM2Sampler, which smooths; `heun` solves the ODE.
+
+    Arguments, result and errors are those of `ancestral_euler`.
+    """
+    steps = _falling_steps(sigmas)
+    for i, (sigma, sigma_next) in enumerate(steps):
+        sigma_down = sigma_next**2 / sigma
+        sigma_mid = ((sigma ** (1 / rho) + sigma_down ** (1 / rho)) / 2) ** rho
+        x_mid = x + (sigma_mid - sigma) * (x - denoise(x, _batch(sigma, x))) / sigma
+        slope = (x_mid - denoise(x_mid, _batch(sigma_mid, x))) / sigma_mid
+        x = x + (sigma_down - sigma) * slope
+        if noise is not None and sigma_next > 0:
+            x = x + noise(x) * (sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2))
+        if callback is not None:
+            callback(i + 1, len(steps))
+    return x
+
+
+# Those that solve the ODE, both ways: what a bridge is made of.
+SOLVERS = {"heun": heun, "euler": euler, "dpmpp_2m": dpmpp_2m, "dpmpp_3m": dpmpp_3m, "unipc": unipc}
+
+
+def _steps(sigmas: Tensor) -> list[tuple[float, float]]:
+    """Pairs (sigma, sigma_next), checked; one transfer from the device, none later."""
+    values = sigmas.tolist()
+    steps = list(itertools.pairwise(values))
+    if (
+        not steps
+        or not all(math.isfinite(v) for v in values)
+        or min(values[:-1]) <= 0
+        or values[-1] < 0
+    ):
+        raise ValueError(
+            f"sigmas must be 2 or more, finite and positive (the last may be 0), got {values}"
+        )
+    if not (all(a < b for a, b in steps) or all(a > b for a, b in steps)):
+        raise ValueError(f"sigmas must strictly rise or strictly fall, got {values}")
+    return steps
+
+
+def _falling_steps(sigmas: Tensor) -> list[tuple[float, float]]:
+    steps = _steps(sigmas)
+    if steps[0][0] < steps[0][1]:
+        raise ValueError(
+            f"ancestral steps go from noise to data: sigmas must fall, got {sigmas.tolist()}"
+        )
+    return steps
+
+
+def _batch(sigma: float, x: Tensor) -> Tensor:
+    """The same sigma for every sample of x: [B], at least single precision."""
+    return torch.full(
+        (x.shape[0],), sigma, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device
+    )

@@ -1,0 +1,1 @@
+"""Scores of transfers, and their reports."""

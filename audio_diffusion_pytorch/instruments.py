@@ -1,0 +1,59 @@
+"""The instruments: names, ranges, the instrument in a file's name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+# The thirteen instruments of CocoChorales. The longest match wins: "bass" takes neither "bassoon" nor "double bass".
+INSTRUMENTS = (
+    *("violin", "viola", "cello", "double bass", "flute", "oboe", "clarinet", "bassoon"),
+    *("saxophone", "trumpet", "horn", "trombone", "tuba"),
+)
+_OTHER_NAMES = (
+    "bass",
+    "piano",
+    "guitar",
+    "harp",
+    "organ",
+    "voice",
+    "bass clarinet",
+    "english horn",
+    "french horn",
+)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\s_\-]+", "", text.lower())
+
+
+def instrument_of(path: str | Path, names: Sequence[str] = ()) -> str | None:
+    """The instrument named anywhere in the file's name (case, `_`, `-` and spaces alike); the longest match wins."""
+    stem = _plain(Path(path).stem)
+    found = [name for name in {*INSTRUMENTS, *_OTHER_NAMES, *names} if _plain(name) in stem]
+    return max(found, key=lambda name: (len(_plain(name)), name), default=None)
+
+
+# Lowest and highest sounding MIDI pitch of each instrument, as in the rendered data.
+PITCH_RANGES = {
+    "violin": (55, 93),
+    "viola": (48, 81),
+    "cello": (36, 74),
+    "double bass": (28, 60),
+    "flute": (60, 93),
+    "oboe": (58, 88),
+    "clarinet": (50, 86),
+    "bassoon": (34, 70),
+    "saxophone": (49, 81),
+    "trumpet": (54, 82),
+    "horn": (41, 77),
+    "trombone": (40, 72),
+    "tuba": (28, 60),
+}
+FARTHEST = 5  # octaves

@@ -1,0 +1,223 @@
+"""Building blocks of the UNet: noise embedding, residual block, patches, transformer, resampling.
+
+Sequences are [B, C, T] outside a transformer and [B, T, C] within it. The names of the parameters are those of the
+published checkpoints.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audio_diffusion_pytorch.models.conv import Conv1d, ConvTranspose1d
+
+TRANSFORMER_GROUPS = 32  # groups of the normalisation in front of every transformer
+
+
+class FourierFeatures(nn.Module):
+    """Learned frequencies: [B] -> [B, channels + 1], the value itself beside its sines and cosines."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weights = nn.Parameter(torch.randn(channels // 2))
+
+    def forward(self, t: Tensor) -> Tensor:
+        t = t[:, None]
+        angle = 2 * math.pi * t * self.weights
+        return torch.cat([t, angle.sin(), angle.cos()], dim=-1)
+
+
+class ConvBlock(nn.Module):
+    """GroupNorm, modulation, SiLU, 3-wide convolution: [B, in_channels, T] -> [B, out_channels, T]."""
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int):
+        super().__init__()
+        self.groupnorm = nn.GroupNorm(groups, in_channels)
+        self.project = Conv1d(in_channels, out_channels, kernel_size=3, padding=1)
+
+    def forward(self, x: Tensor, scale_shift: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        x = self.groupnorm(x)
+        if scale_shift is not None:
+            scale, shift = scale_shift
+            x = x * (scale + 1) + shift
+        return self.project(F.silu(x))
+
+
+class ScaleShift(nn.Module):
+    """Modulation of `channels` channels by the mapping vector: [B, mapping_features] -> two of [B, channels, 1]."""
+
+    def __init__(self, mapping_features: int, channels: int):
+        super().__init__()
+        self.to_scale_shift = nn.Sequential(nn.SiLU(), nn.Linear(mapping_features, 2 * channels))
+
+    def forward(self, mapping: Tensor) -> tuple[Tensor, Tensor]:
+        scale, shift = self.to_scale_shift(mapping).unsqueeze(-1).chunk(2, dim=1)
+        return scale, shift
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions, the second modulated by the mapping vector, beside a shortcut; `groups` divides both widths."""
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int, mapping_features: int):
+        super().__init__()
+        self.block1 = ConvBlock(in_channels, out_channels, groups)
+        self.to_scale_shift = ScaleShift(mapping_features, out_channels)
+        self.block2 = ConvBlock(out_channels, out_channels, groups)
+        self.to_out = (
+            Conv1d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        )
+
+    def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
+        return self.block2(self.block1(x), self.to_scale_shift(mapping)) + self.to_out(x)
+
+
+class PatchBlock(nn.Module):
+    """A residual block, then patches of `size` samples: [B, in_channels, T] -> [B, out_channels, T / size]."""
+
+    def __init__(self, in_channels: int, out_channels: int, size: int, mapping_features: int):
+        super().__init__()
+        self.size = size
+        self.block = ResidualBlock(
+            in_channels, out_channels // size, min(size, in_channels), mapping_features
+        )
+
+    def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
+        x = self.block(x, mapping)
+        return (
+            x.unflatten(2, (-1, self.size)).transpose(2, 3).flatten(1, 2)
+        )  # row (channel, offset in the patch)
+
+
+class UnpatchBlock(nn.Module):
+    """Patches of `size` samples, then a residual block: [B, in_channels, T] -> [B, out_channels, T * size]."""
+
+    def __init__(self, in_channels: int, out_channels: int, size: int, mapping_features: int):
+        super().__init__()
+        self.size = size
+        self.block = ResidualBlock(
+            in_channels // size, out_channels, min(size, out_channels), mapping_features
+        )
+
+    def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
+        x = x.unflatten(1, (-1, self.size)).transpose(2, 3).flatten(2, 3)
+        return self.block(x, mapping)
+
+
+class Chain(nn.Module):
+    """Blocks applied one after another, all with the same mapping vector."""
+
+    def __init__(self, *blocks: nn.Module):
+        super().__init__()
+        self.module_list = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
+        for block in self.module_list:
+            x = block(x, mapping)
+        return x
+
+
+class Attention(nn.Module):
+    """Multi-head attention of q on k and v, each [B, T, heads * head_features] -> [B, T, features]."""
+
+    def __init__(self, features: int, heads: int, head_features: int):
+        super().__init__()
+        self.heads = heads
+        self.to_out = nn.Linear(heads * head_features, features)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (
+            a.unflatten(-1, (self.heads, -1)).transpose(1, 2) for a in (q, k, v)
+        )  # [B, heads, T, D]
+        out = F.scaled_dot_product_attention(q, k, v)  # scaled by D^-1/2
+        return self.to_out(out.transpose(1, 2).flatten(2))
+
+
+class SelfAttention(nn.Module):
+    """Attention of a sequence [B, T, features] on itself; queries and keys/values are normalised apart."""
+
+    def __init__(self, features: int, heads: int, head_features: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(features)
+        self.norm_context = nn.LayerNorm(features)
+        self.to_q = nn.Linear(features, heads * head_features, bias=False)
+        self.to_kv = nn.Linear(features, 2 * heads * head_features, bias=False)
+        self.attention = Attention(features, heads, head_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, v = self.to_kv(self.norm_context(x)).chunk(2, dim=-1)
+        return self.attention(self.to_q(self.norm(x)), k, v)
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention plus residual, then an MLP (no norm) plus residual: [B, T, features] -> the same."""
+
+    def __init__(self, features: int, heads: int, head_features: int, multiplier: int):
+        super().__init__()
+        self.attention = SelfAttention(features, heads, head_features)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(features, features * multiplier),
+            nn.GELU(),
+            nn.Linear(features * multiplier, features),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(x)
+        return x + self.feed_forward(x)
+
+
+class Transpose(nn.Module):
+    """[B, C, T] <-> [B, T, C]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2)
+
+
+class Transformer(nn.Module):
+    """Transformer layers between two 1x1 convolutions, no residual around the whole: [B, channels, T] -> the same."""
+
+    def __init__(
+        self, channels: int, num_layers: int, heads: int, head_features: int, multiplier: int
+    ):
+        super().__init__()
+        self.to_in = nn.Sequential(
+            nn.GroupNorm(TRANSFORMER_GROUPS, channels, eps=1e-6),
+            Conv1d(channels, channels, 1),
+            Transpose(),
+        )
+        self.blocks = nn.Sequential(
+            *(
+                TransformerLayer(channels, heads, head_features, multiplier)
+                for _ in range(num_layers)
+            )
+        )
+        self.to_out = nn.Sequential(Transpose(), Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.to_out(self.blocks(self.to_in(x)))
+
+
+def downsample(
+    in_channels: int, out_channels: int, factor: int, kernel_multiplier: int = 2
+) -> nn.Module:
+    """Strided convolution: [B, in_channels, T] -> [B, out_channels, T / factor]; `kernel_multiplier` is even."""
+    kernel, padding = factor * kernel_multiplier + 1, factor * kernel_multiplier // 2
+    return Conv1d(in_channels, out_channels, kernel, stride=factor, padding=padding)
+
+
+def upsample(in_channels: int, out_channels: int, factor: int, nearest: bool = False) -> nn.Module:
+    """Transposed convolution, or repetition and a convolution: [B, in_channels, T] -> [B, out_channels, T * factor]."""
+    if factor == 1:
+        return Conv1d(in_channels, out_channels, kernel_size=3, padding=1)
+    if nearest:
+        conv = Conv1d(in_channels, out_channels, kernel_size=3, padding=1)
+        return nn.Sequential(nn.Upsample(scale_factor=factor, mode="nearest"), conv)
+    odd = factor % 2
+    return ConvTranspose1d(
+        in_channels,
+        out_channels,
+        2 * factor,
+        stride=factor,
+        padding=factor // 2 + odd,
+        output_padding=odd,
+    )

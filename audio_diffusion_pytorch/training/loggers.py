@@ -1,0 +1,52 @@
+"""What loggers receive besides numbers."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
+from torch.utils.tensorboard.summary import hparams
+
+from audio_diffusion_pytorch.plots import mel_spectrogram_db
+
+
+def log_config(loggers: Iterable[Logger], config: Mapping[str, Any], text: str) -> None:
+    """Log the resolved configuration as hyper-parameters, on TensorBoard also as a text.
+
+    Lightning's own way to TensorBoard writes none without a metric's first value, which would stand in its curve.
+    """
+    for logger in loggers:
+        if not hasattr(logger.experiment, "add_text"):
+            logger.log_hyperparams(config)
+            continue
+        logger.experiment.add_text("config", f"```yaml\n{text}\n```")
+        for part in hparams(dict(_flat(config)), {"valid_loss": 0.0}):
+            logger.experiment._get_file_writer().add_summary(part)
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str | bool]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def shows_sound(logger: Logger) -> bool:
+    """Whether `log_sound` has something to do for this logger."""
+    return hasattr(logger, "log_audio") or hasattr(logger.experiment, "add_audio")
+
+
+def log_sound(
+    loggers: Iterable[Logger], tag: str, wav: Tensor, sample_rate: int, step: int
+) -> None:
+    """Log wav [1, T] and its mel picture, on TensorBoard and Weights & Biases; others show no sound."""
+    wav = wav.float().cpu().clamp(-1, 1)
+    picture = ((mel_spectrogram_db(wav[0], sample_rate)[::-1] + 90) / 80).clip(0, 1)
+    for logger in loggers:
+        if hasattr(logger, "log_audio"):
+            logger.log_audio(tag, [wav[0].numpy()], sample_rate=[sample_rate])
+            logger.log_image(f"{tag}_mel", [picture])
+        elif hasattr(logger.experiment, "add_audio"):
+            logger.experiment.add_audio(tag, wav, step, sample_rate)
+            logger.experiment.add_image(tag, picture.copy(), step, dataformats="HW")

@@ -1,0 +1,1 @@
+"""Recordings through a bridge to files."""

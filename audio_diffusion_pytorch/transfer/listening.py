@@ -1,0 +1,207 @@
+"""Analyse the start of a recording: its register, its instrument, and whether several voices sound at once.
+
+The thresholds are chosen on one half of the shipped clips and their mixes; `benchmarks/listening.py` measures them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from audio_diffusion_pytorch.pitch.octaves import clear_pitches, first_sound, without_pauses
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from audio_diffusion_pytorch.audio import AudioReader
+    from audio_diffusion_pytorch.models.classifier import InstrumentClassifier
+
+UNLIKELY = 0.02  # probability of the given source below which it is wrong ...
+LIKELY = 0.3  # ... if another instrument is at least as likely as this
+SEVERAL_VOICES = 0.15  # share of the pitched frames with two notes at once from which a recording has several voices
+SHORTEST = 0.5  # seconds of pitched sound below which there is no warning: too little to judge by
+_SEGMENT = 6.0  # seconds that the classifier sees at a time
+_LOUD = 0.1  # RMS of a segment beside the loudest one, below which it does not count
+_NOTE = 0.4  # note posterior from which a key sounds
+_HELD = 17  # frames (0.2 s) for which two keys sound together: reverberation and legato overlap for less
+# Semitones from a note to its partials, where the pitch tracker finds a second note that nobody plays. A semitone and
+# a whole tone count as one note: vibrato and glides.
+_PARTIALS = (0, 1, 12, 19, 24, 28, 31, 34, 36, 38, 40, 42, 43)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The start of a recording.
+
+    Args:
+        pitches: MIDI pitch of each frame with a clear note.
+        instruments: instrument -> probability, the most probable first; empty for what is silent or too short.
+        overlap: share of the pitched frames in which two notes sound that are not partials of each other.
+        seconds: of pitched sound.
+        silent: nothing sounds at all.
+    """
+
+    pitches: Sequence[float] = ()
+    instruments: dict[str, float] = field(default_factory=dict)
+    overlap: float = 0.0
+    seconds: float = 0.0
+    silent: bool = False
+
+    @property
+    def several_voices(self) -> bool:
+        """Whether more than one voice sounds."""
+        return self.seconds >= SHORTEST and self.overlap >= SEVERAL_VOICES
+
+    def is_unlikely(self, instrument: str) -> bool:
+        """Whether another instrument than the given one plays; False for a name that the classifier does not know."""
+        probability = self.instruments.get(instrument.replace("_", " "))
+        if probability is None or self.seconds < SHORTEST:
+            return False
+        return probability < UNLIKELY and max(self.instruments.values()) >= LIKELY
+
+    def warning(self, source: str | None) -> str | None:
+        """One sentence about several voices or a wrong source, if there is a reason for it.
+
+        Args:
+            source: name of the source model's instrument; None: it was chosen by this analysis.
+        """
+        if self.silent:
+            return "it holds no sound"
+        if self.several_voices:
+            return f"several voices at once in {self.overlap:.0%} of it: the models play one voice at a time"
+        if source is None or not self.is_unlikely(source):
+            return None
+        best, probability = next(iter(self.instruments.items()))
+        return (
+            f"it sounds like {best} ({probability:.0%}), not like {source}: use source={model_name(best)}, or "
+            "source=auto"
+        )
+
+    def source(self) -> str | None:
+        """The model to use as the source: a shipped one, `all:NAME` where another instrument is far more likely.
+
+        None for what is silent or too short.
+        """
+        from audio_diffusion_pytorch.models.loading import shipped_instruments
+
+        shipped = {
+            name: self.instruments[name]
+            for name in shipped_instruments()
+            if name in self.instruments
+        }
+        if not shipped:
+            return None
+        best, nearest = (
+            max(self.instruments, key=self.instruments.get),
+            max(shipped, key=shipped.get),
+        )
+        return model_name(best if self.instruments[best] >= 2 * shipped[nearest] else nearest)
+
+    def facts(self) -> dict[str, str | float | None]:
+        """The result for a report."""
+        best, probability = next(iter(self.instruments.items()), (None, 0.0))
+        return {
+            "sounds_like": best,
+            "sounds_like_probability": round(probability, 3),
+            "voices_overlap": round(self.overlap, 3),
+        }
+
+
+def model_name(instrument: str) -> str:
+    """How `load_instrument` names the model of an instrument: `flute`, `all:oboe`."""
+    from audio_diffusion_pytorch.models.loading import ALL, shipped_instruments
+
+    return instrument if instrument in shipped_instruments() else f"{ALL}:{instrument}"
+
+
+def analyse(file: AudioReader, mid: bool = False) -> Analysis:
+    """Analyse the first minute of sound of an open recording.
+
+    Args:
+        mid: of the channels' average, as in `AudioReader.mono_blocks`; else of the loudest channel.
+
+    Raises:
+        InputError: the recording cannot be read.
+    """
+    from audio_diffusion_pytorch.bridge.recording_stats import audible
+
+    blocks = file.mono_blocks() if mid else file.blocks()
+    wav = first_sound(audible(blocks, file.info.sample_rate), file.info.sample_rate, mid)
+    return Analysis(silent=True) if wav is None else analyse_wav(wav, file.info.sample_rate)
+
+
+def analyse_wav(wav: Tensor, sample_rate: int) -> Analysis:
+    """Analyse wav [1, T] at sample_rate Hz; of less than a tenth of a second nothing is said."""
+    from audio_diffusion_pytorch.pitch.tracker import posteriors
+
+    if wav.shape[1] < sample_rate // 10:
+        return Analysis()
+    note = without_pauses(posteriors(wav, sample_rate)["note"][0], wav)
+    overlap, seconds = voices_overlap(note)
+    return Analysis(
+        clear_pitches(note), instrument_probabilities(wav, sample_rate), overlap, seconds
+    )
+
+
+def instrument_probabilities(wav: Tensor, sample_rate: int) -> dict[str, float]:
+    """wav [1, T] -> instrument and probability, the most probable first; the mean over the loud segments."""
+    import torch
+
+    from audio_diffusion_pytorch.audio import resample
+
+    classifier = _classifier()
+    wav, rate = resample(wav.cpu(), sample_rate, classifier.sample_rate), classifier.sample_rate
+    parts = list(wav.split(round(_SEGMENT * rate), -1))
+    parts = [part for part in parts if part.shape[1] >= rate] or parts[:1]
+    levels = torch.tensor([part.square().mean().sqrt() for part in parts])
+    if not levels.any():
+        return {}
+    loud = [
+        part for part, level in zip(parts, levels, strict=True) if level >= _LOUD * levels.max()
+    ]
+    mean = torch.cat([classifier.probabilities(part, rate) for part in loud]).mean(0).tolist()
+    found = zip(classifier.instruments, mean, strict=True)
+    return dict(sorted(found, key=lambda pair: -pair[1]))
+
+
+def voices_overlap(note: Tensor) -> tuple[float, float]:
+    """Note posteriors [F, 88] -> share of the pitched frames in which two voices sound, and the pitched seconds.
+
+    Two keys count as two voices when both sound for 0.2 s and neither is a partial of the other.
+    """
+    import torch.nn.functional as F
+    from basic_pitch_torch import SAMPLE_RATE
+    from basic_pitch_torch.model import HOP
+
+    if not len(note):
+        return 0.0, 0.0
+    around = F.max_pool1d(note, 3, 1, 1)  # [F, 88], over neighbouring keys
+    on = (note >= _NOTE) & (note == around)
+    pitched = int(on.any(1).sum())
+    if pitched == 0:
+        return 0.0, 0.0
+    held = _runs(on)
+    two = held.new_zeros(len(held))
+    for interval in range(1, held.shape[1]):
+        if interval not in _PARTIALS:
+            two |= (held[:, interval:] & held[:, :-interval]).any(1)
+    return float(_runs(two[:, None]).sum()) / pitched, pitched * HOP / SAMPLE_RATE
+
+
+def _runs(on: Tensor) -> Tensor:
+    """on [F, K] without what lasts for less than `_HELD` frames."""
+    import torch.nn.functional as F
+
+    if len(on) < _HELD:
+        return on & False
+    whole = on.T.float().unfold(-1, _HELD, 1).amin(-1)  # [K, F - _HELD + 1]: a run begins here
+    return F.max_pool1d(F.pad(whole, (_HELD - 1, _HELD - 1)), _HELD, 1).T > 0
+
+
+@lru_cache(maxsize=1)
+def _classifier() -> InstrumentClassifier:
+    from audio_diffusion_pytorch.models.classifier import load_classifier
+
+    return load_classifier()

@@ -1,0 +1,1 @@
+"""What every layer uses: files, hashes, safe loads, devices."""

@@ -1,0 +1,446 @@
+"""Folders of recordings: mirrored, skipped where done, shared by runs, and whatever goes wrong on the way."""
+
+import errno
+import json
+import os
+import re
+import resource
+import signal
+import time
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import RATE, melody, run_process, start_process
+from filelock import FileLock
+from folders import clips, make, outputs, plan
+from tolerances import BRIDGED
+from torch import nn
+
+from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.bridge.recording_stats import Survey
+from audio_diffusion_pytorch.bridge.windows import Track
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.transfer import file_transfer as recordings
+
+# What is made of which.
+
+
+def test_a_folder_is_mirrored_and_done_once(transfer, takes, tmp_path):
+    out = tmp_path / "out put"
+    result = transfer(f"input={takes}", f"output={out}")
+    assert result.code == 0 and f"wrote 5 files to {out}" in result.out, result.err
+    assert outputs(out) == {"a.wav", "b (1).wav", "d.flac", "deep er/a.flac", "deep er/c.ogg"}
+    made = {name: (out / name).stat().st_mtime_ns for name in outputs(out)}
+
+    soundfile.write(takes / "a.wav", melody(0.2), RATE)  # changed since
+    soundfile.write(takes / "new.wav", melody(0.2), RATE)
+    (out / "b (1).wav").unlink()
+    result = transfer(f"input={takes}", f"output={out}")
+    assert f"wrote 3 files to {out}, 3 done before" in result.out
+    changed = {name for name in made if (out / name).stat().st_mtime_ns != made[name]}
+    assert changed == {"a.wav", "b (1).wav"} and soundfile.info(out / "a.wav").frames == RATE // 5
+
+    result = transfer(
+        f"input={takes}", f"output={out}", "batch_size=1", "workers=1", "dry_run=true"
+    )
+    assert "6 are done already" in result.out  # by other means, with the same result
+    result = transfer(f"input={takes}", f"output={out}", "num_steps=3", "dry_run=true")
+    assert "6 files" in result.out and "done already" not in result.out  # other settings
+
+
+def test_levels_of_one_file_go_into_this_folder(transfer, takes, monkeypatch):
+    monkeypatch.chdir(takes)
+    result = transfer("input=a.wav", "output=out.wav", "sigma=[2,4]")
+    assert "wrote 2 files to this folder" in result.out, result.err
+    assert {path.name for path in takes.glob("out*")} == {"out_sigma2.wav", "out_sigma4.wav"}
+
+
+def test_a_list_a_glob_and_sigmas(transfer, takes, tmp_path):
+    result = transfer(
+        f"input=[{takes}/a.wav,{takes}/deep er]",
+        f"output={tmp_path}/out",
+        "sigma=[2,4.5]",
+        "format=ogg",
+    )
+    assert result.code == 0, result.err
+    names = ("a.wav", "a.flac", "c")  # both inputs named `a` keep their endings
+    assert outputs(tmp_path / "out") == {
+        f"{name}_sigma{s}.ogg" for name in names for s in ("2", "4.5")
+    }
+    jobs = plan(f"{takes}/**/*.wav", f"{tmp_path}/new", None)
+    assert [str(job.output) for job in jobs] == [f"{tmp_path}/new/a.wav"]
+    jobs = plan(f"{takes}/*/?.*", f"{tmp_path}/new", [4])
+    assert {job.output.name for job in jobs} == {"a_sigma4.flac", "c_sigma4.ogg"}
+    assert {job.output.parent.name for job in jobs} == {"deep er"}
+
+
+def test_two_recordings_never_become_one_file(takes, tmp_path):
+    """Nor does a recording that is named twice."""
+    out = f"{tmp_path}/out"
+    (takes / "deep er/a.flac").rename(takes / "deep er/A.wav")
+    with pytest.raises(
+        InputError,
+        match=re.escape(f"{takes}/a.wav and {takes}/deep er/A.wav would both become {out}"),
+    ):
+        plan([f"{takes}/a.wav", f"{takes}/deep er"], out, None)
+    with pytest.raises(InputError, match=r"sigma=4 and sigma=4\.0000001 would both become"):
+        plan(f"{takes}/a.wav", f"{tmp_path}/x.wav", [4, 4.0000001])
+    for name in ("d.wav", "d.mp3.wav"):
+        soundfile.write(takes / name, melody(0.1), RATE)
+    with pytest.raises(InputError, match=r"d\.mp3 and .*d\.mp3\.wav would both become"):
+        plan(f"{takes}/d.*", out, None, "wav")
+    (takes / "link.wav").symlink_to(takes / "a.wav")
+    (tmp_path / "again").symlink_to(takes)
+    names = [
+        job.output.name
+        for job in plan([str(takes), f"{takes}/a.wav", f"{tmp_path}/again"], out, None)
+    ]
+    assert len(names) == 8 and len(set(names)) == 8 and "link.wav" in names
+
+
+def test_one_file_into_a_folder_and_with_sigmas(takes, tmp_path):
+    (job,) = plan(f"{takes}/a.wav", f"{tmp_path}/out/", None, "flac")
+    assert (
+        job.output == tmp_path / "out/a.flac"
+        and job.record == tmp_path / "out/.transfer/a.flac.json"
+    )
+    jobs = plan(f"{takes}/a.wav", f"{tmp_path}/x.wav", [2, 8])
+    assert [job.output.name for job in jobs] == ["x_sigma2.wav", "x_sigma8.wav"]
+
+
+def test_an_output_folder_inside_the_input_folder(quick, takes):
+    for count in (5, 5):
+        jobs = plan(str(takes), str(takes / "violin"), None)
+        assert len(jobs) == count
+        make(quick, jobs)
+    assert len(outputs(takes / "violin")) == 5
+
+
+def test_the_output_folder_above_the_input_folder(takes):
+    assert len(plan(str(takes), str(takes.parent), None)) == 5
+
+
+def test_files_of_others_are_not_replaced(transfer, takes, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.wav").write_text("mine")
+    result = transfer(f"input={takes}", f"output={out}")
+    assert f"1 of 5 files failed: {out}/a.wav is there, and not from this command" in result.error()
+    assert (out / "a.wav").read_text() == "mine" and len(outputs(out)) == 5
+    result = transfer(f"input={takes}", f"output={out}", "overwrite=true")
+    assert (
+        result.code == 0
+        and "wrote 5 files" in result.out
+        and soundfile.info(out / "a.wav").samplerate == RATE
+    )
+
+
+def test_tags_and_sample_formats_go_along(quick, tmp_path):
+    tags = {"title": "Ärger", "artist": "née", "date": "2024", "album": "A & B"}
+    endings = {"wav": "PCM_24", "flac": "PCM_24", "ogg": "VORBIS"}
+    for ending, subtype in endings.items():
+        with audio.writing(
+            tmp_path / f"in/{ending}.{ending}", 44100, 2, subtype, tags
+        ) as write_block:
+            write_block(torch.from_numpy(np.stack([melody(0.2, 44100)] * 2)))
+    make(quick, plan(str(tmp_path / "in"), str(tmp_path / "out"), None))
+    for ending, subtype in endings.items():
+        with audio.AudioReader(tmp_path / f"out/{ending}.{ending}") as file:
+            assert tags.items() <= file.tags.items() and file.info.subtype == subtype
+    make(quick, plan(str(tmp_path / "in"), str(tmp_path / "flac"), None, "flac"))
+    assert audio.info(tmp_path / "flac/wav.flac").subtype == "PCM_24"
+
+
+def test_mid_is_one_channel(quick, tmp_path):
+    clip = np.stack([melody(0.5), melody(0.5) * 0.5], 1)
+    soundfile.write(tmp_path / "in.wav", clip, RATE)
+    told = make(quick, plan(str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), None), mid=True)
+    assert told["done"][0][1]["channels"] == audio.info(tmp_path / "out.wav").channels == 1
+    before = audio.active_rms(torch.from_numpy(clip.mean(1))[None].float(), RATE)
+    # The level is that of 50 ms blocks, and the output has other quiet ones.
+    assert audio.active_rms(audio.read(tmp_path / "out.wav")[0], RATE) == pytest.approx(
+        before, rel=0.02
+    )
+
+
+def test_octaves(quick, make_instrument, codec, tmp_path):
+    """A high melody goes down to the middle of a cello's range, one that lies in the range stays."""
+    cello = Bridge(
+        make_instrument("flute"),
+        make_instrument("cello"),
+        num_steps=2,
+        handoff="plain",
+        codec=codec,
+    )
+    cello.to_noise = cello.from_noise = lambda latents: latents
+    soundfile.write(tmp_path / "in.wav", melody(3.0), RATE)
+    jobs = plan(str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), None)
+    told = [
+        make(bridge, jobs, transpose="auto")["done"][0][1]["octaves"] for bridge in (cello, quick)
+    ]
+    assert told == [-2, 0]
+    (window,) = list(
+        Track(quick, RATE, 1, Survey(0.1), octaves=-1).cut([torch.from_numpy(tone(880.0))])
+    )
+    peak = torch.fft.rfft(window.wav[: RATE // 4]).abs().argmax() * 4
+    # The spectrum's bins are a few Hz wide.
+    assert peak == pytest.approx(440, abs=4)
+    kazoo = Bridge(make_instrument("flute"), make_instrument("kazoo"), num_steps=2, codec=codec)
+    assert make(kazoo, jobs, overwrite=True)["done"][0][1]["octaves"] == 0  # its range is not known
+
+
+def tone(hertz: float) -> np.ndarray:
+    return 0.3 * np.sin(2 * np.pi * hertz * np.arange(RATE // 2) / RATE, dtype="f4")[None]
+
+
+def test_windows_of_many_files_share_batches(quick, takes, tmp_path, monkeypatch):
+    batches = []
+    monkeypatch.setattr(quick, "to_noise", lambda latents: batches.append(len(latents)) or latents)
+    quick.batch_size = 4
+    make(quick, plan(str(takes), str(tmp_path / "out"), None))
+    assert batches == [4, 1]
+
+
+def test_a_file_is_what_the_bridge_gives_for_the_clip(transfer, instruments, tmp_path):
+    """Streamed from file to file or held in memory: the same; three channels with levels of their own."""
+    clip = np.stack([melody(2.5, seed=1), 0.1 * melody(2.5, seed=2), 0 * melody(2.5)], 1)
+    soundfile.write(tmp_path / "in.wav", clip, RATE, subtype="FLOAT")
+    assert transfer(f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav").code == 0
+    expected = Bridge(*instruments, num_steps=2)(torch.from_numpy(clip.T.copy()).float(), RATE)
+    out, _ = audio.read(tmp_path / "out.wav")
+    assert torch.allclose(out, expected, atol=BRIDGED) and not out[2].any()
+
+
+def test_report(transfer, takes, tmp_path):
+    (takes / "notes.wav").write_text("no audio")
+    result = transfer(f"input={takes}/*.wav", f"output={tmp_path}/out", "report=true", "sigma=3")
+    assert result.code == 1
+    assert outputs(tmp_path / "out") >= {"a.wav", "a.wav.png", "a.wav_pitch.png", "report.jsonl"}
+    (line,) = map(json.loads, (tmp_path / "out/report.jsonl").read_text().splitlines())
+    assert (
+        line["input"].endswith("a.wav")
+        and line["sigma"] == 3
+        and line["num_steps"] == 2
+        and line["duration"] == 0.3
+    )
+    assert (
+        line["evaluations"] == 2
+        and line["seconds"] > 0
+        and {"dpd", "jd", "source", "target"} <= set(line)
+    )
+
+
+def test_names_that_are_not_utf8(transfer, quick, tmp_path):
+    """From the command line and from a folder, in the report, too, and where the file cannot be read."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    odd, bad = (os.fsdecode(name) for name in (b"\xff $a^^$.wav", b"bad\xff.wav"))
+    os.replace(clips(tmp_path / "clips", 1) / "0_clip.wav", folder / odd)
+    result = transfer(f"input={folder / odd}", f"output={tmp_path / odd}")
+    assert result.code == 0 and (tmp_path / odd).is_file() and r"\udcff" in result.out, result.err
+    (folder / bad).write_text("no audio")
+    result = transfer(f"input={folder}", f"output={out}", "report=true")
+    assert f"1 of 2 files failed: cannot read {folder}/bad" in result.error()
+    assert outputs(out) >= {odd, f"{odd}.png", f"{odd}_pitch.png"}
+    line = json.loads((out / "report.jsonl").read_text())
+    assert line["output"] == str(out / odd)
+
+
+# What goes wrong on the way.
+
+
+def test_a_thousand_files_of_which_ten_are_broken(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # waiting for the disk is most of the work
+    monkeypatch.setattr(soundfile.SoundFile, "flush", lambda _: None)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    soundfile.write(folder / "0000.wav", melody(0.01), RATE)
+    content = (folder / "0000.wav").read_bytes()
+    for index in range(1000):
+        (folder / f"{index:04}.wav").write_bytes(b"no sound" if index % 100 == 50 else content)
+    told = make(quick, plan(str(folder), str(tmp_path / "out"), None))
+    assert len(told["done"]) == 990 and len(outputs(tmp_path / "out")) == 990
+    assert [job.input.name for job, _ in told["failed"]] == [f"{n}50.wav" for n in ("00", "01")] + [
+        f"{n:02}50.wav" for n in range(2, 10)
+    ]
+    assert all(str(job.input) in reason for job, reason in told["failed"])
+
+
+def test_lengths_of_nothing_and_of_one_sample(quick, tmp_path):
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in/none.wav", np.zeros(0), RATE)
+    soundfile.write(tmp_path / "in/one.flac", np.full(1, 0.5), 192000)
+    soundfile.write(tmp_path / "in/two.ogg", np.full((2, 2), 0.5), 8000)
+    out = tmp_path / "out"
+    told = make(quick, plan(str(tmp_path / "in"), str(out), None))
+    ((_, reason),) = told["failed"]
+    assert reason == f"cannot read {tmp_path}/in/none.wav as audio: it holds no samples"
+    assert [soundfile.info(out / name).frames for name in ("one.flac", "two.ogg")] == [1, 2]
+
+
+def test_a_file_that_grows_or_disappears_while_it_is_read(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr("audio_diffusion_pytorch.audio.reader.BLOCK", 4000)
+    path = tmp_path / "in.wav"
+    soundfile.write(path, melody(1.0), RATE)
+    with audio.AudioReader(path) as file:
+        blocks = file.blocks()
+        next(blocks)
+        with open(path, "ab") as end:
+            end.write(b"more")
+        with pytest.raises(InputError, match=f"{path}: it changed while it was being read"):
+            list(blocks)
+    soundfile.write(path, melody(1.0), RATE)
+    with audio.AudioReader(path) as file:
+        blocks = file.blocks()
+        next(blocks)
+        path.unlink()
+        assert sum(block.shape[1] for block in blocks) == RATE - 4000  # it is open: nothing is lost
+    jobs = plan(str(clips(tmp_path / "takes", 3)), str(tmp_path / "out"), None)
+    jobs[1].input.unlink()
+    told = make(quick, jobs)
+    assert (
+        told["failed"] == [(jobs[1], f"no such audio file: {jobs[1].input}")]
+        and len(told["done"]) == 2
+    )
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg"])
+def test_a_disk_that_gets_full(ending, quick, tmp_path):
+    """A limit on the size of files stands for it: the kernel refuses to write on, in the middle."""
+    folder, out = clips(tmp_path / "in", 2, f"short.{ending}"), tmp_path / "out"
+    rng = np.random.default_rng(0)
+    soundfile.write(folder / f"long.{ending}", rng.uniform(-0.5, 0.5, 10 * RATE), RATE)
+    out.mkdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        told = make(quick, plan(str(folder), str(out), None))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    ((job, reason),) = told["failed"]
+    assert job.input.name == f"long.{ending}" and reason.startswith(
+        f"cannot write {out}/long.{ending}: "
+    )
+    assert "File too large; choose another output or free space" in reason
+    assert len(told["done"]) == 2 and outputs(out) == {
+        f"0_short.{ending}",
+        f"1_short.{ending}",
+    }  # nothing half-written
+
+
+def test_a_full_disk_while_a_long_recording_is_kept(quick, tmp_path, monkeypatch):
+    class Full(recordings.SpooledTemporaryFile):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(recordings, "SpooledTemporaryFile", Full)
+    told = make(quick, plan(str(clips(tmp_path / "in", 1)), str(tmp_path / "out"), None))
+    assert "No space left on device; choose another output or free space" in told["failed"][0][1]
+    assert not outputs(tmp_path / "out")
+
+
+def test_a_job_that_another_run_holds_is_left_to_it(quick, tmp_path):
+    jobs = plan(str(clips(tmp_path / "in", 3)), str(tmp_path / "out"), None)
+    jobs[1].record.parent.mkdir(parents=True)
+    with FileLock(jobs[1].record.with_suffix(".lock")):
+        told = make(quick, jobs)
+    assert [job for job, _ in told["left"]] == [jobs[1]] and len(told["done"]) == 2
+    told = make(quick, jobs)  # as a run that planned before the others were done
+    assert [job for job, _ in told["done"]] == [jobs[1]] and len(told["left"]) == 2
+
+
+def test_two_runs_and_their_workers_share_a_folder(instruments, tmp_path):
+    """Every file is made once."""
+    arguments = f"source={instruments[0]}", f"target={instruments[1]}", "num_steps=2", "device=cpu"
+    arguments += f"input={clips(tmp_path / 'in', 12, seconds=2.0)}", f"output={tmp_path}/out"
+    first = start_process("transfer.py", *arguments, "workers=2", cwd=tmp_path, logs=tmp_path)
+    second = run_process("transfer.py", *arguments, cwd=tmp_path, logs=tmp_path)
+    out, err = first.communicate(timeout=300)
+    assert first.returncode == second.code == 0, err + second.err
+    written = [int(text.partition("wrote ")[2].split()[0]) for text in (out, second.out)]
+    assert sum(written) == 12 and len(outputs(tmp_path / "out")) == 12
+    assert not list((tmp_path / "out").rglob("*.lock"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_is_finished(number, instruments, tmp_path):
+    folder, out = clips(tmp_path / "in", 2), tmp_path / "out"
+    soundfile.write(folder / "z.wav", np.tile(melody(10.0), 60), RATE)
+    arguments = (
+        f"source={instruments[0]}",
+        f"target={instruments[1]}",
+        f"input={folder}",
+        f"output={out}",
+    )
+    process = start_process("transfer.py", *arguments, "num_steps=20", cwd=tmp_path, logs=tmp_path)
+    limit = time.monotonic() + 200
+    while len(list(out.glob("?_clip.wav"))) < 2:
+        assert time.monotonic() < limit and process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 128 + number, err
+    assert re.search(
+        r"interrupted: [12] of 3 files are finished and stay; the same command goes on with the rest",
+        err,
+    )
+    assert outputs(out) == {"0_clip.wav", "1_clip.wav"} and not list(out.rglob("*.lock"))
+    again = run_process(
+        "transfer.py", *arguments, "num_steps=20", "dry_run=true", cwd=tmp_path, logs=tmp_path
+    )
+    assert "1 file," in again.out and "2 are done already" in again.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_command(number, instruments, tmp_path):
+    """Also in the middle of a recording: they would hold on to the command's output, which ends here."""
+    out = tmp_path / "out"
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"in/{name}.wav", np.tile(melody(10.0), 60), RATE)
+    arguments = (
+        f"source={instruments[0]}",
+        f"target={instruments[1]}",
+        f"input={tmp_path}/in",
+        f"output={out}",
+    )
+    arguments += "num_steps=200", "workers=2", "device=cpu"
+    process = start_process("transfer.py", *arguments, cwd=tmp_path, logs=tmp_path)
+    try:
+        limit = time.monotonic() + 200
+        while len(list(out.rglob("*.lock"))) < 2:
+            assert time.monotonic() < limit and process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert (
+            "interrupted: 0 of 2 files are finished and stay; the same command goes on with the rest"
+            in err
+        )
+    assert not outputs(out) and not list(out.rglob("*.lock"))
+
+
+class Broken(nn.Module):
+    def forward(self, *_):
+        raise ZeroDivisionError
+
+
+def test_a_defect_fails_every_file_and_ends_none_of_them(quick, tmp_path):
+    """The run goes on to its end, and leaves no lock and no file behind."""
+    quick.codec = Broken()
+    quick.codec.__dict__.update(
+        sample_rate=RATE, hop_length=320, latent_channels=128, encode=Broken()
+    )
+    quick.codec.num_frames = lambda length: -(-length // 320)
+    told = make(quick, plan(str(clips(tmp_path / "in", 3)), str(tmp_path / "out"), None))
+    assert len(told["failed"]) == 3 and "0_clip.wav: ZeroDivisionError" in told["failed"][0][1]
+    assert not outputs(tmp_path / "out") and not list(tmp_path.rglob("*.lock"))
