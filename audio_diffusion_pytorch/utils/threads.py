@@ -9,7 +9,8 @@ from pathlib import Path
 
 _SMALL = 20_000_000  # parameters; the models that ship have 3 million, the paper's 302
 _LOOK = 0.05  # seconds between two looks at the machine
-_CROWDED = 0.2  # share of the time that threads wait for a core: half of it where one of two is taken, else some percent
+# Share of the time that threads wait for a core: half where one of two is taken, else some percent.
+_CROWDED = 0.2
 _RETRY = 30.0  # seconds before all threads are tried again
 _QUOTAS = (  # of control groups, as containers have them: microseconds in each period
     Path("/sys/fs/cgroup/cpu.max"),

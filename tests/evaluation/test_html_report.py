@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from test_summary import groups
+from test_aggregate import groups
 
 from audio_diffusion_pytorch.evaluation import results
 from audio_diffusion_pytorch.evaluation.aggregate import Figure

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from test_summary import groups
+from test_aggregate import groups
 
 from audio_diffusion_pytorch.evaluation import tables
 

@@ -6,7 +6,7 @@ import pytest
 import pytorch_lightning as pl
 from conftest import TINY_SMALL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_monitoring import fit
+from test_monitor import fit
 
 from audio_diffusion_pytorch.training.schedule import (
     ScheduledValidation,
