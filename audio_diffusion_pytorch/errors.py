@@ -1,7 +1,5 @@
 """The error that a user can act on, and how a command ends with it."""
 
-_TEMPORARY_BYTES = 120  # of a temporary name, so that it fits on every disk
-
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message says what, where and what to do."""

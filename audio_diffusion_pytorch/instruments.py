@@ -56,4 +56,4 @@ PITCH_RANGES = {
     "trombone": (40, 72),
     "tuba": (28, 60),
 }
-FARTHEST = 5  # octaves
+MAX_OCTAVES = 5  # octaves

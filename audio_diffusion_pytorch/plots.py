@@ -10,7 +10,7 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.audio.mel import LogMel
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 PICTURES = (".png", ".pdf", ".svg")
 
@@ -92,7 +92,7 @@ def _save(figure: Figure, path: str | Path | None) -> Figure:
         raise InputError(
             f"cannot draw into {path}: the picture's name must end in {', '.join(PICTURES)}"
         )
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)
     return figure
 

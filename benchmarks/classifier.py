@@ -21,7 +21,7 @@ from audio_diffusion_pytorch.data.files import find_files
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instruments import instrument_of
 from audio_diffusion_pytorch.models.classifier import InstrumentClassifier, load_classifier
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
         figures[name] = {"instruments": classifier.instruments, "matrix": matrix.tolist()}
         print(f"{name}: {accuracy(matrix)}\n{table(matrix, classifier.instruments)}")
     if args.json:
-        with replacing(args.json) as temporary:
+        with atomic_write(args.json) as temporary:
             temporary.write_text(json.dumps(figures, indent=1) + "\n")
 
 

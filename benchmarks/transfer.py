@@ -30,7 +30,7 @@ from torch import Tensor
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.bridge.precision import DTYPES, prepare
-from audio_diffusion_pytorch.bridge.recording_stats import Survey
+from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats
 from audio_diffusion_pytorch.bridge.windows import Track
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.codecs.encodec import EncodecCodec
@@ -159,7 +159,9 @@ def clip() -> Tensor:
 
 def transfer_folder(bridge: Bridge, wavs: list[Tensor]) -> list[Tensor]:
     """Recordings [C, T] -> the same through the bridge; windows of all of them share the batches."""
-    tracks = [Track(bridge, RATE, len(wav), Survey(audio.active_rms(wav, RATE))) for wav in wavs]
+    tracks = [
+        Track(bridge, RATE, len(wav), RecordingStats(audio.active_rms(wav, RATE))) for wav in wavs
+    ]
     windows = ((i, window) for i, wav in enumerate(wavs) for window in tracks[i].cut([wav]))
     parts: list[list[Tensor]] = [[] for _ in wavs]
     for i, window, latents in bridge.bridge_windows(windows):

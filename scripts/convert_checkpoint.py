@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -128,7 +128,7 @@ def to_ours(args: argparse.Namespace) -> None:
         from safetensors.torch import save_file
 
         tensors = to_transformers(to_package(codec, str(args.source)))
-        with replacing(args.codec_output) as temporary:
+        with atomic_write(args.codec_output) as temporary:
             save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
         print(f"wrote {args.codec_output}: {size(args.codec_output.stat().st_size)}")
 
@@ -149,7 +149,7 @@ def to_original(args: argparse.Namespace) -> None:
     print(f"wrote {args.output}: {size(args.output.stat().st_size)}, float32")
     for kind, path, value in (("mean", args.mean, model.mean), ("std", args.std, model.std)):
         path = path or args.output.with_name(f"{args.output.stem}_{kind}.pt")
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             torch.save(value.clone(), temporary)
         print(f"wrote {path}")
     if codec is None:

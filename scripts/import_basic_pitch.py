@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "basic-pitch-torch" / "basic_pitch_torch" / "assets"
@@ -172,7 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
                 if not path.is_file() or path.read_bytes() != data:
                     raise InputError(f"{path} differs from what the model file gives")
             else:
-                with replacing(path) as temporary:
+                with atomic_write(path) as temporary:
                     temporary.write_bytes(data)
             print(f"{'unchanged' if options.check else 'wrote'} {path} ({len(data)} bytes)")
     except (InputError, OSError, zipfile.BadZipFile) as error:

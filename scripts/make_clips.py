@@ -14,7 +14,7 @@ import torch
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 CLIPS = Path(__file__).resolve().parents[1] / "audio_diffusion_pytorch" / "assets" / "clips"
 
@@ -94,7 +94,7 @@ def make_clips(
             files[written] = cut(folder / f"{clip}.flac", output / written, seconds)
     kept = {key: manifest[key] for key in ("seed", "soundfonts", "programs", "versions")}
     kept["pieces"] = {**manifest["pieces"], **training["pieces"]}  # piece -> split
-    with replacing(output / "manifest.json") as temporary:
+    with atomic_write(output / "manifest.json") as temporary:
         temporary.write_text(
             json.dumps({**kept, "seconds": seconds, "files": files}, indent=1) + "\n"
         )
@@ -121,7 +121,7 @@ def cut(source: Path, target: Path, seconds: float) -> dict[str, str]:
     ]
     entry = {**performance, "duration": seconds, "notes": notes}
     del entry["sha256"]
-    with replacing(target.with_suffix(".json")) as temporary:
+    with atomic_write(target.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(entry) + "\n")
     return {
         "piece": performance["piece"],

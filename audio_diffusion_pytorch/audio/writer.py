@@ -19,7 +19,7 @@ from audio_diffusion_pytorch.audio.formats import BLOCK, check_format, written_r
 from audio_diffusion_pytorch.audio.native import native_name
 from audio_diffusion_pytorch.audio.reader import info
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 _LARGEST_WAV = 4_000_000_000  # bytes of sound: a WAV header counts no more
 _BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "DOUBLE": 8}  # a sample; 4 in others
@@ -185,7 +185,7 @@ def writing(
         written += len(data)
 
     try:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             encoder = (
                 _Encoded(temporary, rate, channels)
                 if extension in _CODECS
@@ -205,7 +205,9 @@ def writing(
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if complete is not None:
                 complete(temporary)
-    except soundfile.LibsndfileError as error:  # no disk that is full, which `replacing` finds out
+    except (
+        soundfile.LibsndfileError
+    ) as error:  # no disk that is full, which `atomic_write` finds out
         raise InputError(f"cannot write {path}: {error.error_string}") from error
 
 

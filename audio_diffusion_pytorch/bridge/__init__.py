@@ -10,7 +10,7 @@ _EXPORTS = {
     "Encoded": "encoded",
     "QUALITY": "presets",
     "Quality": "presets",
-    "Survey": "recording_stats",
+    "RecordingStats": "recording_stats",
 }
 __all__ = sorted(_EXPORTS)
 

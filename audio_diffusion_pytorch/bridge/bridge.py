@@ -16,30 +16,30 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.audio import LevelMeter
 from audio_diffusion_pytorch.bridge.encoded import Encoded
-from audio_diffusion_pytorch.bridge.handoff import HANDOFFS, match, statistics_at
+from audio_diffusion_pytorch.bridge.handoff import HANDOFFS, interpolate_statistics, match
 from audio_diffusion_pytorch.bridge.inputs import (
     AUDIBLE,
     after_first_second,
-    checked,
-    checked_blocks,
-    hold_first_sound,
+    buffer_until_sound,
+    validate_blocks,
+    validate_waveform,
 )
 from audio_diffusion_pytorch.bridge.precision import choose_dtype, prepare
 from audio_diffusion_pytorch.bridge.presets import QUALITY
-from audio_diffusion_pytorch.bridge.recording_stats import Survey, audible
+from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats, audible
 from audio_diffusion_pytorch.bridge.register import octaves_into_range
 from audio_diffusion_pytorch.bridge.windows import Track, Window, matching_gain, window_starts
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.diffusion.sampling import SOLVERS, karras_schedule
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.models.instrument import InstrumentModel, take_of
+from audio_diffusion_pytorch.models.instrument import InstrumentModel, select_condition
 from audio_diffusion_pytorch.models.labels import Labels
 from audio_diffusion_pytorch.models.loading import load_instrument, require_one_codec, shared_codec
 from audio_diffusion_pytorch.pitch.octaves import Octaves
 from audio_diffusion_pytorch.utils.iterables import batches
 
 VERSION = 2  # raise it when a bridge gives another sound at the same settings
-FARTHEST = 6.0  # standard deviations: no recording's latents lie beyond, and decoders do not know what does
+LATENT_LIMIT = 6.0  # standard deviations: no recording's latents lie beyond, and decoders do not know what does
 
 Owner = TypeVar("Owner")
 
@@ -88,10 +88,10 @@ class Bridge:
         precision: str | int = "auto",
         compile: bool = False,
     ):
-        self.source = take_of(
+        self.source = select_condition(
             load_instrument(source, device), "varied"
         )  # a recording may sound like anything
-        self.target = take_of(load_instrument(target, device), "plain")
+        self.target = select_condition(load_instrument(target, device), "plain")
         specs = self.source.spec, self.target.spec
         for several in (Labels(spec.labels).instruments for spec in specs):
             if several:
@@ -145,7 +145,7 @@ class Bridge:
             handoff = specs[1].handoffs.get(specs[0].name, "matched") if measured else "plain"
         self.handoff = handoff
         if self.handoff == "matched":
-            self._statistics = statistics_at(self.target.spec.noise, self.sigma)
+            self._statistics = interpolate_statistics(self.target.spec.noise, self.sigma)
         self.rho = preset.rho if rho is None else rho
         self.sigmas = karras_schedule(sigma_min, self.sigma, self.rho, num_steps)
         self.solve, self.batch_size = SOLVERS[self.solver], batch_size
@@ -208,7 +208,7 @@ class Bridge:
     def from_noise(self, noise: Tensor) -> Tensor:
         """Noise [B, D, L] at the hand-off sigma -> codec latents [B, D, L] of the target."""
         latents = self.solve(self.denoisers[1], noise, self.sigmas)
-        return self.target.denormalise(latents.clamp(-FARTHEST, FARTHEST))
+        return self.target.denormalise(latents.clamp(-LATENT_LIMIT, LATENT_LIMIT))
 
     @torch.inference_mode()
     def hand_over(self, noise: Tensor, sounding: Tensor) -> Tensor:
@@ -239,8 +239,8 @@ class Bridge:
         Raises:
             InputError: wav is empty, not [C, T] or not finite, or the rate is no whole number.
         """
-        wav = torch.cat(list(audible([checked(wav, sample_rate)], sample_rate)), -1)
-        survey = Survey.of_audible([wav], sample_rate)
+        wav = torch.cat(list(audible([validate_waveform(wav, sample_rate)], sample_rate)), -1)
+        survey = RecordingStats.of_audible([wav], sample_rate)
         octaves = (
             octaves_into_range([wav], sample_rate, self.target.spec)
             if octaves == "auto"
@@ -262,8 +262,8 @@ class Bridge:
         Raises:
             InputError: wav is empty, not [C, T] or not finite, or the rate is no whole number.
         """
-        wav = torch.cat(list(audible([checked(wav, sample_rate)], sample_rate)), -1)
-        survey = Survey.of_audible([wav], sample_rate)
+        wav = torch.cat(list(audible([validate_waveform(wav, sample_rate)], sample_rate)), -1)
+        survey = RecordingStats.of_audible([wav], sample_rate)
         windows = list(Track(self, sample_rate, len(wav), survey).cut([wav]))
         noise, latents = [], []
         for batch in batches(windows, self.batch_size):
@@ -313,7 +313,7 @@ class Bridge:
         self,
         blocks: Iterable[Tensor],
         sample_rate: int,
-        survey: Survey | None = None,
+        survey: RecordingStats | None = None,
         octaves: Octaves = "auto",
     ) -> Iterator[Tensor]:
         """Bridge a recording while it comes in, in bounded memory.
@@ -325,8 +325,8 @@ class Bridge:
         Args:
             blocks: [C, n] in [-1, 1], of any lengths.
             sample_rate: of the blocks and of the result, in Hz.
-            survey: level and tuning of the recording (`Survey.of`); None: those of its first sound, as much of it as
-                one window holds. What comes before a peak above -40 dB (`incoming.FIRST_SOUND`) may be a room's noise
+            survey: level and tuning of the recording (`RecordingStats.of`); None: those of its
+                first sound, as much of it as one window holds. What comes before a peak above -40 dB (`incoming.FIRST_SOUND`) may be a room's noise
                 and gives silence: a stream that is quieter throughout needs a survey.
             octaves: by which it is moved before; "auto": into the target's range by its first second of sound, the
                 same number to the end.
@@ -338,15 +338,15 @@ class Bridge:
             InputError: a block is not [C, n] or not finite, or has another C than the first; or the rate is no whole
                 number.
         """
-        blocks = audible(checked_blocks(blocks, sample_rate), sample_rate)
+        blocks = audible(validate_blocks(blocks, sample_rate), sample_rate)
         if survey is None:
             seconds = self.window * self.codec.hop_length / self.codec.sample_rate
-            held = yield from hold_first_sound(blocks, sample_rate, seconds)
+            held = yield from buffer_until_sound(blocks, sample_rate, seconds)
         else:
             held = list(islice(blocks, 1))
         if not held:
             return
-        survey = survey or Survey.of_audible(held, sample_rate)
+        survey = survey or RecordingStats.of_audible(held, sample_rate)
         track = Track(self, sample_rate, len(held[0]), survey, 0 if octaves == "auto" else octaves)
         trained = self.target.spec.level_db
         gain = 1 / track.gain if trained is None else survey.level / 10 ** (trained / 20)

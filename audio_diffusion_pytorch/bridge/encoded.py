@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from audio_diffusion_pytorch.bridge.recording_stats import Survey
+from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats
 from audio_diffusion_pytorch.bridge.windows import Window
 
 
@@ -28,5 +28,5 @@ class Encoded:
     channels: int
     length: int
     sample_rate: int
-    survey: Survey
+    survey: RecordingStats
     sigma: float

@@ -42,7 +42,9 @@ def match(noise: Tensor, sounding: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (noise - own) * (std / _smooth(power / count).sqrt()) + mean
 
 
-def statistics_at(statistics: Mapping[str, Sequence], sigma: float) -> tuple[Tensor, Tensor]:
+def interpolate_statistics(
+    statistics: Mapping[str, Sequence], sigma: float
+) -> tuple[Tensor, Tensor]:
     """What `noise_statistics` gave -> mean and standard deviation [D] at a noise level, between those measured."""
     levels = [math.log(level) for level in statistics["sigma"]]
     at = min(max(math.log(sigma), levels[0]), levels[-1])

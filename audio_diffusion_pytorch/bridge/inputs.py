@@ -15,7 +15,7 @@ EDGE = 0.08  # s at the beginning of a stream, where a rumble is not quite gone
 AUDIBLE = 0.1  # peak beside a recording's level from which there is sound to find a register by
 
 
-def checked(
+def validate_waveform(
     wav: Tensor, sample_rate: int, name: str = "wav [C, T] with C, T > 0", least: int = 1
 ) -> Tensor:
     """wav [C, T], T >= least, as float32 on the CPU.
@@ -38,7 +38,7 @@ def checked(
     return wav.float().cpu()
 
 
-def checked_blocks(blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
+def validate_blocks(blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
     """Blocks [C, n] of a stream with n > 0, each `checked`; empty ones are left out.
 
     Raises:
@@ -46,7 +46,7 @@ def checked_blocks(blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tenso
     """
     channels = None
     for block in blocks:
-        block = checked(block, sample_rate, "a stream's blocks [C, n]", least=0)
+        block = validate_waveform(block, sample_rate, "a stream's blocks [C, n]", least=0)
         if channels not in (None, len(block)):
             raise InputError(
                 f"a stream's blocks [C, n] have one C, not {channels} and then {len(block)}"
@@ -56,7 +56,7 @@ def checked_blocks(blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tenso
             yield block
 
 
-def hold_first_sound(
+def buffer_until_sound(
     blocks: Iterable[Tensor], sample_rate: int, seconds: float
 ) -> Generator[Tensor, None, list[Tensor]]:
     """Blocks [C, n] without what lies below hearing -> silence, block by block, up to what passes `FIRST_SOUND`.

@@ -21,7 +21,7 @@ def noise_statistics(
     """Mean and deviation of an instrument's recordings as noise of its own model.
 
     Args:
-        model: as a target, see `take_of`.
+        model: as a target, see `select_condition`.
         wavs: recordings [C, T] in [-1, 1].
         sample_rate: in Hz.
         codec: the model's.
@@ -71,13 +71,19 @@ def noise_of_instruments(
         model: of one or several instruments.
         wavs: instrument -> recordings [C, T].
     """
-    from audio_diffusion_pytorch.models.instrument import one_of, take_of
+    from audio_diffusion_pytorch.models.instrument import select_condition, select_instrument
     from audio_diffusion_pytorch.models.labels import Labels
 
     several = Labels(model.spec.labels).instruments
     if not several:
-        return noise_statistics(take_of(model, "plain"), wavs[model.spec.name], sample_rate, codec)
-    targets = {name: take_of(one_of(model, name), "plain") for name in several if wavs.get(name)}
+        return noise_statistics(
+            select_condition(model, "plain"), wavs[model.spec.name], sample_rate, codec
+        )
+    targets = {
+        name: select_condition(select_instrument(model, name), "plain")
+        for name in several
+        if wavs.get(name)
+    }
     return {
         name: noise_statistics(target.eval(), wavs[name], sample_rate, codec)
         for name, target in targets.items()

@@ -29,7 +29,7 @@ def audible(blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
 
 
 @dataclass(frozen=True)
-class Survey:
+class RecordingStats:
     """What must be known of a recording before its first window.
 
     Args:
@@ -43,12 +43,12 @@ class Survey:
     noise: float = 0.0
 
     @classmethod
-    def of(cls, blocks: Iterable[Tensor], sample_rate: int) -> "Survey":
+    def of(cls, blocks: Iterable[Tensor], sample_rate: int) -> "RecordingStats":
         """Of a recording in blocks [C, n], at sample_rate Hz."""
         return cls.of_audible(audible(blocks, sample_rate), sample_rate)
 
     @classmethod
-    def of_audible(cls, blocks: Iterable[Tensor], sample_rate: int) -> "Survey":
+    def of_audible(cls, blocks: Iterable[Tensor], sample_rate: int) -> "RecordingStats":
         """`of` of what `audible` gives."""
         level, tuning = LevelMeter(sample_rate), TuningMeter(sample_rate)
         for block in blocks:

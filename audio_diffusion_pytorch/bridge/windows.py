@@ -18,7 +18,7 @@ from audio_diffusion_pytorch.pitch.octaves import shift_octaves
 
 if TYPE_CHECKING:
     from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.bridge.recording_stats import QUIET, SILENCE, Survey
+from audio_diffusion_pytorch.bridge.recording_stats import QUIET, SILENCE, RecordingStats
 
 EDGE = 4  # frames at a window's border that lack context and count for nothing in a cross-fade
 DECODE_FRAMES, DECODE_CONTEXT = (
@@ -110,7 +110,12 @@ class Track:
     """
 
     def __init__(
-        self, bridge: "Bridge", sample_rate: int, channels: int, survey: Survey, octaves: int = 0
+        self,
+        bridge: "Bridge",
+        sample_rate: int,
+        channels: int,
+        survey: RecordingStats,
+        octaves: int = 0,
     ):
         self.octaves, level = octaves, survey.level
         self.bridge, self.channels, self.length = (

@@ -12,7 +12,7 @@ _MOST = 3.0  # log of the highest gain in a round
 _QUIET = 1e-5  # amplitude of a band below which its gain is about 1
 
 
-class MelPhase(nn.Module):
+class MelGriffinLim(nn.Module):
     """Fast Griffin-Lim (Perraudin et al. 2013, algorithm 2) towards mel bands instead of single frequencies.
 
     In each round every frequency is scaled by the gains that its bands lack, and the spectrogram of the sound that

@@ -8,17 +8,17 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.audio.mel import LogMel
 from audio_diffusion_pytorch.codecs.base import Codec
-from audio_diffusion_pytorch.codecs.griffin_lim import MelPhase
+from audio_diffusion_pytorch.codecs.griffin_lim import MelGriffinLim
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.utils.devices import exactly
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 from audio_diffusion_pytorch.utils.hashing import _fingerprint
 
 _MOST_GAIN = 3.0  # logarithm of the highest gain by which a level is followed: 26 dB
 
 
 class MelCodec(Codec):
-    """Log-mel spectrogram, turned back into sound by a Vocos network (Siuzdak 2023, arXiv 2306.00814), and `MelPhase`.
+    """Log-mel spectrogram, decoded by a Vocos network (Siuzdak 2023, arXiv 2306.00814) and `MelGriffinLim`.
 
     Latents are ln(mel + floor): a full-scale sine peaks near 0, silence is ln(floor) = -9.2, that is -80 dB.
 
@@ -27,7 +27,7 @@ class MelCodec(Codec):
         synthesis_n_fft: window of the decoder's inverse STFT in samples.
         floor: added to the mel amplitudes; what lies below it is not kept.
         f_min: lower edge of the lowest band in Hz.
-        rounds: of `MelPhase`.
+        rounds: of `MelGriffinLim`.
     """
 
     cheap = spectral = True
@@ -68,7 +68,7 @@ class MelCodec(Codec):
         self.mel = LogMel(sample_rate, n_fft, hop_length, n_mels, f_min, floor)
         self.backbone = VocosBackbone(n_mels, dim, intermediate_dim, num_layers)
         self.head = ISTFTHead(dim, synthesis_n_fft, hop_length, padding="same")
-        self.phase = MelPhase(self.mel.filters, n_fft, hop_length, rounds)
+        self.phase = MelGriffinLim(self.mel.filters, n_fft, hop_length, rounds)
 
     def encode(self, wav: Tensor) -> Tensor:
         return exactly(self.mel, self._pad(wav).squeeze(1))
@@ -122,7 +122,7 @@ class MelCodec(Codec):
         from safetensors.torch import save_file
 
         tensors = {key: value.half().contiguous().cpu() for key, value in self.state_dict().items()}
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             save_file(tensors, temporary, {"codec": json.dumps(self.config), **(metadata or {})})
 
     @classmethod

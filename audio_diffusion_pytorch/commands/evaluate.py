@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from audio_diffusion_pytorch.cli import run_command, start
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instruments import FARTHEST
+from audio_diffusion_pytorch.instruments import MAX_OCTAVES
 from audio_diffusion_pytorch.paths import CONFIGS
 from audio_diffusion_pytorch.utils.devices import choose_device
 
@@ -47,13 +47,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     from audio_diffusion_pytorch.evaluation import results
     from audio_diffusion_pytorch.evaluation.embeddings import embed_rows
     from audio_diffusion_pytorch.evaluation.html_report import write_report
-    from audio_diffusion_pytorch.evaluation.setup import Plan
+    from audio_diffusion_pytorch.evaluation.setup import EvaluationSetup
     from audio_diffusion_pytorch.metrics.frechet import codec_embedder
     from audio_diffusion_pytorch.utils.threads import set_threads
 
     settings, classifier = _settings(cfg), _classifier(cfg)
     embedder = codec_embedder(load_codec(cfg.embedder, **settings.codec), settings.device)
-    plan = Plan(settings, classifier)
+    plan = EvaluationSetup(settings, classifier)
     if classifier is None:
         plan.problems.add("no classifier: timbre is not scored")
     evaluation, items = plan.evaluation, plan.items
@@ -190,9 +190,9 @@ def _check_arguments(cfg: DictConfig) -> None:
     for key in ("cycle_clips", "report_clips", "seed"):
         _check_number(key, cfg[key], True, least=-1)
     octaves = cfg.transpose
-    if octaves != "auto" and (type(octaves) is not int or abs(octaves) > FARTHEST):
+    if octaves != "auto" and (type(octaves) is not int or abs(octaves) > MAX_OCTAVES):
         raise InputError(
-            f"transpose={octaves} must be auto, or whole octaves from -{FARTHEST} to {FARTHEST}"
+            f"transpose={octaves} must be auto, or whole octaves from -{MAX_OCTAVES} to {MAX_OCTAVES}"
         )
     if unknown := [name for name in _listed(values["references"]) if name not in REFERENCES]:
         raise InputError(

@@ -23,6 +23,7 @@ from audio_diffusion_pytorch.cli import plain_warnings, run_command, start
 from audio_diffusion_pytorch.command_line import fold_experiments, typed
 from audio_diffusion_pytorch.compat.config import adapt, arithmetic
 from audio_diffusion_pytorch.errors import InputError, Interrupted
+from audio_diffusion_pytorch.models.labels import Labels
 from audio_diffusion_pytorch.paths import CONFIGS, INSTALLED, ROOT
 from audio_diffusion_pytorch.training import checks, resume
 from audio_diffusion_pytorch.training.save_part import save_attribute
@@ -51,6 +52,9 @@ PATH_KEYS = (
 )
 SWITCHES = ("dry_run", "train", "compile", "print_config", "ignore_warnings")
 OmegaConf.register_new_resolver("eval", arithmetic, replace=True)
+OmegaConf.register_new_resolver(
+    "num_labels", lambda labels: Labels(labels or ()).count, replace=True
+)
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
@@ -79,7 +83,11 @@ def train(cfg: DictConfig) -> dict[str, float]:
     from pytorch_lightning.utilities import rank_zero_only
 
     from audio_diffusion_pytorch.training.checks import check_numbers
-    from audio_diffusion_pytorch.training.run_folder import check_unused, find_checkpoint, locked
+    from audio_diffusion_pytorch.training.run_folder import (
+        check_unused,
+        find_checkpoint,
+        lock_folder,
+    )
 
     if cfg.save is not None:
         ckpt = find_checkpoint(cfg.ckpt, ckpt_dir)
@@ -96,7 +104,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     with ExitStack() as stack:
         if rank_zero_only.rank == 0:
             for folder in [run_dir] if run_dir in ckpt_dir.parents else [run_dir, ckpt_dir]:
-                stack.enter_context(locked(folder))
+                stack.enter_context(lock_folder(folder))
         cfg.ckpt = find_checkpoint(
             cfg.ckpt, ckpt_dir
         )  # with the lock: the run before may just save its last
@@ -112,7 +120,7 @@ def fit(cfg: DictConfig) -> dict[str, float]:
     import torch
 
     from audio_diffusion_pytorch.data.datamodule import Datamodule
-    from audio_diffusion_pytorch.data.loader import explained
+    from audio_diffusion_pytorch.data.loader import explain_loader_error
     from audio_diffusion_pytorch.training import run_folder as run
     from audio_diffusion_pytorch.training.checks import check_length
     from audio_diffusion_pytorch.training.dry_run import dry_run, planned_batches, planned_steps
@@ -154,9 +162,9 @@ def fit(cfg: DictConfig) -> dict[str, float]:
             0, ScheduledValidation(validation_interval(planned_batches(datamodule, trainer)))
         )
     if saved is not None:
-        resume.check_fits(saved, module, datamodule, cfg.ckpt, settings_of(trainer))
+        resume.check_compatible(saved, module, datamodule, cfg.ckpt, settings_of(trainer))
     elif cfg.init_from is not None:
-        resume.start_from(module, cfg.init_from)
+        resume.initialise_from(module, cfg.init_from)
     if cfg.dry_run:
         print("\n".join(dry_run(module, datamodule, trainer, run_dir)))
         return {}
@@ -204,7 +212,7 @@ def fit(cfg: DictConfig) -> dict[str, float]:
             f"the GPU's memory does not suffice: lower datamodule.batch_size ({error})"
         ) from error
     except RuntimeError as error:
-        raise explained(error, how_to_resume) from error
+        raise explain_loader_error(error, how_to_resume) from error
     except OSError as error:
         if error.filename is not None:
             raise

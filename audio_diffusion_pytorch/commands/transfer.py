@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from audio_diffusion_pytorch.cli import ending_on_terminate, run_command, start
 from audio_diffusion_pytorch.command_line import typed
 from audio_diffusion_pytorch.errors import InputError, Interrupted
-from audio_diffusion_pytorch.instruments import FARTHEST
+from audio_diffusion_pytorch.instruments import MAX_OCTAVES
 from audio_diffusion_pytorch.models.instrument import pitch_range
 from audio_diffusion_pytorch.paths import CONFIGS
 
@@ -41,14 +41,14 @@ def transfer(cfg: DictConfig) -> None:
         Interrupted: Ctrl-C or SIGTERM; what is finished stays.
     """
     _check_arguments(cfg)
-    from audio_diffusion_pytorch.transfer.progress import Tally
+    from audio_diffusion_pytorch.transfer.progress import TransferProgress
     from audio_diffusion_pytorch.transfer.resolve import resolve_jobs
-    from audio_diffusion_pytorch.transfer.workers import AUTO, Run
+    from audio_diffusion_pytorch.transfer.workers import AUTO, TransferRun
 
     values = OmegaConf.to_container(cfg)
     plan = resolve_jobs(values["input"], cfg.output, values["sigma"], cfg.format)
     _check_plot(cfg.plot, plan.jobs)
-    run = Run(
+    run = TransferRun(
         AUTO if cfg.source.lower() == AUTO else cfg.source,
         cfg.target,
         cfg.device,
@@ -63,7 +63,7 @@ def transfer(cfg: DictConfig) -> None:
     bridge = run.load()
     if cfg.transpose == "auto" and pitch_range(bridge.target.spec) is None:
         print(f"the range of {bridge.target.spec.name} is not known: transpose=auto moves nothing")
-    tally = Tally(run, bridge, plan)
+    tally = TransferProgress(run, bridge, plan)
     if cfg.dry_run:
         print(tally.dry_run())
         tally.raise_failures()
@@ -95,9 +95,9 @@ def _check_arguments(cfg: DictConfig) -> None:
     if cfg.channels not in ("each", "mid"):
         raise InputError(f"channels={cfg.channels}: each or mid")
     whole = isinstance(cfg.transpose, int) and not isinstance(cfg.transpose, bool)
-    if cfg.transpose != "auto" and not (whole and abs(cfg.transpose) <= FARTHEST):
+    if cfg.transpose != "auto" and not (whole and abs(cfg.transpose) <= MAX_OCTAVES):
         raise InputError(
-            f"transpose={cfg.transpose}: whole octaves from -{FARTHEST} to {FARTHEST}, or auto"
+            f"transpose={cfg.transpose}: whole octaves from -{MAX_OCTAVES} to {MAX_OCTAVES}, or auto"
         )
     sigmas = (
         (list(cfg.sigma) or [[]])

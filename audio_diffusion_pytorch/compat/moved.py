@@ -183,7 +183,34 @@ MOVED: dict[str, tuple[str, ...]] = {
     "workers": ("transfer.workers",),
 }
 # Old name: its name today.
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "Evaluation": "EvaluationRunner",
+    "FARTHEST": "MAX_OCTAVES",
+    "Figure": "Estimate",
+    "Heard": "PitchAnalysis",
+    "Item": "ScoringTask",
+    "Listener": "PitchAnalyser",
+    "MelPhase": "MelGriffinLim",
+    "Plan": "EvaluationSetup",
+    "Recording": "FileTransfer",
+    "Row": "ScoredClip",
+    "Run": "TransferRun",
+    "Survey": "RecordingStats",
+    "TAKES": "RECORDING_CONDITIONS",
+    "Take": "CachedVariant",
+    "Tally": "TransferProgress",
+    "check_fits": "check_compatible",
+    "checked": "validate_waveform",
+    "checked_blocks": "validate_blocks",
+    "explained": "explain_loader_error",
+    "hold_first_sound": "buffer_until_sound",
+    "locked": "lock_folder",
+    "one_of": "select_instrument",
+    "replacing": "atomic_write",
+    "start_from": "initialise_from",
+    "statistics_at": "interpolate_statistics",
+    "take_of": "select_condition",
+}
 
 
 class _MovedModule(ModuleType):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.data.augment import RecordingAugment
 from audio_diffusion_pytorch.data.files import find_files
-from audio_diffusion_pytorch.data.latent_cache import LatentCache, Take
+from audio_diffusion_pytorch.data.latent_cache import CachedVariant, LatentCache
 from audio_diffusion_pytorch.data.loader import Loader, batches_of, start_worker
 from audio_diffusion_pytorch.data.pitch_shift import PitchShift
 from audio_diffusion_pytorch.errors import InputError
@@ -46,8 +46,8 @@ class InstrumentDataset(WAVDataset):
         crops_per_file: items of one epoch that come from one file.
         silence_db: crops whose peak lies below this are redrawn (dB of full scale); None keeps all.
         fixed: the same crops in every epoch (validation).
-        labels: instruments in the order of their labels, see `Labels`; with `TAKES` at the end some crops are left as
-            they are, and labels tell, too, whether one is; None: no labels.
+        labels: instruments in the order of their labels, see `Labels`; None: no labels. With
+            `RECORDING_CONDITIONS` at the end, some crops stay as recorded, and their label says so.
         octaves: some crops are moved by one of these numbers of octaves, as a bridge moves its input into another
             instrument's range (`shift_octaves`); None: no crop is. Not with a cache.
 
@@ -301,12 +301,12 @@ class InstrumentDataset(WAVDataset):
     ) -> tuple[Tensor, float]:
         semitones = self.pitch_shift.draw(file, rng) if self.pitch_shift and varied else None
         variant = int(rng.integers(self.cache.variants)) if self.augment and varied else None
-        take = Take(semitones, variant, self._variation)
+        take = CachedVariant(semitones, variant, self._variation)
         latents, peak, start = self.cache.crop(file, take, self.length, span, rng)
         self.last_read = f"{file} at {start * self.cache.hop / self.sample_rate:.1f} s"
         return latents, peak
 
-    def takes(self, file: str) -> list[tuple[Take, float]]:
+    def takes(self, file: str) -> list[tuple[CachedVariant, float]]:
         """The ways in which a cached recording is heard, each with its share of the crops.
 
         Raises:
@@ -323,13 +323,13 @@ class InstrumentDataset(WAVDataset):
                 )
         variants = range(self.cache.variants) if self.augment else [None]
         plain = (
-            [(Take(None, None, self._variation), _PLAIN)]
+            [(CachedVariant(None, None, self._variation), _PLAIN)]
             if self.tells_takes and self.augment
             else []
         )
         rest = 1 - _PLAIN if plain else 1.0
         return plain + [
-            (Take(semitones, variant, self._variation), rest * share / len(variants))
+            (CachedVariant(semitones, variant, self._variation), rest * share / len(variants))
             for semitones, share in shifts.items()
             for variant in variants
         ]

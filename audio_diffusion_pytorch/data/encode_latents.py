@@ -21,7 +21,7 @@ from tqdm import tqdm
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 from audio_diffusion_pytorch.utils.hashing import DigestMemory
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ from audio_diffusion_pytorch.data.latent_cache import (
     _CONTEXT,
     _SECTION,
     _TAIL,
+    CachedVariant,
     LatentCache,
-    Take,
     _checksum,
 )
 
@@ -96,7 +96,7 @@ def _encode(
     cache: LatentCache,
     dataset: "InstrumentDataset",
     file: str,
-    take: Take,
+    take: CachedVariant,
     codec: Codec,
     device: torch.device | str,
 ) -> dict[str, Tensor]:
@@ -183,7 +183,7 @@ def _sections(path: str | Path, rate: int, hop: int, vary) -> Iterator[tuple[Ten
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     content = save(tensors, {**metadata, "crc32": _checksum(tensors)})
     try:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(content)
     except InputError as error:
         raise InputError(

@@ -30,7 +30,7 @@ _TAIL = 75  # frames of silence after a recording, for crops that are longer tha
 
 
 @dataclass(frozen=True)
-class Take:
+class CachedVariant:
     """One way in which a recording is heard.
 
     Args:
@@ -74,13 +74,13 @@ class LatentCache:
         self.variants = variants
         self.digests: dict[str, str] = {}
 
-    def path(self, digest: str, take: Take) -> Path:
+    def path(self, digest: str, take: CachedVariant) -> Path:
         return self.folder / digest[:2] / f"{digest}{take}.safetensors"
 
     def crop(
         self,
         file: str,
-        take: Take,
+        take: CachedVariant,
         length: int,
         span: tuple[float, float],
         rng: np.random.Generator,
@@ -108,7 +108,7 @@ class LatentCache:
             return crop.float().T.contiguous(), float(peaks[start:stop].max()), start
 
     def whole(
-        self, file: str, take: Take, length: int, span: tuple[float, float]
+        self, file: str, take: CachedVariant, length: int, span: tuple[float, float]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """All that crops of `length` samples are cut from -> latents [D, L]; peak and RMS of its sound's frames."""
         with self._open(file, take) as entry:
@@ -120,7 +120,7 @@ class LatentCache:
         latents = _with_silence(latents[first:end], latents[frames:], math.ceil(length / self.hop))
         return latents.T, peak[first:end], rms[first:end]
 
-    def _open(self, file: str, take: Take):
+    def _open(self, file: str, take: CachedVariant):
         if file not in self.digests:
             raise InputError(f"{file} is not in the latent cache, because it could not be read")
         path = self.path(self.digests[file], take)

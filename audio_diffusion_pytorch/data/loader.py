@@ -99,13 +99,13 @@ def start_worker(worker: int) -> None:
 
 
 def _raise_explained(error: RuntimeError) -> NoReturn:
-    told = explained(error)
+    told = explain_loader_error(error)
     if told is error:
         raise error
     raise told from error
 
 
-def explained(error: RuntimeError, resume: str = "ckpt=last") -> Exception:
+def explain_loader_error(error: RuntimeError, resume: str = "ckpt=last") -> Exception:
     """What to tell the user of an error of the loader's processes; any other comes back as it is.
 
     Args:

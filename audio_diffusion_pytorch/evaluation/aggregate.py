@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from audio_diffusion_pytorch.evaluation.runner import Row
+from audio_diffusion_pytorch.evaluation.runner import ScoredClip
 from audio_diffusion_pytorch.evaluation.systems import IDENTITY, TRUTH, System
 from audio_diffusion_pytorch.evaluation.targets import PAPER_PAIRS, TARGETS
 from audio_diffusion_pytorch.metrics.frechet import Moments, frechet_distance
@@ -16,7 +16,7 @@ TRITONE = 6.0  # the worst DPD: that of an output without any pitch
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A figure with its 95 % confidence interval; `resampled` [R] is what the interval comes from."""
 
     value: float
@@ -28,7 +28,7 @@ class Figure:
         return [None if math.isnan(v) else v for v in (self.value, self.low, self.high)]
 
 
-NOTHING = Figure(math.nan)
+NOTHING = Estimate(math.nan)
 # Scores of which less is better; of those in neither set, as of a ratio that is best at 1, nothing is.
 LESS_IS_BETTER = {
     *(
@@ -68,16 +68,16 @@ BRIDGE_AVERAGES = {
 }
 
 
-def interval(value: float, resampled: np.ndarray) -> Figure:
+def interval(value: float, resampled: np.ndarray) -> Estimate:
     kept = resampled[np.isfinite(resampled)]
     if not len(kept) or math.isnan(value):
-        return Figure(value)
-    return Figure(float(value), *map(float, np.quantile(kept, (0.025, 0.975))), resampled)
+        return Estimate(value)
+    return Estimate(float(value), *map(float, np.quantile(kept, (0.025, 0.975))), resampled)
 
 
 def bootstrap(
     values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
-) -> Figure:
+) -> Estimate:
     """A statistic over clips, and its percentile interval over resampled clips.
 
     Args:
@@ -111,16 +111,16 @@ class Group:
 
     pair: tuple[str, str]
     system: System
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ScoredClip] = field(default_factory=list)
     moments: list[Moments] = field(default_factory=list)
-    figures: dict[str, Figure] = field(default_factory=dict)
+    figures: dict[str, Estimate] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         return self.system.label
 
 
-def group_rows(rows: Sequence[Row], moments: Sequence[Moments]) -> list[Group]:
+def group_rows(rows: Sequence[ScoredClip], moments: Sequence[Moments]) -> list[Group]:
     groups: dict[tuple, Group] = {}
     for row, moment in zip(rows, moments, strict=True):
         system = row.item.system
@@ -190,7 +190,7 @@ def _distance(a: Moments, b: Moments) -> float:
     return frechet_distance(a, b) if a.enough() and b.enough() else math.nan
 
 
-def _frechet(group: Group, identity: Group | None, real: Sequence[Moments]) -> dict[str, Figure]:
+def _frechet(group: Group, identity: Group | None, real: Sequence[Moments]) -> dict[str, Estimate]:
     """Distance to the real clips, and its share of identity's over the same clips, resampled together.
 
     Reference points get no interval: each resampled distance takes milliseconds.
@@ -237,7 +237,7 @@ def _clips(group: Group) -> list[str]:
     return [row.scores["clip"] for row in group.rows]
 
 
-def overall(groups: Sequence[Group], name: str) -> tuple[Figure, Figure, Figure]:
+def overall(groups: Sequence[Group], name: str) -> tuple[Estimate, Estimate, Estimate]:
     """A figure of one system and sigma over pairs: the paper's mean, the worst of the paper's, the others' mean."""
     target = next(t for t in TARGETS if t.name == name)
     paper = [g.figures[name] for g in groups if g.pair in PAPER_PAIRS]
@@ -246,12 +246,12 @@ def overall(groups: Sequence[Group], name: str) -> tuple[Figure, Figure, Figure]
     return average(paper, np.mean), average(paper, worst), average(others, np.mean)
 
 
-def average(figures: Sequence[Figure], function: Callable = np.mean) -> Figure:
+def average(figures: Sequence[Estimate], function: Callable = np.mean) -> Estimate:
     """`function` over figures of several pairs; those that are not there are left out."""
     figures = [figure for figure in figures if not math.isnan(figure.value)]
     if not figures:
         return NOTHING
     value = float(function([figure.value for figure in figures]))
     if not all(len(figure.resampled) for figure in figures):
-        return Figure(value)
+        return Estimate(value)
     return interval(value, function(np.stack([figure.resampled for figure in figures]), axis=0))

@@ -7,14 +7,17 @@ from torch import Tensor
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.evaluation.clips import Excerpt
-from audio_diffusion_pytorch.evaluation.runner import SILENCE, Evaluation, Row
+from audio_diffusion_pytorch.evaluation.runner import SILENCE, EvaluationRunner, ScoredClip
 from audio_diffusion_pytorch.evaluation.scores import at_level
 from audio_diffusion_pytorch.evaluation.systems import read_excerpt
 from audio_diffusion_pytorch.metrics.frechet import Embedder, Moments
 
 
 def embed_rows(
-    evaluation: Evaluation, rows: Sequence[Row], embedder: Embedder, progress: Callable[[], None]
+    evaluation: EvaluationRunner,
+    rows: Sequence[ScoredClip],
+    embedder: Embedder,
+    progress: Callable[[], None],
 ) -> list[Moments]:
     """The moments of every row's output, those of one sound computed once."""
     known: dict[str, Moments] = {}

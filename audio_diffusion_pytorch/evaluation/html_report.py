@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from matplotlib.figure import Figure as Picture
+from matplotlib.figure import Estimate as Picture
 from torch import Tensor
 
 from audio_diffusion_pytorch.evaluation import results
 from audio_diffusion_pytorch.evaluation.aggregate import Group, average
-from audio_diffusion_pytorch.evaluation.runner import Evaluation, Row, pair_name
+from audio_diffusion_pytorch.evaluation.runner import EvaluationRunner, ScoredClip, pair_name
 from audio_diffusion_pytorch.evaluation.systems import CODEC, IDENTITY, TRUTH
 from audio_diffusion_pytorch.plots import plot_pitch_tracks, plot_spectrograms
 from audio_diffusion_pytorch.utils import about
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 PLAYERS = 60  # clips that a page plays at most: about 0.1 MB each
 _STYLE = """
@@ -47,7 +47,7 @@ a { color: inherit }
 
 
 def write_report(
-    evaluation: Evaluation,
+    evaluation: EvaluationRunner,
     groups: Sequence[Group],
     content: Mapping[str, Any],
     path: str | Path,
@@ -76,7 +76,7 @@ def write_report(
     for name in ("pairs", "trade_off"):  # of an earlier evaluation
         Path(path).with_name(f"{name}.png").unlink(missing_ok=True)
     for name, title, picture in _plots(groups, content["embedder"]):
-        with replacing(Path(path).with_name(f"{name}.png")) as temporary:
+        with atomic_write(Path(path).with_name(f"{name}.png")) as temporary:
             picture.savefig(temporary, dpi=100)
         parts.append(f"<h2>{html.escape(title)}</h2>{_image(picture, title)}")
     sounds = _Sounds()
@@ -96,7 +96,7 @@ def write_report(
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{_STYLE}</style></head><body><h1>Evaluation of timbre transfers</h1>{''.join(parts)}</body></html>\n"
     )
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(
             page, encoding="utf-8", errors="backslashreplace"
         )  # names of files may be any bytes
@@ -223,7 +223,7 @@ class _Sounds:
         )
 
 
-def _clip(evaluation: Evaluation, rows: Sequence[Row], played: _Sounds) -> str:
+def _clip(evaluation: EvaluationRunner, rows: Sequence[ScoredClip], played: _Sounds) -> str:
     """Players of every system, and the pictures of input, outputs and true performance."""
     rate, first = evaluation.sample_rate, rows[0]
     sounds: dict[str, Tensor] = {"input": evaluation.given(first.item)[0]}

@@ -15,7 +15,7 @@ from audio_diffusion_pytorch.evaluation.runner import pair_name
 from audio_diffusion_pytorch.evaluation.targets import TARGETS
 from audio_diffusion_pytorch.metrics.frechet import FRAMES_PER_DIMENSION, Moments
 from audio_diffusion_pytorch.utils import about
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 FORMAT = "audio_diffusion_pytorch.evaluation.1"
 
@@ -130,7 +130,7 @@ def write(groups: Sequence[Group], content: Mapping[str, Any], folder: Path) -> 
 
 
 def _write(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(
             text, encoding="utf-8", errors="backslashreplace"
         )  # names of files may be any bytes

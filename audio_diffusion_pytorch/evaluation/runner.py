@@ -23,7 +23,7 @@ from audio_diffusion_pytorch.evaluation.clips import Excerpt, Recording
 from audio_diffusion_pytorch.evaluation.problems import Problems
 from audio_diffusion_pytorch.evaluation.scores import VERSION as SCORES_VERSION
 from audio_diffusion_pytorch.evaluation.scores import (
-    Listener,
+    PitchAnalyser,
     distance_to_truth,
     melody_scores,
     timbre_scores,
@@ -32,7 +32,7 @@ from audio_diffusion_pytorch.evaluation.sound_names import publish, sound_name
 from audio_diffusion_pytorch.evaluation.systems import VERSION as SYSTEMS_VERSION
 from audio_diffusion_pytorch.evaluation.systems import Finished, System, Truth, read_excerpt
 from audio_diffusion_pytorch.pitch.octaves import heard_pitches, octaves_for, shift_octaves
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 from audio_diffusion_pytorch.utils.hashing import content_digest, digest, digest_of
 from audio_diffusion_pytorch.utils.iterables import batches
 
@@ -40,7 +40,7 @@ SILENCE = 1e-4  # peak below which an excerpt is silence
 
 
 @dataclass(frozen=True)
-class Item:
+class ScoringTask:
     """One row of the results to come: an excerpt, moved by `octaves`, through a system."""
 
     pair: tuple[str, str]
@@ -58,15 +58,15 @@ class Item:
 
 
 @dataclass
-class Row:
+class ScoredClip:
     """One clip of one system: its facts and scores, as in results.csv, and its item."""
 
-    item: Item
+    item: ScoringTask
     scores: dict[str, Any]
 
 
 @dataclass
-class Evaluation:
+class EvaluationRunner:
     """What all pairs share.
 
     Args:
@@ -97,7 +97,7 @@ class Evaluation:
             for name in ("scores", "sounds"):
                 with suppress(OSError):
                     (self.folder / name).rename(self.kept / name)
-        self.listener = Listener(self.sample_rate)
+        self.listener = PitchAnalyser(self.sample_rate)
         self._classifier = None if self.classifier is None else digest_of(self.classifier)
         self._registers: dict[Path, list[float]] = {}
 
@@ -124,7 +124,7 @@ class Evaluation:
         systems: Sequence[System],
         excerpts: Sequence[Excerpt],
         octaves: Sequence[int],
-    ) -> list[Item]:
+    ) -> list[ScoringTask]:
         """The items of a pair, excerpts in batches, the systems one after another for each."""
         items = []
         for part in batches(list(enumerate(zip(excerpts, octaves, strict=True))), self.batch_size):
@@ -136,7 +136,7 @@ class Evaluation:
 
     def _item(
         self, pair: tuple[str, str], system: System, excerpt: Excerpt, octaves: int, index: int
-    ) -> Item:
+    ) -> ScoringTask:
         truth = (
             None
             if excerpt.truth is None
@@ -162,7 +162,7 @@ class Evaluation:
         scored = digest(
             SCORES_VERSION, heard, key, *about
         )  # one true performance is scored against several inputs
-        return Item(pair, system, excerpt, octaves, index, key, scored)
+        return ScoringTask(pair, system, excerpt, octaves, index, key, scored)
 
     def _file_key(self, path: Path, excerpt: Excerpt, octaves: int = 0) -> str:
         move = (octaves, "tone kept, ends clean") if octaves else octaves
@@ -171,13 +171,13 @@ class Evaluation:
     def _input_key(self, excerpt: Excerpt, octaves: int = 0) -> str:
         return self._file_key(excerpt.recording.path, excerpt, octaves)
 
-    def score_path(self, item: Item) -> Path:
+    def score_path(self, item: ScoringTask) -> Path:
         return self.kept / "scores" / f"{item.score_key}.json"
 
-    def sound_path(self, item: Item) -> Path:
+    def sound_path(self, item: ScoringTask) -> Path:
         return self.kept / "sounds" / f"{item.key}.flac"
 
-    def publish(self, item: Item) -> None:
+    def publish(self, item: ScoringTask) -> None:
         """Give a made output a name for people.
 
         Raises:
@@ -192,7 +192,9 @@ class Evaluation:
             str(path),
         )
 
-    def run(self, items: Sequence[Item], progress: Callable[[int], None]) -> Iterator[Row]:
+    def run(
+        self, items: Sequence[ScoringTask], progress: Callable[[int], None]
+    ) -> Iterator[ScoredClip]:
         """Score the items, those first that are together in a batch; `progress` is called with the numbers done."""
         for batch in _runs(items, self.batch_size):
             known = [_load(self.score_path(item)) for item in batch]
@@ -201,13 +203,13 @@ class Evaluation:
             else:
                 scored = list(zip(batch, known, strict=True))
             for item, scores in scored:
-                yield Row(item, {**self._facts(item), **scores})
+                yield ScoredClip(item, {**self._facts(item), **scores})
             progress(sum(scores is None for scores in known))
 
-    def found(self, items: Iterable[Item]) -> int:
+    def found(self, items: Iterable[ScoringTask]) -> int:
         return sum(_load(self.score_path(item)) is not None for item in items)
 
-    def _score(self, batch: Sequence[Item]) -> list[tuple[Item, dict[str, Any]]]:
+    def _score(self, batch: Sequence[ScoringTask]) -> list[tuple[ScoringTask, dict[str, Any]]]:
         made = []
         for item in batch:
             try:
@@ -243,7 +245,7 @@ class Evaluation:
             scored.append((item, scores))
         return scored
 
-    def given(self, item: Item) -> tuple[Tensor, Tensor]:
+    def given(self, item: ScoringTask) -> tuple[Tensor, Tensor]:
         """The input [T], and what of it a system is given: moved by octaves where it asks for that, [T]."""
         wav = read_excerpt(item.excerpt.recording.path, item.excerpt, self.sample_rate)
         if wav.abs().max() < SILENCE:
@@ -255,7 +257,7 @@ class Evaluation:
         ] if item.system.moved else wav[0]
 
     def _sounds(
-        self, item: Item
+        self, item: ScoringTask
     ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor | None], dict[str, Any]]:
         """Input, what is given, output, true performance (None: none in the output's register), all [T]; facts."""
         wav, given = self.given(item)
@@ -270,7 +272,9 @@ class Evaluation:
                 self.problems.add(str(error), excerpt.truth.path)
         return (wav, given, out, truth), facts
 
-    def _output(self, item: Item, wav: Tensor, given: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    def _output(
+        self, item: ScoringTask, wav: Tensor, given: Tensor
+    ) -> tuple[Tensor, dict[str, Any]]:
         """The output [T] and its facts; read back from its file, so that a later run scores the same."""
         path, system = self.sound_path(item), item.system
         make = partial(system.make, given[None], item.excerpt, item.index)
@@ -287,12 +291,12 @@ class Evaluation:
             kept = audio.read(path)[0][0]
         return kept, facts
 
-    def output(self, item: Item) -> Tensor:
+    def output(self, item: ScoringTask) -> Tensor:
         """The output [T] of an item that has been scored."""
         kept = _read_kept(self.sound_path(item)) if item.system.stored else None
         return self._output(item, *self.given(item))[0] if kept is None else kept
 
-    def _facts(self, item: Item) -> dict[str, Any]:
+    def _facts(self, item: ScoringTask) -> dict[str, Any]:
         system, excerpt = item.system, item.excerpt
         output = item.sound_name if system.stored else ""
         if isinstance(system, Finished):
@@ -312,7 +316,7 @@ class Evaluation:
         }
 
 
-def _files(item: Item) -> list[Path]:
+def _files(item: ScoringTask) -> list[Path]:
     """The files that a row is made from."""
     outputs = (
         [item.system.outputs[item.excerpt.recording.path]]
@@ -323,7 +327,7 @@ def _files(item: Item) -> list[Path]:
     return [*outputs, item.excerpt.recording.path, *truth]
 
 
-def item_notes(item: Item) -> np.ndarray | None:
+def item_notes(item: ScoringTask) -> np.ndarray | None:
     """The notes that the output should play, in its register (identity: its own); None where none are known."""
     if isinstance(item.system, Truth):
         return item.excerpt.truth_notes
@@ -339,9 +343,9 @@ def pair_name(pair: tuple[str, str]) -> str:
     return "-".join(part.replace(" ", "_") for part in pair)
 
 
-def _runs(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
+def _runs(items: Sequence[ScoringTask], size: int) -> Iterator[list[ScoringTask]]:
     """Batches of one pair and system: the same ones whatever has been scored before."""
-    batch: list[Item] = []
+    batch: list[ScoringTask] = []
     for item in items:
         if batch and (
             len(batch) == size or item.system is not batch[0].system or item.pair != batch[0].pair
@@ -379,5 +383,5 @@ def _save(path: Path, scores: dict[str, Any]) -> None:
     plain = {
         k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in scores.items()
     }
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(plain) + "\n", encoding="utf-8")

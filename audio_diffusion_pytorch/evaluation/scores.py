@@ -38,7 +38,7 @@ MELODY = (
 
 
 @dataclass(frozen=True)
-class Heard:
+class PitchAnalysis:
     """What the pitch tracker hears in one clip: melodies of a batch of one, pitch track, notes [N, 3]."""
 
     melody: Melody
@@ -47,14 +47,14 @@ class Heard:
     notes: np.ndarray
 
 
-class Listener:
+class PitchAnalyser:
     """The pitch tracker, with a memory of the clips that it has heard lately."""
 
     def __init__(self, sample_rate: int):
         self.sample_rate = sample_rate
-        self._memory: OrderedDict[str, Heard] = OrderedDict()
+        self._memory: OrderedDict[str, PitchAnalysis] = OrderedDict()
 
-    def __call__(self, wavs: Sequence[Tensor], keys: Sequence[str]) -> list[Heard]:
+    def __call__(self, wavs: Sequence[Tensor], keys: Sequence[str]) -> list[PitchAnalysis]:
         """Clips [T] of one length -> what is heard; `keys` name their content."""
         new = {key: wav for key, wav in zip(keys, wavs, strict=True) if key not in self._memory}
         if new:
@@ -66,11 +66,11 @@ class Listener:
             self._memory.popitem(last=False)
         return heard
 
-    def _listen(self, wavs: Tensor) -> list[Heard]:
+    def _listen(self, wavs: Tensor) -> list[PitchAnalysis]:
         found = posteriors(wavs, self.sample_rate)
         correct, paper = melody_of(found["note"]), track_melody(wavs, self.sample_rate, "paper")
         return [
-            Heard(
+            PitchAnalysis(
                 _one(correct, i),
                 _one(paper, i),
                 f0_track(found["note"][i]),
@@ -88,7 +88,9 @@ def _one(melody: Melody, index: int) -> Melody:
 
 
 def melody_scores(
-    inputs: Sequence[Heard], outputs: Sequence[Heard], references: Sequence[np.ndarray | Heard]
+    inputs: Sequence[PitchAnalysis],
+    outputs: Sequence[PitchAnalysis],
+    references: Sequence[np.ndarray | PitchAnalysis],
 ) -> list[dict[str, float]]:
     """Scores of outputs, names in MELODY.
 
@@ -104,7 +106,7 @@ def melody_scores(
     }
     rows = []
     for i, (output, reference) in enumerate(zip(outputs, references, strict=True)):
-        if isinstance(reference, Heard):
+        if isinstance(reference, PitchAnalysis):
             truth, notes = reference.f0, reference.notes
         else:
             truth, notes = f0_of_notes(reference, output.f0.times), reference
@@ -127,7 +129,7 @@ def melody_scores(
     return rows
 
 
-def _of(heard: Heard, mode: str) -> Melody:
+def _of(heard: PitchAnalysis, mode: str) -> Melody:
     return heard.melody if mode == "correct" else heard.paper
 
 

@@ -21,7 +21,7 @@ from audio_diffusion_pytorch.evaluation.clips import (
 from audio_diffusion_pytorch.evaluation.embeddings import embed_real
 from audio_diffusion_pytorch.evaluation.outputs import find_outputs
 from audio_diffusion_pytorch.evaluation.problems import Problems
-from audio_diffusion_pytorch.evaluation.runner import Evaluation, Item, pair_name
+from audio_diffusion_pytorch.evaluation.runner import EvaluationRunner, ScoringTask, pair_name
 from audio_diffusion_pytorch.evaluation.systems import (
     BridgeSystem,
     CodecOnly,
@@ -71,7 +71,7 @@ class Settings:
     codec: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Plan:
+class EvaluationSetup:
     """The items to be scored, for `evaluation.run`.
 
     Attributes: `items`, `evaluation`, `recordings`, `problems`.
@@ -93,10 +93,10 @@ class Plan:
             ] or self.pairs
         rate = self._sample_rate()
         roots = [settings.data] + ([settings.outputs] if settings.outputs is not None else [])
-        self.evaluation = Evaluation(
+        self.evaluation = EvaluationRunner(
             settings.output, rate, classifier, settings.batch_size, self.problems, roots
         )
-        self.items: list[Item] = []
+        self.items: list[ScoringTask] = []
         for pair in self.pairs:
             try:
                 self.items += self._items_of(pair)
@@ -134,7 +134,7 @@ class Plan:
             )
         return next(iter(rates.values()), SAMPLE_RATE)
 
-    def _items_of(self, pair: tuple[str, str]) -> list[Item]:
+    def _items_of(self, pair: tuple[str, str]) -> list[ScoringTask]:
         settings, usable = self.settings, self.recordings
         sources = [r for r in self.recordings if r.instrument == pair[0]]
         if not sources:

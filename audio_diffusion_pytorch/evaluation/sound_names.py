@@ -7,7 +7,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 _LONGEST = 120  # bytes of a clip's name in a file's name
 
@@ -37,7 +37,7 @@ def publish(kept: Path, name: Path) -> None:
     with suppress(OSError):
         if os.path.samefile(kept, name):
             return
-    with replacing(name) as temporary:
+    with atomic_write(name) as temporary:
         temporary.unlink(missing_ok=True)
         try:
             os.link(kept, temporary)

@@ -11,7 +11,7 @@ from audio_diffusion_pytorch.evaluation.aggregate import (
     LESS_IS_BETTER,
     MORE_IS_BETTER,
     NOTHING,
-    Figure,
+    Estimate,
     Group,
     average,
     overall,
@@ -172,7 +172,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.encode("utf-8", "backslashreplace").decode().split())
 
 
-def _with_interval(figure: Figure, percent: bool) -> str:
+def _with_interval(figure: Estimate, percent: bool) -> str:
     value = _number(figure.value, percent)
     if math.isnan(figure.low):
         return value

@@ -18,7 +18,7 @@ from audio_diffusion_pytorch.command_line import typed
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.paths import ASSETS
 from audio_diffusion_pytorch.utils.devices import exactly
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 FORMAT = "audio_diffusion_pytorch.classifier.1"
 _SILENCE = 1e-5  # peak below which a clip is silence
@@ -132,7 +132,7 @@ class InstrumentClassifier(nn.Module):
 
         state = {key: value.contiguous().cpu() for key, value in self.state_dict().items()}
         tensors = {key: value.half() if value.dim() > 1 else value for key, value in state.items()}
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             save_file(
                 tensors,
                 temporary,

@@ -14,9 +14,9 @@ from torch.overrides import TorchFunctionMode
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
 from audio_diffusion_pytorch.instruments import PITCH_RANGES
-from audio_diffusion_pytorch.models.labels import TAKES, Labels, statistics_of
+from audio_diffusion_pytorch.models.labels import RECORDING_CONDITIONS, Labels, statistics_of
 from audio_diffusion_pytorch.models.unet import UNet1d, choose_labels, fold_label
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,18 +116,18 @@ class InstrumentModel(nn.Module):
         tensors = {f"net.{key}": value for key, value in tensors.items()}
         tensors |= {"mean": self.mean.cpu(), "std": self.std.cpu()}
         header = {"format": FORMAT, "spec": json.dumps(asdict(self.spec)), **(metadata or {})}
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             save_file(tensors, temporary, header)
 
 
-def one_of(model: InstrumentModel, instrument: str) -> InstrumentModel:
+def select_instrument(model: InstrumentModel, instrument: str) -> InstrumentModel:
     """The model of one of the instruments that `model` tells apart, sharing all but the labels' tensors."""
     spec, labels = model.spec, Labels(model.spec.labels)
     number = labels.instruments.index(instrument)
     spec = replace(
         spec,
         name=instrument,
-        labels=TAKES if labels.takes else (),
+        labels=RECORDING_CONDITIONS if labels.takes else (),
         noise=spec.noise.get(instrument, {}),
     )
     state, mean, std = model.denoiser.net.state_dict(), model.mean[number], model.std[number]
@@ -137,11 +137,14 @@ def one_of(model: InstrumentModel, instrument: str) -> InstrumentModel:
     return _relabelled(model, spec, choose_labels(state, rows), mean, std)
 
 
-def take_of(model: InstrumentModel, take: str) -> InstrumentModel:
-    """The model of one of `TAKES`, sharing all but one of its tensors; a model that does not tell them apart itself."""
-    if model.spec.labels != TAKES:
+def select_condition(model: InstrumentModel, take: str) -> InstrumentModel:
+    """Select the model of one of `RECORDING_CONDITIONS`; it shares all tensors but one.
+
+    A model without such labels is returned as it is.
+    """
+    if model.spec.labels != RECORDING_CONDITIONS:
         return model
-    state = fold_label(model.denoiser.net.state_dict(), TAKES.index(take))
+    state = fold_label(model.denoiser.net.state_dict(), RECORDING_CONDITIONS.index(take))
     return _relabelled(model, replace(model.spec, labels=()), state, model.mean, model.std).eval()
 
 

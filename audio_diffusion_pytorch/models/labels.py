@@ -11,14 +11,14 @@ from audio_diffusion_pytorch.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-TAKES = (
+RECORDING_CONDITIONS = (
     "plain",
     "varied",
 )  # labels of recordings as they are, and of those that were varied for training
 
 
 class Labels:
-    """What a network tells apart: instruments, and with `TAKES` at the end of the list how each was recorded.
+    """Labels of a network: instruments, and with `RECORDING_CONDITIONS` at the end their recording condition.
 
     ("plain", "varied") is one instrument and two labels; ("flute", "violin", "plain", "varied") two and four.
 
@@ -30,9 +30,11 @@ class Labels:
 
     def __init__(self, names: Iterable[str] = ()):
         names = tuple(names)
-        self.takes = names[-len(TAKES) :] == TAKES
-        self.instruments = names[: -len(TAKES)] if self.takes else names
-        self.count = (len(self.instruments) or int(self.takes)) * (len(TAKES) if self.takes else 1)
+        self.takes = names[-len(RECORDING_CONDITIONS) :] == RECORDING_CONDITIONS
+        self.instruments = names[: -len(RECORDING_CONDITIONS)] if self.takes else names
+        self.count = (len(self.instruments) or int(self.takes)) * (
+            len(RECORDING_CONDITIONS) if self.takes else 1
+        )
 
     def index(self, instrument: int, varied: bool) -> int:
         """Label of the instrument of this number, 0 where there is one, in a take."""

@@ -20,10 +20,10 @@ from audio_diffusion_pytorch.models.instrument import (
     InstrumentModel,
     InstrumentSpec,
     _build,
-    one_of,
-    take_of,
+    select_condition,
+    select_instrument,
 )
-from audio_diffusion_pytorch.models.labels import TAKES, Labels
+from audio_diffusion_pytorch.models.labels import RECORDING_CONDITIONS, Labels
 from audio_diffusion_pytorch.paths import ASSETS
 
 ALL = "all"  # the shipped model of all instruments
@@ -178,7 +178,7 @@ def _choose(model: InstrumentModel, label: str | None, source: str | Path) -> In
         return model
     if not names:
         raise InputError(f"{source}: the model is of one instrument only, {model.spec.name}")
-    known = several or TAKES
+    known = several or RECORDING_CONDITIONS
     if label is not None and label not in known:
         label = _plain(label)
     if label not in known:
@@ -186,7 +186,7 @@ def _choose(model: InstrumentModel, label: str | None, source: str | Path) -> In
         raise InputError(
             f"{source}: the model knows {', '.join(known)}: say which, for example {example}"
         )
-    return one_of(model, label) if several else take_of(model, label)
+    return select_instrument(model, label) if several else select_condition(model, label)
 
 
 def _load_run_folder(folder: Path) -> InstrumentModel:

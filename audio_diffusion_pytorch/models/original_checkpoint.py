@@ -19,7 +19,7 @@ from torch import Tensor
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.unet import UNet1d
 from audio_diffusion_pytorch.utils.checkpoint_io import load_tensor
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from audio_diffusion_pytorch.models.instrument import InstrumentModel
@@ -172,7 +172,7 @@ def save_original(
         "state_dict": state,
         "loops": {},
     }
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(content, temporary)  # a storage with several names is written once
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from audio_diffusion_pytorch.audio import AudioReader
-from audio_diffusion_pytorch.instruments import FARTHEST
+from audio_diffusion_pytorch.instruments import MAX_OCTAVES
 
 Octaves = int | Literal["auto"]
 STRAYS = 0.02  # share of the notes that may lie outside a range
@@ -96,7 +96,7 @@ def nearest_octaves(pitches: Sequence[float], low: float, high: float) -> tuple[
         outside = sum(not low <= pitch + 12 * octaves <= high for pitch in pitches)
         return outside, abs(mean + 12 * octaves - (low + high) / 2)
 
-    best = min(range(-FARTHEST, FARTHEST + 1), key=cost)
+    best = min(range(-MAX_OCTAVES, MAX_OCTAVES + 1), key=cost)
     return best, cost(best)[0] / len(pitches)
 
 

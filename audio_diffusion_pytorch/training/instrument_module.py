@@ -29,7 +29,7 @@ from audio_diffusion_pytorch.training.optim import adamw, follow_configured_leng
 from audio_diffusion_pytorch.training.randomness import generator_for
 from audio_diffusion_pytorch.training.validation_loss import ValidationLoss
 from audio_diffusion_pytorch.utils.checkpoint_io import load_tensor
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 _HEARD = 32  # recordings, at most, from which it is measured what an instrument is like as noise
 Batch = Tensor | tuple[Tensor, Tensor]  # wav [B, 1, T] or latents [B, D, L], or with labels [B]
@@ -231,7 +231,7 @@ class InstrumentModule(pl.LightningModule):
     def on_train_start(self) -> None:
         if self._run_dir is not None and self.trainer.is_global_zero:
             for name in ("mean", "std", "level"):
-                with replacing(self._run_dir / f"{name}.pt") as temporary:
+                with atomic_write(self._run_dir / f"{name}.pt") as temporary:
                     torch.save(getattr(self, name).detach().cpu().clone(), temporary)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.models.instrument import take_of
+from audio_diffusion_pytorch.models.instrument import select_condition
 from audio_diffusion_pytorch.models.loading import load_instrument
 from audio_diffusion_pytorch.models.original_checkpoint import has_ema, is_original, load_unet_state
 from audio_diffusion_pytorch.utils.checkpoint_io import load_checkpoint, read_checkpoint
@@ -20,7 +20,8 @@ def check_resumable(ckpt: str) -> dict[str, Any]:
     """Fail early where `ckpt` is no checkpoint that training can resume from.
 
     Returns:
-        For `check_fits`: the `shapes` of its tensors, and what it says of its model and its data, `instrument` and
+        For `check_compatible`:
+        the `shapes` of its tensors, and what it says of its model and its data, `instrument` and
         `data`, and of its training, `settings` (empty: nothing).
 
     Raises:
@@ -56,7 +57,7 @@ def _settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_fits(
+def check_compatible(
     saved: dict[str, Any],
     module: nn.Module,
     datamodule: Any,
@@ -124,7 +125,7 @@ def check_fits(
         )
 
 
-def start_from(module: nn.Module, source: str) -> None:
+def initialise_from(module: nn.Module, source: str) -> None:
     """Give an `InstrumentModule` that has not been trained the averaged weights of another model.
 
     Args:
@@ -150,7 +151,7 @@ def start_from(module: nn.Module, source: str) -> None:
     else:
         other = load_instrument(source, whole=True)
         if other.spec.labels != module.labels:
-            other = take_of(load_instrument(source), "plain")
+            other = select_condition(load_instrument(source), "plain")
         if other.spec.codec != module.codec.name:
             raise InputError(
                 f"init_from={source} was trained on the codec {other.spec.codec}, not on {module.codec.name}: choose "

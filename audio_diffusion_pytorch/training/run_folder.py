@@ -8,11 +8,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.files import lock, replacing
+from audio_diffusion_pytorch.utils.files import atomic_write, lock
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Keep other runs out of `folder`, which is made; the system frees it when this process ends, however it ends.
 
     In the end it is removed where nothing has been written into it.
@@ -115,7 +115,7 @@ def resume_arguments(run_dir: Path, ckpt_dir: Path, logs_dir: Path) -> str:
 
 def prepare_run_folder(run_dir: Path, ckpt_dir: Path, config: str) -> None:
     """Write the resolved configuration into the folder, and remove what a killed run left half-written."""
-    with replacing(run_dir / "config.yaml") as temporary:
+    with atomic_write(run_dir / "config.yaml") as temporary:
         temporary.write_text(config, encoding="utf-8")
     for folder in (run_dir, ckpt_dir):
         for temporary in folder.glob(".*.tmp.*"):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 # Attributes of the original's module, as checkpoints of this package name them.
 _ATTRIBUTES = {
@@ -51,6 +51,6 @@ def save_attribute(checkpoint: str, attribute: str, folder: str | Path) -> Path:
         if isinstance(found, dict)
         else found.clone()
     )
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(copies, temporary)
     return path

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.audio import AudioReader, LevelMeter, to_db, writing
 from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.bridge.recording_stats import Survey, audible
+from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats, audible
 from audio_diffusion_pytorch.bridge.windows import Track, Window, matching_gain
 from audio_diffusion_pytorch.cli import TRACEBACKS
 from audio_diffusion_pytorch.errors import InputError
@@ -36,7 +36,7 @@ _MEMORY = (
 _BLOCK = 1 << 18  # frames that are scaled and written at a time
 
 
-class Recording:
+class FileTransfer:
     """One file on its way through a bridge, in bounded memory.
 
     Args:
@@ -85,7 +85,7 @@ class Recording:
         spool = SpooledTemporaryFile(_MEMORY, dir=self.job.output.parent)  # noqa: SIM115
         self.spool = self.open.enter_context(spool)
         self.sound = LevelMeter(self.info.sample_rate)
-        self.survey = Survey.of_audible(self._blocks(), self.info.sample_rate)
+        self.survey = RecordingStats.of_audible(self._blocks(), self.info.sample_rate)
         moves = self.transpose == "auto" and pitch_range(self.bridge.target.spec) is not None
         if self.analysis is None and (self.listen or moves):
             self.analysis = analyse(self.reader, self.mid)
@@ -200,15 +200,15 @@ def bridge_files(
         report: called with each job that is done and its facts; gives more of them.
         analyses: of the jobs whose source was chosen by them.
     """
-    opened: set[Recording] = set()
+    opened: set[FileTransfer] = set()
 
-    def close(recording: Recording, what: str, value: Any = None) -> None:
+    def close(recording: FileTransfer, what: str, value: Any = None) -> None:
         opened.discard(recording)
         recording.open.close()
         tell(what, recording.job, value)
 
     @contextmanager
-    def failing(recording: Recording) -> Iterator[None]:
+    def failing(recording: FileTransfer) -> Iterator[None]:
         """A file that fails is told and closed; the others go on."""
         try:
             yield
@@ -216,9 +216,9 @@ def bridge_files(
             if recording in opened:
                 close(recording, "failed", reason_of(error, recording.job))
 
-    def windows() -> Iterator[tuple[Recording, Window]]:
+    def windows() -> Iterator[tuple[FileTransfer, Window]]:
         for job in jobs:
-            recording = Recording(job, bridge, mid, transpose, listen, (analyses or {}).get(job))
+            recording = FileTransfer(job, bridge, mid, transpose, listen, (analyses or {}).get(job))
             opened.add(recording)
             with failing(recording):
                 # Another run has it, or made it since this one began.
@@ -233,7 +233,7 @@ def bridge_files(
                         break
                     yield recording, window
 
-    def take(recording: Recording, window: Window, latents: Tensor) -> None:
+    def take(recording: FileTransfer, window: Window, latents: Tensor) -> None:
         start = time.perf_counter()
         complete = recording.take(window, latents)
         tell("windows", recording.job, 1)
@@ -266,8 +266,8 @@ def bridge_files(
 
 
 def _through(
-    bridge: Bridge, batch: Sequence[tuple[Recording, Window]]
-) -> list[tuple[Recording, Window, Tensor | Exception]]:
+    bridge: Bridge, batch: Sequence[tuple[FileTransfer, Window]]
+) -> list[tuple[FileTransfer, Window, Tensor | Exception]]:
     """The target's latents of some windows; where they fail together, each alone, so that one file's fault is its own.
 
     A batch that is too large for the memory goes through in parts, too.

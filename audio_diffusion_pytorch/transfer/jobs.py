@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.files import holding, replacing, with_ending
+from audio_diffusion_pytorch.utils.files import atomic_write, holding, with_ending
 
 RECORDS = ".transfer"
 State = Literal["new", "done", "outdated", "foreign"]
@@ -64,7 +64,7 @@ class Job:
     def remember(self, settings: Mapping[str, Any], written: Path) -> None:
         """Record how the output is made; `written` is the complete file that is about to become the output."""
         if self.record is not None:
-            with replacing(self.record) as temporary:
+            with atomic_write(self.record) as temporary:
                 temporary.write_text(json.dumps(self._record(settings, written)), encoding="utf-8")
 
     @contextmanager

@@ -17,12 +17,12 @@ from audio_diffusion_pytorch.models.instrument import pitch_range
 from audio_diffusion_pytorch.transfer.file_transfer import reason_of
 from audio_diffusion_pytorch.transfer.jobs import Job
 from audio_diffusion_pytorch.transfer.resolve import Plan
-from audio_diffusion_pytorch.transfer.workers import AUTO, Run
+from audio_diffusion_pytorch.transfer.workers import AUTO, TransferRun
 
 _NAMED = 3  # failures that the last line tells
 
 
-class Tally:
+class TransferProgress:
     """Sorts jobs, then counts: a context manager that shows the progress, called as a `recordings.Tell`.
 
     Args:
@@ -33,7 +33,7 @@ class Tally:
         InputError: a job's sigma does not suit the models.
     """
 
-    def __init__(self, run: Run, bridge: Bridge, plan: Plan):
+    def __init__(self, run: TransferRun, bridge: Bridge, plan: Plan):
         self.run, self.bridge, self.plan, self.jobs, self.counts = (
             run,
             bridge,
@@ -106,7 +106,7 @@ class Tally:
             sigmas = ", ".join(f"{one.sigma:g}" for one in self.sigmas.values())
         return f"{names}, {f'sigma {sigmas}, ' if sigmas else ''}{files}{self.seconds:.1f} s on {device}"
 
-    def __enter__(self) -> "Tally":
+    def __enter__(self) -> "TransferProgress":
         self._shown = warnings.showwarning
         warnings.showwarning = lambda message, *_, **__: self._warn(
             message

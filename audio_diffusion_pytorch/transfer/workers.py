@@ -44,7 +44,7 @@ _AHEAD = 8  # recordings that are analysed before the first of them is bridged
 
 
 @dataclass(frozen=True)
-class Run:
+class TransferRun:
     """What every job of a command has in common; goes to worker processes.
 
     Args:
@@ -220,7 +220,7 @@ class Run:
             )
 
 
-def _work(run: Run, index: int, workers: int, jobs: Sequence[Job], taken, events) -> None:
+def _work(run: TransferRun, index: int, workers: int, jobs: Sequence[Job], taken, events) -> None:
     """A worker process."""
 
     def stop(*_) -> None:

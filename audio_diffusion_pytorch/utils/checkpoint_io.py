@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 if TYPE_CHECKING:
     pass
@@ -34,7 +34,7 @@ def save_checkpoint(content: dict[str, Any], path: str | Path) -> None:
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
     """
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(content, temporary)
         with zipfile.ZipFile(temporary, "a") as archive:
             archive.comment = _MARK + b"0" * _DIGITS

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from audio_diffusion_pytorch.errors import _TEMPORARY_BYTES, InputError
+from audio_diffusion_pytorch.errors import InputError
 
 try:
     import fcntl
@@ -20,6 +20,7 @@ except ImportError:  # Windows
 
 NAME_BYTES = 255  # the longest name on Linux, macOS and (in UTF-16 units, which are fewer) Windows
 _DISK_ERRORS = (errno.EIO, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+_TEMPORARY_BYTES = 120  # of a temporary name, so that it fits on every disk
 _LOCK_POSITION = 1 << 30  # Windows locks bytes, and what it locks nobody can read
 _told_about_locks = False
 
@@ -130,7 +131,7 @@ def holding(path: Path, wait: bool = False) -> Iterator[bool]:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, and rename it to `path` (flushed to disk) when the block succeeds.
 
     Whatever happens inside, also a kill or a loss of power, `path` is either what it was before or complete.

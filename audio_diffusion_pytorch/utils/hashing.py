@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 
 def content_digest(path: str | Path) -> str:
@@ -71,7 +71,7 @@ class DigestMemory:
     def save(self) -> None:
         """Write what is new; where that fails it is only computed again the next time."""
         if self.new:
-            with suppress(InputError), replacing(self.path) as temporary:
+            with suppress(InputError), atomic_write(self.path) as temporary:
                 temporary.write_text(json.dumps({**self._load(), **self.new}), encoding="utf-8")
             self.new = {}
 

@@ -13,7 +13,7 @@ from tolerances import PCM_16, ROUNDING
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.files import replacing
+from audio_diffusion_pytorch.utils.files import atomic_write
 
 
 def test_any_part_of_an_mp3_is_that_part_of_the_whole(tmp_path):
@@ -183,11 +183,11 @@ def test_what_cannot_be_written(tmp_path):
 def test_replacing_leaves_what_was_there_when_something_fails(tmp_path):
     path = tmp_path / ODD_NAME
     path.write_text("before")
-    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "before"
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after" and os.listdir(tmp_path) == [ODD_NAME]

@@ -13,7 +13,7 @@ from torch import nn
 from audio_diffusion_pytorch.audio import active_rms
 from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.bridge.presets import QUALITY
-from audio_diffusion_pytorch.bridge.recording_stats import Survey
+from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats
 from audio_diffusion_pytorch.bridge.windows import Track
 from audio_diffusion_pytorch.codecs.encodec import EncodecCodec
 from audio_diffusion_pytorch.errors import InputError
@@ -93,7 +93,7 @@ def test_silence_stays_silent(bridge):
 def test_latents_come_back_through_windows_unchanged(identity, codec):
     """Windows, cross-fades and batches change nothing where the model changes nothing."""
     wav = clip(4.0)
-    track = Track(identity, RATE, 1, Survey(0.0))  # no change of level
+    track = Track(identity, RATE, 1, RecordingStats(0.0))  # no change of level
     track._sound = lambda last: torch.zeros(1, 0)
     windows = [
         track.take(w, z) for _, w, z in identity.bridge_windows((None, w) for w in track.cut([wav]))
@@ -261,7 +261,7 @@ def test_decode_undoes_encode(bridge):
 def test_a_stream_of_blocks_is_the_whole(rate, size, bridge):
     """But for one gain: the level of a stream follows from the models' levels."""
     wav = clip(4.0, rate, channels=2)
-    blocks = list(bridge.stream(wav.split(size, 1), rate, Survey.of([wav], rate)))
+    blocks = list(bridge.stream(wav.split(size, 1), rate, RecordingStats.of([wav], rate)))
     streamed, whole = torch.cat(blocks, 1), bridge(wav, rate)
     assert streamed.shape == wav.shape
     gain = float((streamed * whole).sum() / (whole * whole).sum())
@@ -289,7 +289,9 @@ def test_a_stream_without_a_level_follows_its_first_sound(decibels, bridge):
         )
     out = torch.cat(list(bridge.stream(wav.split(2000, 1), RATE)), 1)
     assert out.shape == wav.shape and not out[:, : 2 * RATE].any()
-    again = torch.cat(list(bridge.stream(wav.split(2000, 1), RATE, Survey.of([wav], RATE))), 1)
+    again = torch.cat(
+        list(bridge.stream(wav.split(2000, 1), RATE, RecordingStats.of([wav], RATE))), 1
+    )
     # Its first sound is only an estimate of the level: within 3 dB.
     assert active_rms(out, RATE) == pytest.approx(active_rms(again, RATE), rel=0.3)
     assert list(bridge.stream([], RATE)) == []
@@ -299,7 +301,9 @@ def test_a_stream_without_a_level_follows_its_first_sound(decibels, bridge):
 def test_a_stream_that_is_quiet_throughout_needs_a_survey(bridge):
     wav = clip(1.0) * 0.01
     assert not torch.cat(list(bridge.stream(wav.split(2000, 1), RATE)), 1).any()
-    out = torch.cat(list(bridge.stream(wav.split(2000, 1), RATE, Survey.of([wav], RATE))), 1)
+    out = torch.cat(
+        list(bridge.stream(wav.split(2000, 1), RATE, RecordingStats.of([wav], RATE))), 1
+    )
     assert out.shape == wav.shape and 0.003 < out.abs().max() < 0.03
 
 
@@ -378,7 +382,7 @@ def test_a_stream_decides_on_its_first_second_of_sound(size, make_instrument, co
     wav = torch.cat(
         [torch.zeros(1, 20000), high, torch.from_numpy(melody(2.0, RATE // 4))[None]], 1
     )
-    survey = Survey.of([wav], RATE)
+    survey = RecordingStats.of([wav], RATE)
 
     def stream(**options) -> torch.Tensor:
         return torch.cat(list(bridge.stream(wav.split(size, 1), RATE, **options)), 1)

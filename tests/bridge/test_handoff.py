@@ -7,7 +7,7 @@ import torch
 from conftest import RATE, melody
 
 from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.bridge.handoff import match, statistics_at
+from audio_diffusion_pytorch.bridge.handoff import interpolate_statistics, match
 from audio_diffusion_pytorch.bridge.noise_statistics import noise_statistics
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.loading import load_instrument
@@ -57,10 +57,10 @@ def test_silence_does_not_count():
 
 
 def test_statistics_between_levels():
-    mean, std = statistics_at(KNOWN, 2.0)
+    mean, std = interpolate_statistics(KNOWN, 2.0)
     assert mean[0] == pytest.approx(0.5) and std[0] == pytest.approx(0.9 * math.sqrt(5))
     for sigma, at in ((0.1, 0.0), (9.0, 1.0)):  # beyond: those of the nearest
-        assert statistics_at(KNOWN, sigma)[0][0] == pytest.approx(at)
+        assert interpolate_statistics(KNOWN, sigma)[0][0] == pytest.approx(at)
 
 
 def test_a_models_own_recordings(make_instrument, codec):

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from audio_diffusion_pytorch.bridge.inputs import after_first_second, hold_first_sound
+from audio_diffusion_pytorch.bridge.inputs import after_first_second, buffer_until_sound
 from audio_diffusion_pytorch.bridge.recording_stats import audible
 
 
 def stream_of(wav: torch.Tensor, size: int, samples: int) -> tuple[int, torch.Tensor, int]:
     """Samples of silence, what is held, and the samples that were not asked for yet."""
     blocks, silent = iter(audible(wav.split(size, 1), 1000)), 0
-    holding = hold_first_sound(blocks, 1000, samples / 1000)
+    holding = buffer_until_sound(blocks, 1000, samples / 1000)
     while True:
         try:
             block = next(holding)

@@ -11,7 +11,7 @@ from test_highpass import RATES
 
 from audio_diffusion_pytorch import Bridge, audio
 from audio_diffusion_pytorch.bridge.pauses import QuietFollower
-from audio_diffusion_pytorch.bridge.recording_stats import Survey, audible
+from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats, audible
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from pauses import (
@@ -119,7 +119,8 @@ def test_a_stream_follows_pauses_as_the_whole_does(bridge_of):
     wav = torch.cat([wav, wav + noise("white", wav.shape[1], 24000, 0.002)]) + 0.1
     whole = bridge(wav, 24000, octaves=0)
     streamed = torch.cat(
-        list(bridge.stream(wav.split(7777, 1), 24000, Survey.of([wav], 24000), octaves=0)), 1
+        list(bridge.stream(wav.split(7777, 1), 24000, RecordingStats.of([wav], 24000), octaves=0)),
+        1,
     )
     gain = float((streamed * whole).sum() / (whole * whole).sum())
     assert streamed.shape == wav.shape and (streamed - gain * whole).abs().max() < 0.01 * gain
@@ -131,14 +132,14 @@ def test_noise_of_a_recording():
     level = audio.active_rms(wav, 24000)
     for kind in ("white", "pink", "50"):
         hiss = noise(kind, wav.shape[1], 24000, level / 100)
-        assert Survey.of([wav + hiss], 24000).noise == pytest.approx(level / 100, rel=0.3)
+        assert RecordingStats.of([wav + hiss], 24000).noise == pytest.approx(level / 100, rel=0.3)
     for silent in (
         wav,
         notes(24000, seconds=1.2, decay=1.0)[0],
         torch.zeros(1, 24000),
         wav[:, :9000],
     ):
-        assert Survey.of([silent], 24000).noise == 0
+        assert RecordingStats.of([silent], 24000).noise == 0
 
 
 def test_the_follower_leaves_what_is_right_and_does_not_see_blocks():
@@ -179,7 +180,9 @@ def test_a_dry_run_and_a_run_listen_to_the_same():
     wav, _ = notes(24000)
     rumbling = wav + 0.4 * torch.sin(2 * torch.pi * 6 * torch.arange(wav.shape[1]) / 24000)
     there = torch.cat(list(audible(rumbling.split(1000, 1), 24000)), 1)
-    assert Survey.of([rumbling], 24000).level == pytest.approx(
-        Survey.of([wav], 24000).level, rel=0.01
+    assert RecordingStats.of([rumbling], 24000).level == pytest.approx(
+        RecordingStats.of([wav], 24000).level, rel=0.01
     )
-    assert Survey.of(rumbling.split(999, 1), 24000) == Survey.of_audible([there], 24000)
+    assert RecordingStats.of(rumbling.split(999, 1), 24000) == RecordingStats.of_audible(
+        [there], 24000
+    )

@@ -10,7 +10,7 @@ from torch import nn
 from audio_diffusion_pytorch.audio import LevelMeter
 from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.bridge.pauses import QuietFollower
-from audio_diffusion_pytorch.bridge.recording_stats import QUIET, Survey, audible
+from audio_diffusion_pytorch.bridge.recording_stats import QUIET, RecordingStats, audible
 from audio_diffusion_pytorch.bridge.windows import Track, fade, matching_gain, window_starts
 
 HOP = 320
@@ -75,12 +75,12 @@ def test_windows_cover_everything_once(frames):
 )
 def test_windows_do_not_depend_on_blocks(samples, make_bridge):
     bridge, wav = make_bridge(), torch.rand(2, samples) - 0.5
-    whole = list(Track(bridge, RATE, 2, Survey(0.1)).cut([wav]))
+    whole = list(Track(bridge, RATE, 2, RecordingStats(0.1)).cut([wav]))
     assert [w.start for w in whole if w.channel == 0] == window_starts(-(-samples // HOP), 64, 48)
     assert [w.last for w in whole] == [False] * (len(whole) - 2) + [True] * 2
     for size in (77777, 999):
         for a, b in zip(
-            whole, Track(bridge, RATE, 2, Survey(0.1)).cut(wav.split(size, 1)), strict=True
+            whole, Track(bridge, RATE, 2, RecordingStats(0.1)).cut(wav.split(size, 1)), strict=True
         ):
             assert (a.channel, a.start, a.last) == (b.channel, b.start, b.last)
             assert torch.equal(a.wav, b.wav) and torch.equal(a.sounding, b.sounding)
@@ -93,7 +93,7 @@ def test_blocks_of_the_decoder_join_without_a_seam(make_bridge, codec, monkeypat
     monkeypatch.setattr(QuietFollower, "__call__", lambda self, wav, *_: wav)
     bridge, wav = make_bridge(identity=True), moving_notes(24.0)
     bridge.to_noise = bridge.from_noise = lambda latents: latents
-    track = Track(bridge, RATE, 1, Survey(0.0))  # no change of level
+    track = Track(bridge, RATE, 1, RecordingStats(0.0))  # no change of level
     windows = bridge.bridge_windows((None, window) for window in track.cut([wav]))
     joined = torch.cat([track.take(window, latents) for _, window, latents in windows], -1)
     whole = codec.decode(codec.encode(wav[None]))[0]
@@ -166,7 +166,7 @@ def test_memory_does_not_grow(make_bridge):
     """After ten minutes a recording holds no more than after one."""
     bridge = make_bridge(batch_size=16)
     bridge.to_noise = bridge.from_noise = lambda latents: latents
-    track, held = Track(bridge, RATE, 1, Survey(0.1)), []
+    track, held = Track(bridge, RATE, 1, RecordingStats(0.1)), []
     blocks = (moving_notes(10.0) for _ in range(60))
     for _, window, latents in bridge.bridge_windows((None, window) for window in track.cut(blocks)):
         track.take(window, latents)
@@ -203,9 +203,9 @@ def test_the_gain_matches_levels_and_keeps_peaks():
 
 def test_a_constant_offset_is_no_sound(make_bridge):
     bridge, wav = make_bridge(frames=256), moving_notes(2.0)
-    survey = Survey.of([wav + 0.3], RATE)
+    survey = RecordingStats.of([wav + 0.3], RATE)
     assert survey.level == pytest.approx(
-        Survey.of([wav], RATE).level, rel=1e-3
+        RecordingStats.of([wav], RATE).level, rel=1e-3
     )  # blocks at the edges are others
     (with_offset,) = Track(bridge, RATE, 1, survey).cut(audible([wav + 0.3], RATE))
     (without,) = Track(bridge, RATE, 1, survey).cut(audible([wav], RATE))
@@ -217,9 +217,9 @@ def test_a_constant_offset_is_no_sound(make_bridge):
 def test_faint_parts_are_not_lifted_to_the_floor_of_the_codec(make_bridge):
     """As far as they lie below it they count less."""
     bridge, wav = make_bridge(frames=256), moving_notes(2.0)
-    level = Survey.of([wav], RATE).level
+    level = RecordingStats.of([wav], RATE).level
     for peak, expected in ((1.0, 1.0), (0.01, 0.01 / 0.022), (0.001, 0.001 / 0.022), (1e-4, 0.0)):
         tone = level * peak * torch.sin(torch.arange(wav.shape[1]) * 0.4)[None]
-        (window,) = Track(bridge, RATE, 1, Survey(level)).cut([tone])
+        (window,) = Track(bridge, RATE, 1, RecordingStats(level)).cut([tone])
         # How much of a block sounds: one frame of twenty.
         assert float(window.sounding[20:-20].median()) == pytest.approx(expected, rel=0.05)

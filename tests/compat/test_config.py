@@ -13,7 +13,7 @@ from audio_diffusion_pytorch.compat.config import adapt, arithmetic
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.loading import load_instrument
 from audio_diffusion_pytorch.models.unet import UNet1d
-from audio_diffusion_pytorch.training.resume import start_from
+from audio_diffusion_pytorch.training.resume import initialise_from
 from audio_diffusion_pytorch.training.save_part import save_attribute
 from audio_diffusion_pytorch.utils.checkpoint_io import load_checkpoint
 
@@ -499,7 +499,7 @@ def test_our_models_start_a_training(train, trained, tmp_path):
     error = train(f"init_from={export}", "model.model.channels=32", "exp_tag=f").error()
     assert "has another architecture" in error and "set model.model.* as there" in error
     with pytest.raises(InputError, match="init_from goes with an instrument's experiment"):
-        start_from(torch.nn.Linear(1, 1), str(export))
+        initialise_from(torch.nn.Linear(1, 1), str(export))
 
 
 def test_save_attribute_of_their_checkpoints(tmp_path):

@@ -166,7 +166,7 @@ def test_a_run_of_an_earlier_version_keeps_its_epochs(tmp_path):
     data = few(tmp_path, 5)
     data.load_state_dict({"training_items": 80})
     assert len(data.train_set) == 80 and len(data.valid_set) == 20
-    data.load_state_dict({"training_items": 9})  # of other recordings: `check_fits` says so
+    data.load_state_dict({"training_items": 9})  # of other recordings: `check_compatible` says so
     assert len(data.train_set) == 80
     again = few(tmp_path, 5, crops_per_file=2)
     again.load_state_dict(again.state_dict())

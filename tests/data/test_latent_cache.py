@@ -23,7 +23,7 @@ from audio_diffusion_pytorch.data.augment import RecordingAugment
 from audio_diffusion_pytorch.data.datamodule import Datamodule
 from audio_diffusion_pytorch.data.dataset import InstrumentDataset
 from audio_diffusion_pytorch.data.encode_latents import build
-from audio_diffusion_pytorch.data.latent_cache import LatentCache, Take
+from audio_diffusion_pytorch.data.latent_cache import CachedVariant, LatentCache
 from audio_diffusion_pytorch.data.latent_statistics import latent_statistics
 from audio_diffusion_pytorch.data.pitch_shift import PitchShift
 from audio_diffusion_pytorch.errors import InputError
@@ -122,7 +122,7 @@ def test_long_recordings_are_encoded_in_blocks_and_sections(folder, encodec, mon
     def whole() -> torch.Tensor:
         data = cached(folder, encodec).train_set
         file = str(folder / "flute_0.wav")
-        return data.cache.whole(file, Take(), 24000, (0.0, 1.0))[0]
+        return data.cache.whole(file, CachedVariant(), 24000, (0.0, 1.0))[0]
 
     at_once = whole()
     assert at_once.shape == (16, 9 * 75)
@@ -165,11 +165,14 @@ def test_pitch_shifted_recordings_are_cached(folder, encodec, tmp_path):
     takes = dict((take.semitones, share) for take, share in data.takes(file))
     assert takes == {None: 0.5, 1: 0.25, 2: 0.25} and len(entries(folder)) == 2 * 3 + 1
     shifted = soundfile.read(shift.shifted(file, 2, RATE, True), dtype="float32")[0]
-    stored = data.cache.whole(file, Take(2), 24000, (0.0, 1.0))[0]
+    stored = data.cache.whole(file, CachedVariant(2), 24000, (0.0, 1.0))[0]
     assert torch.allclose(
         stored, encodec.encode(torch.from_numpy(shifted)[None, None])[0], atol=HALF
     )
-    wholes = [data.cache.whole(file, Take(semitones), 24000, (0.0, 1.0))[0] for semitones in takes]
+    wholes = [
+        data.cache.whole(file, CachedVariant(semitones), 24000, (0.0, 1.0))[0]
+        for semitones in takes
+    ]
     assert all(any(place_among(data[i], [whole]) for i in range(20)) for whole in wholes)
 
 
@@ -350,7 +353,7 @@ def test_two_processes_build_one_cache_and_a_killed_one_is_continued(folder, enc
 
 def test_what_is_stored(folder, encodec):
     data = cached(folder, encodec).train_set
-    path = data.cache.path(data.cache.digests[data.wavs[0]], Take())
+    path = data.cache.path(data.cache.digests[data.wavs[0]], CachedVariant())
     with safe_open(path, "pt") as entry:
         shapes = {
             name: (list(entry.get_tensor(name).shape), entry.get_tensor(name).dtype)
@@ -440,4 +443,4 @@ def test_one_recording_is_split_in_time(folder, encodec):
 
 def encodec_of(data: Datamodule, frames: slice) -> torch.Tensor:
     file = data.train_set.wavs[0]
-    return data.train_set.cache.whole(file, Take(), 24000, (0.0, 1.0))[0][:, frames]
+    return data.train_set.cache.whole(file, CachedVariant(), 24000, (0.0, 1.0))[0][:, frames]

@@ -17,7 +17,12 @@ from torch.utils.data import Dataset, Subset
 
 from audio_diffusion_pytorch.data.augment import RecordingAugment
 from audio_diffusion_pytorch.data.dataset import InstrumentDataset
-from audio_diffusion_pytorch.data.loader import Loader, batches_of, explained, start_worker
+from audio_diffusion_pytorch.data.loader import (
+    Loader,
+    batches_of,
+    explain_loader_error,
+    start_worker,
+)
 from audio_diffusion_pytorch.data.pitch_shift import PitchShift
 from audio_diffusion_pytorch.errors import InputError
 
@@ -167,7 +172,7 @@ def test_a_loader_process_that_dies_or_hangs_ends_the_run(action, says):
     loader = Loader(Failing(action), num_workers=1, timeout=5 if "time" in says else 0)
     with pytest.raises(RuntimeError) as caught:
         next(iter(loader))
-    error = explained(caught.value)
+    error = explain_loader_error(caught.value)
     assert isinstance(error, InputError) and re.search(says, str(error)) and "\n" not in str(error)
     other = RuntimeError("something else")
-    assert explained(other) is other
+    assert explain_loader_error(other) is other

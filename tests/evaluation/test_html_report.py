@@ -8,7 +8,7 @@ import torch
 from test_aggregate import groups
 
 from audio_diffusion_pytorch.evaluation import results
-from audio_diffusion_pytorch.evaluation.aggregate import Figure
+from audio_diffusion_pytorch.evaluation.aggregate import Estimate
 from audio_diffusion_pytorch.evaluation.html_report import _Sounds, write_report
 from audio_diffusion_pytorch.evaluation.problems import Problems
 from audio_diffusion_pytorch.utils import about
@@ -55,7 +55,7 @@ def test_there_are_no_empty_plots(page, tmp_path, monkeypatch):
     found = groups([("flute", "violin")])
     assert page(found).count("<img") == 1 and (tmp_path / "pairs.png").is_file()
     for group in found:
-        group.figures["frechet"] = group.figures["dpd"] = Figure(math.nan)
+        group.figures["frechet"] = group.figures["dpd"] = Estimate(math.nan)
         monkeypatch.setattr(group.system, "swept", True)
         monkeypatch.setattr(group.system, "sigma", 1.0)
     text = page(found)

@@ -8,7 +8,7 @@ import torch
 
 from audio_diffusion_pytorch.evaluation.scores import (
     MELODY,
-    Listener,
+    PitchAnalyser,
     distance_to_truth,
     melody_scores,
     noise_scores,
@@ -58,7 +58,7 @@ CASES = {
 @pytest.fixture(scope="module")
 def scored() -> dict[str, dict[str, float]]:
     """Each case as an output for the tune as input, against its known notes."""
-    listen = Listener(RATE)
+    listen = PitchAnalyser(RATE)
     wavs = list(CASES.values())
     heard = listen(wavs, list(CASES))
     rows = melody_scores([heard[0]] * len(wavs), heard, [NOTES] * len(wavs))
@@ -103,7 +103,7 @@ def test_noise_silence_and_a_tone_are_no_melody(scored):
 
 
 def test_where_no_notes_are_known_the_input_is_the_reference():
-    listen = Listener(RATE)
+    listen = PitchAnalyser(RATE)
     heard = listen([CASES["itself"], CASES["target"], CASES["transposed"]], ["a", "b", "c"])
     rows = melody_scores([heard[0]] * 2, heard[1:], [heard[0]] * 2)
     assert rows[0]["rca"] > 0.95 and rows[0]["note_recall"] > 0.85
@@ -111,7 +111,7 @@ def test_where_no_notes_are_known_the_input_is_the_reference():
 
 
 def test_the_listener_remembers():
-    listen = Listener(RATE)
+    listen = PitchAnalyser(RATE)
     first = listen([CASES["itself"]], ["a"])
     assert listen([CASES["noise"], CASES["itself"]], ["b", "a"])[1] is first[0]
 

@@ -13,8 +13,12 @@ from tolerances import HALF_MODEL, NETWORK
 
 from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.models.instrument import InstrumentModel, InstrumentSpec, take_of
-from audio_diffusion_pytorch.models.labels import TAKES, Labels, statistics_of
+from audio_diffusion_pytorch.models.instrument import (
+    InstrumentModel,
+    InstrumentSpec,
+    select_condition,
+)
+from audio_diffusion_pytorch.models.labels import RECORDING_CONDITIONS, Labels, statistics_of
 from audio_diffusion_pytorch.models.loading import load_instrument, shipped_instruments
 
 
@@ -212,9 +216,9 @@ def test_one_of_the_instruments_of_a_model(make_instrument, tmp_path):
 def test_labels_of_instruments_and_takes():
     for names, count, several in [
         ((), 0, ()),
-        (TAKES, 2, ()),
+        (RECORDING_CONDITIONS, 2, ()),
         (("flute", "tuba"), 2, ("flute", "tuba")),
-        (("flute", "tuba", *TAKES), 4, ("flute", "tuba")),
+        (("flute", "tuba", *RECORDING_CONDITIONS), 4, ("flute", "tuba")),
     ]:
         labels = Labels(names)
         assert (labels.count, labels.instruments) == (count, several)
@@ -230,14 +234,14 @@ def test_one_instrument_of_a_model_that_knows_takes(make_instrument, codec, tmp_
     """It is a model of takes like that of a single instrument, with its own statistics and noise."""
     mean, std = torch.arange(2.0)[:, None].expand(2, 128), torch.ones(2, 128)
     spec = make_instrument(
-        "all", unet={**TINY_UNET, "num_labels": 4}, labels=("flute", "tuba", *TAKES)
+        "all", unet={**TINY_UNET, "num_labels": 4}, labels=("flute", "tuba", *RECORDING_CONDITIONS)
     ).spec
     model = InstrumentModel(replace(spec, noise={"tuba": {"sigma": [1.0]}}), mean, std)
     torch.nn.init.normal_(model.denoiser.net.to_label.weight)
     model.save(tmp_path / "all.safetensors")
     tuba = load_instrument(f"{tmp_path / 'all.safetensors'}:tuba")
     assert (
-        tuba.spec.labels == TAKES
+        tuba.spec.labels == RECORDING_CONDITIONS
         and tuba.spec.noise == {"sigma": [1.0]}
         and tuba.mean.tolist() == [1.0] * 128
     )
@@ -246,7 +250,9 @@ def test_one_instrument_of_a_model_that_knows_takes(make_instrument, codec, tmp_
     x, sigma = torch.randn(1, 128, 64), torch.ones(1)
     for take, label in (("plain", 1), ("varied", 3)):
         expected = whole.denoiser(x, sigma, torch.tensor([label]))
-        assert torch.allclose(take_of(tuba, take).denoiser(x, sigma), expected, atol=10 * NETWORK)
+        assert torch.allclose(
+            select_condition(tuba, take).denoiser(x, sigma), expected, atol=10 * NETWORK
+        )
     none = tuba.denoiser(x, sigma), whole.denoiser(x, sigma)
     assert torch.allclose(*none, atol=10 * NETWORK)
     tuba = Bridge(tuba, tuba, handoff="plain", codec=codec)
@@ -302,7 +308,9 @@ def test_export_sets_what_a_bridge_takes_by_default(tmp_path, make_instrument, m
 
 def test_the_takes_of_a_model(make_instrument, codec, tmp_path):
     """A bridge takes a source as varied recordings and a target as plain ones; the name stays the instrument's."""
-    model = make_instrument("flute", unet={**TINY_UNET, "num_labels": 2}, labels=TAKES)
+    model = make_instrument(
+        "flute", unet={**TINY_UNET, "num_labels": 2}, labels=RECORDING_CONDITIONS
+    )
     torch.nn.init.normal_(model.denoiser.net.to_label.weight)
     model.save(tmp_path / "flute.safetensors")
     model = load_instrument(tmp_path / "flute.safetensors")
@@ -313,4 +321,4 @@ def test_the_takes_of_a_model(make_instrument, codec, tmp_path):
         expected = model.denoiser(x, sigma, torch.tensor([label]))
         assert torch.allclose(found.denoiser(x, sigma), expected, atol=10 * NETWORK)
     plain = load_instrument(f"{tmp_path / 'flute.safetensors'}:plain")
-    assert plain.spec.name == "flute" and take_of(plain, "varied") is plain
+    assert plain.spec.name == "flute" and select_condition(plain, "varied") is plain

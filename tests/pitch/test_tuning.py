@@ -9,7 +9,7 @@ import torch
 from conftest import RATE
 
 from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.bridge.recording_stats import Survey
+from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats
 from audio_diffusion_pytorch.bridge.windows import Track
 from audio_diffusion_pytorch.pitch.tuning import TuningMeter
 
@@ -95,7 +95,7 @@ def test_sound_comes_back_at_its_own_pitch_and_place(a, rate):
     bridge = SimpleNamespace(codec=Samples(), window=64, hop=48, device="cpu", source=spec)
     bridge.num_frames = partial(Bridge.num_frames, bridge)
     wav = notes(a, 10.0, rate)
-    track = Track(bridge, rate, 1, Survey.of([wav], rate))
+    track = Track(bridge, rate, 1, RecordingStats.of([wav], rate))
     assert (track.sample_rate != rate) == (a != 440)
     parts = [
         track.take(window, window.wav.reshape(64, 320).T)

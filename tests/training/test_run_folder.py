@@ -17,10 +17,10 @@ from torch import nn
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.instrument import InstrumentSpec
 from audio_diffusion_pytorch.training.checks import check_numbers
-from audio_diffusion_pytorch.training.resume import check_fits, check_resumable
+from audio_diffusion_pytorch.training.resume import check_compatible, check_resumable
 from audio_diffusion_pytorch.training.run_folder import (
     find_checkpoint,
-    locked,
+    lock_folder,
     prepare_run_folder,
     resume_arguments,
 )
@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(InputError, match=r"cannot write to .*run: Not a directory"),
-        locked(tmp_path / "file" / "run"),
+        lock_folder(tmp_path / "file" / "run"),
     ):
         pass
 
@@ -91,7 +91,7 @@ def forked():
 
 def test_two_runs_do_not_share_a_folder(tmp_path, forked):
     def other(started):
-        with locked(run):
+        with lock_folder(run):
             started.set()
             time.sleep(600)
 
@@ -99,12 +99,12 @@ def test_two_runs_do_not_share_a_folder(tmp_path, forked):
     process = forked(other)
     with (
         pytest.raises(InputError, match=f"another run .process {process.pid} on .* is at work in"),
-        locked(run),
+        lock_folder(run),
     ):
         pass
     process.kill()
     process.join(60)
-    with locked(run):  # the system has freed it
+    with lock_folder(run):  # the system has freed it
         pass
 
 
@@ -115,16 +115,16 @@ def test_a_process_that_outlives_the_run_holds_no_lock(tmp_path, forked):
         started.set()
         time.sleep(600)
 
-    with locked(tmp_path / "run"):
+    with lock_folder(tmp_path / "run"):
         process = forked(worker)
-    with locked(tmp_path / "run"):
+    with lock_folder(tmp_path / "run"):
         assert process.is_alive()
 
 
 def test_a_refused_start_leaves_no_folder(tmp_path):
     for name, left in (("empty", []), ("used", ["last.ckpt"])):
         run = tmp_path / name
-        with pytest.raises(ZeroDivisionError), locked(run):
+        with pytest.raises(ZeroDivisionError), lock_folder(run):
             for file in left:
                 (run / file).touch()
             1 / 0  # noqa: B018
@@ -138,7 +138,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with (
         pytest.warns(UserWarning, match="cannot be locked .Operation not supported.: start no"),
-        locked(tmp_path / "a"),
+        lock_folder(tmp_path / "a"),
     ):
         pass
 
@@ -198,24 +198,24 @@ def test_what_can_be_resumed_from(tmp_path, recwarn):
     )
     saved = check_resumable(path)
     assert saved["shapes"] == {"weight": (1, 2), "bias": (1,)}
-    check_fits(saved, Module(), Data(), path)
-    check_fits(
+    check_compatible(saved, Module(), Data(), path)
+    check_compatible(
         check_resumable(str(save(tmp_path / "b.ckpt"))), Module(codec="encodec"), Data(), "b.ckpt"
     )
     assert not recwarn.list
     with pytest.raises(InputError, match="trained on the codec small, not on encodec"):
-        check_fits(saved, Module(codec="encodec"), Data(), path)
+        check_compatible(saved, Module(codec="encodec"), Data(), path)
     with pytest.raises(
         InputError, match=r"a model of flute, this run trains violin.*init_from=FILE"
     ):
-        check_fits(saved, Module("violin"), Data(), path)
+        check_compatible(saved, Module("violin"), Data(), path)
     with pytest.raises(
         InputError, match=r"1 tensors differ, for example weight, \[1, 2\] there, \[1, 3\] here"
     ):
-        check_fits(saved, Module(width=3), Data(), path)
+        check_compatible(saved, Module(width=3), Data(), path)
     saved["shapes"]["extra"] = torch.Size([1])
     with pytest.raises(InputError, match=r"for example extra, \[1\] there, absent here"):
-        check_fits(saved, Module(), Data(), path)
+        check_compatible(saved, Module(), Data(), path)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_what_makes_it_another_run(module, data, says, tmp_path):
         save(tmp_path / "a.ckpt", instrument=asdict(Module().spec), Datamodule=Data().state_dict())
     )
     with pytest.warns(UserWarning, match=f"other settings .{says}.: training goes on"):
-        check_fits(check_resumable(path), Module(**module), Data(**data), path)
+        check_compatible(check_resumable(path), Module(**module), Data(**data), path)
 
 
 def test_settings_of_the_training_that_changed(tmp_path, recwarn):
@@ -243,10 +243,10 @@ def test_settings_of_the_training_that_changed(tmp_path, recwarn):
     content = {"hyper_parameters": settings, "trainer": {"accumulate_grad_batches": 1}}
     saved, module = check_resumable(str(save(tmp_path / "a.ckpt", **content))), Module()
     module.hparams = {"lr": 1e-3, "ema_beta": 0.9, "total_steps": 20}
-    check_fits(saved, module, Data(), "a.ckpt", {"accumulate_grad_batches": 1})
+    check_compatible(saved, module, Data(), "a.ckpt", {"accumulate_grad_batches": 1})
     assert not recwarn.list
     module.hparams = {"lr": 1e-6, "ema_beta": 0.5}
-    check_fits(saved, module, Data(), "a.ckpt", {"accumulate_grad_batches": 2})
+    check_compatible(saved, module, Data(), "a.ckpt", {"accumulate_grad_batches": 2})
     others, optimiser = (str(warning.message) for warning in recwarn.list)
     assert (
         "(accumulate_grad_batches 1 there, 2 here, ema_beta 0.9 there, 0.5 here): training goes on"

@@ -17,7 +17,13 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.transfer import workers
 from audio_diffusion_pytorch.transfer.jobs import Job
 from audio_diffusion_pytorch.utils import files
-from audio_diffusion_pytorch.utils.files import NAME_BYTES, flush, holding, replacing, with_ending
+from audio_diffusion_pytorch.utils.files import (
+    NAME_BYTES,
+    atomic_write,
+    flush,
+    holding,
+    with_ending,
+)
 
 # Of 255 bytes, as many as a name may have: letters of one to four bytes, and what is no UTF-8.
 LONG = ["a" * 251 + ".wav", "é" * 125 + "a.wav", "東" * 83 + "aa.wav", "🎻" * 62 + "aaa.wav"]
@@ -44,7 +50,7 @@ def test_names_are_cut_by_bytes(name):
 def test_a_file_of_any_name_is_replaced(name, tmp_path):
     path = tmp_path / name
     for text in ("one", "two"):
-        with replacing(path) as temporary, replacing(path) as other:
+        with atomic_write(path) as temporary, atomic_write(path) as other:
             temporary.write_text(text)
             other.write_text(text)
             assert temporary != other and len(os.fsencode(temporary.name)) <= 120
@@ -53,8 +59,8 @@ def test_a_file_of_any_name_is_replaced(name, tmp_path):
 
 def test_names_that_begin_alike_have_temporary_files_of_their_own(tmp_path):
     with (
-        replacing(tmp_path / f"{'a' * 200}1.wav") as one,
-        replacing(tmp_path / f"{'a' * 200}2.wav") as two,
+        atomic_write(tmp_path / f"{'a' * 200}1.wav") as one,
+        atomic_write(tmp_path / f"{'a' * 200}2.wav") as two,
     ):
         one.write_text("1")
         two.write_text("2")
@@ -92,7 +98,7 @@ def refusing(number: int):
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
 def test_a_disk_without_rights(number, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "chmod", refusing(number))
-    with replacing(tmp_path / "a") as temporary:
+    with atomic_write(tmp_path / "a") as temporary:
         temporary.write_text("whole")
     assert (tmp_path / "a").read_text() == "whole"
 
@@ -100,7 +106,7 @@ def test_a_disk_without_rights(number, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EACCES, errno.ENOSYS, errno.EBADF])
 def test_a_disk_that_does_not_flush(number, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", refusing(number))
-    with replacing(tmp_path / "a") as temporary:
+    with atomic_write(tmp_path / "a") as temporary:
         temporary.write_text("whole")
     assert (tmp_path / "a").read_text() == "whole"
 
@@ -108,7 +114,7 @@ def test_a_disk_that_does_not_flush(number, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 def test_a_disk_that_is_full_or_broken(number, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", refusing(number))
-    with pytest.raises(InputError, match="cannot write"), replacing(tmp_path / "a") as temporary:
+    with pytest.raises(InputError, match="cannot write"), atomic_write(tmp_path / "a") as temporary:
         temporary.write_text("whole")
     assert not list(tmp_path.iterdir())
     with pytest.raises(OSError):

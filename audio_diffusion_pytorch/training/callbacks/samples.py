@@ -7,7 +7,7 @@ import torch
 from tqdm import tqdm
 
 from audio_diffusion_pytorch.diffusion.sampling import SOLVERS, karras_schedule
-from audio_diffusion_pytorch.models.instrument import one_of, take_of
+from audio_diffusion_pytorch.models.instrument import select_condition, select_instrument
 from audio_diffusion_pytorch.models.labels import Labels
 from audio_diffusion_pytorch.training.loggers import log_sound, shows_sound
 
@@ -67,7 +67,9 @@ class SampleLogger(pl.Callback):
             return
         instrument, spec = module.instrument().eval(), module.spec
         several = Labels(spec.labels).instruments
-        instrument = take_of(one_of(instrument, several[0]) if several else instrument, "plain")
+        instrument = select_condition(
+            select_instrument(instrument, several[0]) if several else instrument, "plain"
+        )
         factor = instrument.denoiser.net.downsample_factor
         frames = -(-module.codec.num_frames(self.length) // factor) * factor
         generator = torch.Generator().manual_seed(

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer.record_writer import RecordWriter
 from test_checkpoints import SPEEDS, differences, holes, state
 
-from audio_diffusion_pytorch.training.run_folder import locked
+from audio_diffusion_pytorch.training.run_folder import lock_folder
 from audio_diffusion_pytorch.utils.checkpoint_io import load_checkpoint
 
 STEPS = 24
@@ -210,7 +210,7 @@ def test_two_runs_in_one_folder(train, recordings, tmp_path):
         }
 
     before = listing()
-    with locked(trained):
+    with lock_folder(trained):
         for more in ([], ["ckpt=last"]):
             error = train(f"dataset_path={recordings}", "exp_tag=a", *more).error()
             assert (
