@@ -326,7 +326,8 @@ class Bridge:
             blocks: [C, n] in [-1, 1], of any lengths.
             sample_rate: of the blocks and of the result, in Hz.
             survey: level and tuning of the recording (`RecordingStats.of`); None: those of its
-                first sound, as much of it as one window holds. What comes before a peak above -40 dB (`incoming.FIRST_SOUND`) may be a room's noise
+                first sound, as much of it as one window holds.
+                What comes before a peak above -40 dB (`incoming.FIRST_SOUND`) may be a room's noise
                 and gives silence: a stream that is quieter throughout needs a survey.
             octaves: by which it is moved before; "auto": into the target's range by its first second of sound, the
                 same number to the end.
