@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from matplotlib.figure import Estimate as Picture
+from matplotlib.figure import Figure as Picture
 from torch import Tensor
 
 from audio_diffusion_pytorch.evaluation import results
