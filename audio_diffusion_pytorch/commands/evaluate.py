@@ -18,6 +18,14 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instruments import MAX_OCTAVES
 from audio_diffusion_pytorch.paths import CONFIGS
 from audio_diffusion_pytorch.utils.devices import choose_device
+from audio_diffusion_pytorch.utils.settings import (
+    check_choice,
+    check_number,
+    check_single,
+    check_switch,
+    check_text,
+    wrong,
+)
 
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
 PATH_KEYS = (
@@ -167,93 +175,71 @@ def _classifier(cfg: DictConfig):
 
 
 def _check_arguments(cfg: DictConfig) -> None:
-    """What can be told before anything heavy is imported or computed."""
-    for key, whole in (
-        ("num_steps", True),
-        ("clips", True),
-        ("batch_size", True),
-        ("seconds", False),
-    ):
-        if cfg[key] is not None or key not in ("num_steps", "clips"):
-            _check_number(key, cfg[key], whole)
+    """Check every setting before heavy imports."""
     values = OmegaConf.to_container(cfg, resolve=True)
-    if not isinstance(cfg.targets, bool):
-        raise InputError(f"targets={cfg.targets}: give true or false")
-    _check_kinds(values)
-    sigmas = [] if values["sigma"] is None else _listed(values["sigma"])
-    for sigma in sigmas:
-        _check_number("sigma", sigma, False)
-    if len({f"{sigma:g}" for sigma in sigmas}) < len(sigmas):
-        raise InputError(
-            f"sigma={sigmas}: some are the same in the tables, which show six digits: leave them out"
-        )
-    for key in ("cycle_clips", "report_clips", "seed"):
-        _check_number(key, cfg[key], True, least=-1)
-    octaves = cfg.transpose
-    if octaves != "auto" and (type(octaves) is not int or abs(octaves) > MAX_OCTAVES):
-        raise InputError(
-            f"transpose={octaves} must be auto, or whole octaves from -{MAX_OCTAVES} to {MAX_OCTAVES}"
-        )
-    if unknown := [name for name in _listed(values["references"]) if name not in REFERENCES]:
-        raise InputError(
-            f"references: no {', '.join(map(str, unknown))}; there are {', '.join(REFERENCES)}, or []"
-        )
-    if cfg.outputs is not None and (cfg.models is not None or cfg.compare):
+    _check_numbers(values)
+    check_switch("targets", values["targets"])
+    _check_texts(values)
+    _check_models(values)
+    for name in _listed(values["references"]):
+        check_choice("references", name, REFERENCES)
+    finished = values["outputs"] is not None
+    if finished and (values["models"] is not None or values["compare"]):
         raise InputError(
             "outputs= scores finished files: leave out models= and compare=, or run twice"
         )
+    _check_folders(values)
+
+
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    for key in ("num_steps", "clips"):
+        check_number(key, values[key], whole=True, least=1, allowed=(None,))
+    check_number("batch_size", values["batch_size"], whole=True, least=1)
+    check_number("seconds", values["seconds"], above=0)
+    for key in ("cycle_clips", "report_clips", "seed"):
+        check_number(key, values[key], whole=True, least=0)
+    limits = {"least": -MAX_OCTAVES, "most": MAX_OCTAVES}
+    check_number("transpose", values["transpose"], whole=True, **limits, allowed=("auto",))
+    sigmas = [] if values["sigma"] is None else _listed(values["sigma"])
+    for sigma in sigmas:
+        check_number("sigma", sigma, above=0)
+    if len({f"{sigma:g}" for sigma in sigmas}) < len(sigmas):
+        raise InputError(
+            f"sigma={sigmas}: the tables show six digits, in which two levels are equal: remove one"
+        )
+
+
+def _check_texts(values: Mapping[str, Any]) -> None:
+    for key in ("output", "embedder", "quality", "handoff"):
+        check_text(key, values[key])
+    for key in ("data", "outputs", "classifier", "solver"):
+        check_text(key, values[key], (None,))
+    check_single("system", values["system"])
+
+
+def _check_models(values: Mapping[str, Any]) -> None:
+    compared = values["compare"]
+    if not isinstance(compared, dict | None):
+        raise wrong("compare", compared, "{NAME: models, ...}", (None,))
+    if not isinstance(values["codec"], dict):
+        raise wrong("codec", values["codec"], "{weights: FILE} or {repository: NAME}")
+    named = {f"compare.{name}": models for name, models in (compared or {}).items()}
+    for key, models in {"models": values["models"], **named}.items():
+        if isinstance(models, dict):
+            for instrument, model in models.items():
+                check_text(f"{key}.{instrument}", model)
+        else:
+            check_text(key, models, (None,))
+
+
+def _check_folders(values: Mapping[str, Any]) -> None:
     for key in ("data", "outputs"):
-        if cfg[key] is not None and not Path(cfg[key]).is_dir():
-            raise InputError(f"{key}={cfg[key]} is no folder")
-    output = Path(cfg.output)
+        if values[key] is not None and not Path(values[key]).is_dir():
+            raise wrong(key, values[key], "a folder that exists")
+    output = Path(values["output"])
     folder = next(parent for parent in (output, *output.absolute().parents) if parent.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise InputError(
-            f"cannot write to output={output}: {folder} is no folder that can be written to"
-        )
-
-
-def _check_kinds(values: Mapping[str, Any]) -> None:
-    """Texts, and mappings of texts."""
-    for key in (
-        "data",
-        "output",
-        "outputs",
-        "classifier",
-        "embedder",
-        "quality",
-        "solver",
-        "handoff",
-    ):
-        if values[key] is None and key in ("output", "embedder", "quality", "handoff"):
-            raise InputError(f"{key}=null: give one, or leave it out")
-        _check_text(key, values[key])
-    if isinstance(values["system"], list | dict):
-        raise InputError(f"system={values['system']} must be one name")
-    if not isinstance(values["compare"], dict | None):
-        raise InputError(f"compare={values['compare']} must be {{NAME: models, ...}}")
-    if not isinstance(values["codec"], dict):
-        raise InputError(
-            f"codec={values['codec']}: give codec.weights=FILE or codec.repository=NAME, or leave it out"
-        )
-    compared = {f"compare.{name}": models for name, models in (values["compare"] or {}).items()}
-    for key, models in {"models": values["models"], **compared}.items():
-        if not isinstance(models, dict):
-            _check_text(key, models)
-            continue
-        for instrument, value in models.items():
-            _check_text(f"{key}.{instrument}", value or "")
-
-
-def _check_text(key: str, value: Any) -> None:
-    if value is not None and not (isinstance(value, str) and value.strip()):
-        raise InputError(f"{key}={value} must be a text that is not empty")
-
-
-def _check_number(key: str, value: Any, whole: bool, least: float = 0) -> None:
-    good = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not (good and least < value < float("inf")):
-        raise InputError(f"{key}={value} must be a {'whole ' if whole else ''}number above {least}")
+        raise InputError(f"cannot write to output={output}: {folder} is not a writable folder")
 
 
 @hydra.main(config_path=str(CONFIGS), config_name="evaluate", version_base="1.3")
