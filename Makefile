@@ -1,6 +1,6 @@
 # make play        sets up .venv, plays a flute clip on a violin: a sound file and its picture
 # make demo        the same, then trains a flute model a little, interrupts it, resumes it
-# make test        sets up .venv, runs lint and tests; with JOBS=2 in two processes
+# make test        sets up .venv, checks style, spelling and types, runs the tests; with JOBS=2 in two processes
 # make test-long   runs every test, the long campaigns and larger random searches included; about an hour
 # make test-faults kills training runs at 20 random moments and compares what they left; minutes
 # make clean       removes .venv, demo/ and what building and testing leave here
@@ -10,7 +10,9 @@ VENV ?= .venv
 OUTPUT = demo
 JOBS ?= 0
 BIN = $(VENV)/bin
+SPELLED = *.md *.py *.toml Makefile audio_diffusion_pytorch basic-pitch-torch benchmarks configs docs exp scripts tests
 export RUFF_CACHE_DIR = $(VENV)/.ruff_cache
+export MYPY_CACHE_DIR = $(VENV)/.mypy_cache
 PYTEST = "$(BIN)/python" -m pytest -o cache_dir="$(VENV)/.pytest_cache"
 
 .PHONY: play demo test test-long test-faults format clean setup setup-dev
@@ -24,6 +26,8 @@ demo: setup
 test: setup-dev
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
+	"$(BIN)/codespell" $(SPELLED)
+	"$(BIN)/mypy"
 	$(PYTEST) -n $(JOBS) --dist loadfile
 
 test-long: setup-dev
@@ -43,4 +47,4 @@ setup-dev:
 	@"$(PYTHON)" scripts/set_up.py --venv "$(VENV)" --dev
 
 clean:
-	rm -rf .venv demo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

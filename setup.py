@@ -12,5 +12,9 @@ MAPPED = {
 setup(
     packages=[*find_packages(include=[PACKAGE, f"{PACKAGE}.*"]), *MAPPED],
     package_dir=MAPPED,
-    package_data={"": ["**/*.yaml"], PACKAGE: ["assets/**"], "basic_pitch_torch": ["assets/*"]},
+    package_data={
+        "": ["**/*.yaml"],
+        PACKAGE: ["assets/**", "py.typed"],
+        "basic_pitch_torch": ["assets/*"],
+    },
 )
