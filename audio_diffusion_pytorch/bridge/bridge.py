@@ -136,7 +136,7 @@ class Bridge:
             )
         if handoff not in HANDOFFS:
             raise InputError(f"no handoff {handoff!r}; there are {', '.join(HANDOFFS)}")
-        measured = self.codec.spectral and bool(self.target.spec.noise)
+        measured = self.codec.has_frequency_bands and bool(self.target.spec.noise)
         if handoff == "matched" and not measured:
             raise InputError(
                 f"handoff=matched: the model of {specs[1].name} holds no statistics of its noise"
@@ -427,8 +427,8 @@ class Bridge:
         Frames that hold the recording's noise alone stay as they were: models know no hiss and no hum, and play them.
         """
         played = torch.stack([window.played for window in windows]).to(self.device)
-        latents = self.codec.follow(
-            self.from_noise(self.hand_over(noise, played)), self.codec.levels(given)
+        latents = self.codec.impose_levels(
+            self.from_noise(self.hand_over(noise, played)), self.codec.frame_levels(given)
         )
         still = torch.stack([window.still for window in windows]).to(self.device)
         return torch.lerp(latents, given, still[:, None])

@@ -192,7 +192,7 @@ class Track:
     def _with_calm_ends(self, window: Window, latents: Tensor) -> Tensor:
         """Frames that see beyond an end of the recording rise no further: models exaggerate clicks."""
         frames = self.bridge.num_frames(self.length, self.sample_rate)
-        if (edge := min(self.bridge.codec.edge, frames // 3)) == 0:
+        if (edge := min(self.bridge.codec.edge_frames, frames // 3)) == 0:
             return latents
         latents = latents.clone()
         if window.start == 0:

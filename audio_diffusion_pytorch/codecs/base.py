@@ -1,9 +1,12 @@
-"""Codecs: wav [B, 1, T] <-> latents [B, D, L]. EnCodec 24 kHz, and the small mel codec that ships.
+"""The interface of codecs, which map wav [B, 1, T] to latents [B, D, L] and back.
 
-Frame rate and hop come from the codec; nothing else configures them.
+A codec declares its sample rate and hop; every frame count of the package derives from both.
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,51 +14,129 @@ from torch import Tensor, nn
 
 from audio_diffusion_pytorch.utils.hashing import _fingerprint
 
+# Old name -> name. Subclasses of users may define or call either.
+RENAMED = {
+    "cheap": "encodes_fast",
+    "spectral": "has_frequency_bands",
+    "edge": "edge_frames",
+    "levels": "frame_levels",
+    "follow": "impose_levels",
+}
+_OTHER_NAME = RENAMED | {new: old for old, new in RENAMED.items()}
+
 
 class Codec(nn.Module):
-    """What every codec offers. Lengths come back exactly as they went in.
+    """Base class of all codecs.
+
+    A subclass sets the attributes, and implements `encode` and `decode`. `decode` returns exactly as many samples as
+    `encode` received if the caller passes `length`. The old names in `RENAMED` are aliases: a subclass may define
+    either name of a member.
 
     Attributes:
-        cheap: encoding takes no longer than reading latents from a disk does.
-        spectral: the latents' channels are neighbouring frequency bands.
-        edge: latent frames at each end of a recording that see beyond it.
+        name: name of the codec in configurations and model files.
+        sample_rate: sample rate in Hz.
+        hop_length: samples of one latent frame.
+        latent_channels: channels D of the latents.
+        encodes_fast: whether encoding is as fast as reading cached latents from a disk.
+        has_frequency_bands: whether neighbouring latent channels are neighbouring frequency bands.
+        edge_frames: latent frames at each end of a recording whose analysis window extends beyond the recording.
     """
 
-    cheap = spectral = False
-    edge = 0
     name: str
     sample_rate: int
     hop_length: int
     latent_channels: int
+    encodes_fast: bool = False
+    has_frequency_bands: bool = False
+    edge_frames: int = 0
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        for old, new in RENAMED.items():
+            _alias(cls, old, new)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; set both names of a renamed attribute."""
+        super().__setattr__(name, value)
+        if name in _OTHER_NAME:
+            super().__setattr__(_OTHER_NAME[name], value)
 
     def encode(self, wav: Tensor) -> Tensor:
-        """wav [B, 1, T] in [-1, 1] -> latents [B, D, ceil(T / hop_length)]."""
+        """Encode a waveform.
+
+        Args:
+            wav: [B, 1, T] in [-1, 1] at `sample_rate`.
+
+        Returns:
+            Latents [B, D, ceil(T / hop_length)].
+        """
         raise NotImplementedError
 
     def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
-        """latents [B, D, L] -> wav [B, 1, T], T = `length` samples (None: L * hop_length)."""
+        """Decode latents.
+
+        Args:
+            latents: [B, D, L].
+            length: samples to return; None: L * hop_length.
+
+        Returns:
+            Waveform [B, 1, length].
+        """
         raise NotImplementedError
 
-    def levels(self, latents: Tensor) -> Tensor:
-        """Level of each frame of latents [B, D, L], a logarithm [B, L]; zeros where the latents do not tell."""
+    def frame_levels(self, latents: Tensor) -> Tensor:
+        """Measure the log level of each latent frame.
+
+        Args:
+            latents: [B, D, L].
+
+        Returns:
+            [B, L]; zeros for codecs whose latents do not encode level.
+        """
         return torch.zeros_like(latents[:, 0])
 
-    def follow(self, latents: Tensor, levels: Tensor) -> Tensor:
-        """Latents [B, D, L] made to rise and fall as `levels` [B, L] do, where the codec knows how."""
+    def impose_levels(self, latents: Tensor, levels: Tensor) -> Tensor:
+        """Scale latents so that their level follows given levels over time.
+
+        Args:
+            latents: [B, D, L].
+            levels: log level of each frame [B, L], as `frame_levels` measures it.
+
+        Returns:
+            Scaled latents [B, D, L]; the input for codecs whose latents do not encode level.
+        """
         return latents
 
     def num_frames(self, length: int) -> int:
-        """Latent frames of `length` samples."""
+        """Return the number of latent frames of `length` samples."""
         return math.ceil(length / self.hop_length)
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell this codec's latents from those of another, or of other weights."""
+        """Return 16 hexadecimal digits that differ between codecs whose latents differ."""
         return _fingerprint(type(self).__name__, self.hop_length, self.state_dict())
 
-    def freeze(self) -> "Codec":
+    def freeze(self) -> Codec:
+        """Switch to evaluation mode, and disable gradients of the parameters."""
         return self.eval().requires_grad_(False)
 
     def _pad(self, wav: Tensor) -> Tensor:
         if wav.dim() != 3 or wav.shape[1] != 1 or wav.shape[2] == 0:
-            raise ValueError(f"a codec takes wav [B, 1, T] with T > 0, not {list(wav.shape)}")
+            raise ValueError(f"wav must be [B, 1, T] with T > 0, got {list(wav.shape)}")
         return F.pad(wav, (0, -wav.shape[-1] % self.hop_length))
+
+
+def _alias(cls: type[Codec], old: str, new: str) -> None:
+    """Bind both names to the definition that comes first in the method resolution order."""
+    for base in cls.__mro__:
+        members = vars(base)
+        if old in members and new in members:
+            return
+        if old in members or new in members:
+            member = members[new] if new in members else members[old]
+            setattr(cls, old, member)
+            setattr(cls, new, member)
+            return
+
+
+for _old, _new in RENAMED.items():
+    _alias(Codec, _old, _new)

@@ -1,8 +1,11 @@
 """EnCodec at 24 kHz."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.nn.utils import remove_weight_norm
@@ -16,13 +19,16 @@ class EncodecCodec(Codec):
     """The continuous latents of EnCodec 24 kHz (Defossez et al. 2022), before quantisation: 128 channels, 75 frames/s.
 
     Args:
-        weights: None for the pretrained weights, "random" for an untrained network (tests and dry runs); or a folder
-            from the hub, the package's file, a checkpoint of the original that holds its codec, tensors by name.
-        repository: a folder with the `encodec` package's weight file, or one from the hub; None: its own download.
-        config: sizes of an untrained network: `n_filters`, `dimension`, `lstm`; other ones are read off the weights.
+        weights: None: the pretrained weights; "random": an untrained network, for tests and dry runs; otherwise a
+            folder from the hub, the `encodec` package's file, a checkpoint of the original with its codec, or tensors
+            by name.
+        repository: folder with the `encodec` package's weight file, or a folder from the hub; None: the package's own
+            download.
+        config: sizes of an untrained network: `n_filters`, `dimension`, `lstm`; sizes of trained networks are derived
+            from the weights.
 
     Raises:
-        InputError: no weights there, or not EnCodec's, or damaged.
+        InputError: the weights are missing, damaged or not EnCodec's.
     """
 
     name = "encodec"
@@ -31,7 +37,7 @@ class EncodecCodec(Codec):
         self,
         weights: str | Path | Mapping[str, Tensor] | None = None,
         repository: str | Path | None = None,
-        config: dict | None = None,
+        config: dict[str, Any] | None = None,
     ):
         super().__init__()
         from encodec.modules import SEANetDecoder, SEANetEncoder
@@ -41,10 +47,14 @@ class EncodecCodec(Codec):
         untrained = isinstance(weights, str) and weights == "random"
         if config and not untrained:
             raise InputError(
-                'codec.config is for codec.weights="random": trained weights tell their sizes themselves'
+                'codec.config applies to codec.weights="random" only: sizes of trained networks are derived from '
+                "their weights; remove codec.config"
             )
-        state, sizes = (None, config or {}) if untrained else load_weights(weights, repository)
-        settings = {
+        state: dict[str, Tensor] | None = None
+        sizes: dict[str, Any] = config or {}
+        if not untrained:
+            state, sizes = load_weights(weights, repository)
+        settings: dict[str, Any] = {
             "norm": "weight_norm",
             "causal": True,
             "n_filters": 32,
@@ -52,26 +62,30 @@ class EncodecCodec(Codec):
             **sizes,
         }
         self.sample_rate = 24000
-        with warnings.catch_warnings():  # the package's weight norm is an old one of torch's
+        with warnings.catch_warnings():  # the package uses torch's deprecated weight norm
             warnings.simplefilter("ignore", FutureWarning)
-            self.encoder, self.decoder = SEANetEncoder(**settings), SEANetDecoder(**settings)
+            self.encoder = SEANetEncoder(**settings)
+            self.decoder = SEANetDecoder(**settings)
         if state is not None:
             load_into({"encoder": self.encoder, "decoder": self.decoder}, state)
         self.hop_length = int(self.encoder.hop_length)
         self.latent_channels = self.encoder.dimension
 
-    def freeze(self) -> "Codec":
-        """Weight norm is folded: direction times gain is computed once, not in every call."""
+    def freeze(self) -> Codec:
+        """Freeze the codec, and fold weight norm into the weights, which saves its computation in every call."""
         for module in self.modules():
             if hasattr(module, "weight_g"):
                 remove_weight_norm(module)
         return super().freeze()
 
     def encode(self, wav: Tensor) -> Tensor:
+        """Encode wav [B, 1, T] to latents [B, D, ceil(T / hop_length)]."""
         return self.encoder(self._pad(wav))
 
     def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits of the encoder's weights: latents do not depend on the decoder."""
         return _fingerprint("EncodecCodec", self.hop_length, self.encoder.state_dict())
 
     def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
+        """Decode latents [B, D, L] to wav [B, 1, length]; None: L * hop_length samples."""
         return self.decoder(latents)[..., :length]

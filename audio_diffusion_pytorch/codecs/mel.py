@@ -1,5 +1,9 @@
 """The small codec: log-mel bands, decoded by a vocoder."""
 
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +18,29 @@ from audio_diffusion_pytorch.utils.devices import exactly
 from audio_diffusion_pytorch.utils.files import atomic_write
 from audio_diffusion_pytorch.utils.hashing import _fingerprint
 
-_MOST_GAIN = 3.0  # logarithm of the highest gain by which a level is followed: 26 dB
+_MAX_LOG_GAIN = 3.0  # natural logarithm of the highest gain of `impose_levels`: 26 dB
+_LEVEL_SECONDS = (
+    0.25  # half the window over which `impose_levels` averages: attacks and decays stay
+)
+_ENCODER_SETTINGS = ("sample_rate", "hop_length", "n_mels", "n_fft", "f_min", "floor")
+
+
+@dataclass(frozen=True)
+class MelConfig:
+    """Arguments of `MelCodec`, in the order of the metadata of its files."""
+
+    sample_rate: int
+    hop_length: int
+    n_mels: int
+    n_fft: int
+    synthesis_n_fft: int
+    f_min: float
+    floor: float
+    dim: int
+    intermediate_dim: int
+    num_layers: int
+    name: str
+    rounds: int
 
 
 class MelCodec(Codec):
@@ -23,15 +49,26 @@ class MelCodec(Codec):
     Latents are ln(mel + floor): a full-scale sine peaks near 0, silence is ln(floor) = -9.2, that is -80 dB.
 
     Args:
+        sample_rate: sample rate in Hz.
+        hop_length: samples of one latent frame.
+        n_mels: mel bands, the channels of the latents.
         n_fft: analysis window in samples.
         synthesis_n_fft: window of the decoder's inverse STFT in samples.
-        floor: added to the mel amplitudes; what lies below it is not kept.
         f_min: lower edge of the lowest band in Hz.
-        rounds: of `MelGriffinLim`.
+        floor: added to the mel amplitudes; lower amplitudes are lost.
+        dim: width of the decoder's backbone.
+        intermediate_dim: width of the backbone's hidden layers.
+        num_layers: layers of the backbone.
+        name: name of the codec.
+        rounds: rounds of `MelGriffinLim`.
+
+    Attributes:
+        config: the arguments by name.
     """
 
-    cheap = spectral = True
-    # The head clips magnitudes at 100, a full-scale sine has synthesis_n_fft / 4: keep it well under the clip.
+    encodes_fast = True
+    has_frequency_bands = True
+    # The head clips magnitudes at 100, and a full-scale sine has synthesis_n_fft / 4: stay well below the clip.
     _HEAD_GAIN = 8.0
 
     def __init__(
@@ -53,32 +90,42 @@ class MelCodec(Codec):
         from vocos.heads import ISTFTHead
         from vocos.models import VocosBackbone
 
-        self.config = {
-            key: value
-            for key, value in locals().items()
-            if key not in ("self", "__class__", "ISTFTHead", "VocosBackbone")
-        }
-        self.name, self.sample_rate, self.hop_length, self.latent_channels = (
-            name,
-            sample_rate,
-            hop_length,
-            n_mels,
+        config = MelConfig(
+            sample_rate=sample_rate,
+            hop_length=hop_length,
+            n_mels=n_mels,
+            n_fft=n_fft,
+            synthesis_n_fft=synthesis_n_fft,
+            f_min=f_min,
+            floor=floor,
+            dim=dim,
+            intermediate_dim=intermediate_dim,
+            num_layers=num_layers,
+            name=name,
+            rounds=rounds,
         )
-        self.edge = n_fft // (2 * hop_length)
+        self.config = asdict(config)
+        self.name = name
+        self.sample_rate = sample_rate
+        self.hop_length = hop_length
+        self.latent_channels = n_mels
+        self.edge_frames = n_fft // (2 * hop_length)
         self.mel = LogMel(sample_rate, n_fft, hop_length, n_mels, f_min, floor)
         self.backbone = VocosBackbone(n_mels, dim, intermediate_dim, num_layers)
         self.head = ISTFTHead(dim, synthesis_n_fft, hop_length, padding="same")
         self.phase = MelGriffinLim(self.mel.filters, n_fft, hop_length, rounds)
 
     def encode(self, wav: Tensor) -> Tensor:
+        """Encode wav [B, 1, T] to log-mel bands [B, n_mels, ceil(T / hop_length)]."""
         return exactly(self.mel, self._pad(wav).squeeze(1))
 
     def fingerprint(self) -> str:
-        names = ("sample_rate", "hop_length", "n_mels", "n_fft", "f_min", "floor")
-        return _fingerprint("MelCodec", *(self.config[name] for name in names))
+        """Return 16 hexadecimal digits of the encoder's settings: latents do not depend on the decoder."""
+        return _fingerprint("MelCodec", *(self.config[name] for name in _ENCODER_SETTINGS))
 
     def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
-        # The sound is taken to go on at both ends: half a window of silence there would have to be made up for.
+        """Decode latents [B, n_mels, L] to wav [B, 1, length]; None: L * hop_length samples."""
+        # Replicate-pad: zero padding would add half a window of silence that Griffin-Lim must compensate for.
         pad = -(-self.mel.n_fft // (2 * self.hop_length)) * 2
         latents = F.pad(latents, (pad, pad), mode="replicate")
         with torch.autocast(latents.device.type, enabled=False):
@@ -87,58 +134,60 @@ class MelCodec(Codec):
         return wav[:, None, pad * self.hop_length : -pad * self.hop_length][..., :length]
 
     def synthesise(self, latents: Tensor) -> Tensor:
-        """The network's sound [B, 1, T] of latents [B, D, L], its phases as they come."""
-        # Centred, so that the first convolution sees values of order one.
+        """Decode latents [B, n_mels, L] to wav [B, 1, L * hop_length] by the network alone, without Griffin-Lim."""
+        # Standardise: the first convolution expects values of order one.
         hidden = self.backbone((latents + 5.0) / 2.5)
-        with torch.autocast(
-            latents.device.type, enabled=False
-        ):  # the inverse FFT knows float32 only
+        # The inverse FFT supports float32 only.
+        with torch.autocast(latents.device.type, enabled=False):
             wav = exactly(self.head, hidden.float()) * self._HEAD_GAIN
         return wav[:, None]
 
-    def levels(self, latents: Tensor) -> Tensor:
+    def frame_levels(self, latents: Tensor) -> Tensor:
+        """Measure the log level [B, L] of each frame of latents [B, n_mels, L]: half the log of the summed power."""
         amplitude = latents.exp() - self.mel.floor
         return 0.5 * (amplitude.square().sum(1) + self.mel.floor**2).log()
 
-    def follow(self, latents: Tensor, levels: Tensor) -> Tensor:
-        # Over half a second, so that attacks and decays stay the instrument's own; loud frames count most.
-        frames = round(0.25 * self.sample_rate / self.hop_length)
+    def impose_levels(self, latents: Tensor, levels: Tensor) -> Tensor:
+        """Scale latents [B, n_mels, L] so that their level follows `levels` [B, L], averaged over half a second."""
+        frames = round(_LEVEL_SECONDS * self.sample_rate / self.hop_length)
         kernel = torch.hann_window(2 * frames + 1, device=latents.device)[None, None]
-        weights = levels.exp()[:, None] + self.mel.floor
-        lacking = F.conv1d(
-            weights * (levels - self.levels(latents))[:, None], kernel, padding=frames
-        )
-        gain = (
-            (lacking / F.conv1d(weights, kernel, padding=frames))
-            .clamp(-_MOST_GAIN, _MOST_GAIN)
-            .exp()
-        )
-        return ((latents.exp() - self.mel.floor).clamp_min(0.0) * gain + self.mel.floor).log()
+        weights = levels.exp()[:, None] + self.mel.floor  # loud frames count most
+        difference = weights * (levels - self.frame_levels(latents))[:, None]
+        weighted = F.conv1d(difference, kernel, padding=frames)
+        log_gain = weighted / F.conv1d(weights, kernel, padding=frames)
+        gain = log_gain.clamp(-_MAX_LOG_GAIN, _MAX_LOG_GAIN).exp()
+        amplitude = (latents.exp() - self.mel.floor).clamp_min(0.0)
+        return (amplitude * gain + self.mel.floor).log()
 
     def save(self, path: str | Path, metadata: dict[str, str] | None = None) -> None:
-        """Write the network in half precision as .safetensors, with its configuration in the metadata."""
-        import json
+        """Write the network in half precision as .safetensors, with the configuration in its metadata.
 
+        Args:
+            path: file to write.
+            metadata: further entries of the metadata.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         from safetensors.torch import save_file
 
         tensors = {key: value.half().contiguous().cpu() for key, value in self.state_dict().items()}
+        header = {"codec": json.dumps(self.config), **(metadata or {})}
         with atomic_write(path) as temporary:
-            save_file(tensors, temporary, {"codec": json.dumps(self.config), **(metadata or {})})
+            save_file(tensors, temporary, header)
 
     @classmethod
-    def load(cls, path: str | Path) -> "MelCodec":
-        """Read what `save` wrote.
+    def load(cls, path: str | Path) -> MelCodec:
+        """Read a file that `save` wrote.
 
         Raises:
-            InputError: the file is missing, damaged or holds no mel codec.
+            InputError: the file is missing, damaged or not a mel codec.
         """
-        import json
-
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
         if not path.is_file():
-            raise InputError(f"no such codec file: {path}")
+            raise InputError(f"codec file not found: {path}")
         try:
             with safe_open(path, "pt") as file:
                 config = json.loads((file.metadata() or {})["codec"])

@@ -206,7 +206,9 @@ class Datamodule(pl.LightningDataModule):
         problem = self._uncacheable()
         if self.cache is True and problem:
             raise InputError(f"datamodule.cache=true: {problem}; use datamodule.cache=false")
-        return self.cache is True or (self.cache == "auto" and not problem and not codec.cheap)
+        return self.cache is True or (
+            self.cache == "auto" and not problem and not codec.encodes_fast
+        )
 
     def _uncacheable(self) -> str | None:
         if not isinstance(self.train_set, InstrumentDataset):

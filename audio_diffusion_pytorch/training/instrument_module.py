@@ -266,7 +266,7 @@ class InstrumentModule(pl.LightningModule):
         """Write the averaged weights in half precision, with everything else a bridge needs."""
         model = self.instrument()
         attached = self._trainer is not None and isinstance(self._trainer.datamodule, Datamodule)
-        if attached and self.codec.spectral and not self.takes_latents:
+        if attached and self.codec.has_frequency_bands and not self.takes_latents:
             model.spec = replace(model.spec, noise=self._noise_statistics(model.eval()))
         with tqdm(total=1, desc="writing the model", unit="file", delay=1) as bar:
             model.save(path, {"step": str(self.global_step)})

@@ -6,8 +6,10 @@ from conftest import ODD_NAME, RATE, TINY_CODEC, melody
 from tolerances import HALF_MODEL, NETWORK, ROUNDING
 
 from audio_diffusion_pytorch.audio.mel import LogMel
+from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.codecs.encodec import EncodecCodec
 from audio_diffusion_pytorch.codecs.loading import load_codec
+from audio_diffusion_pytorch.codecs.mel import MelCodec
 from audio_diffusion_pytorch.errors import InputError
 
 TINY_ENCODEC = {"n_filters": 4, "dimension": 16, "lstm": 1}
@@ -101,7 +103,7 @@ def test_saved_in_half_precision_with_its_configuration(codec, tmp_path):
 
 def test_files_that_are_no_codec(codec, make_instrument, tmp_path):
     path = tmp_path / "codec.safetensors"
-    with pytest.raises(InputError, match="no such codec file"):
+    with pytest.raises(InputError, match="codec file not found"):
         load_codec(path)
     codec.save(path)
     good = path.read_bytes()
@@ -112,7 +114,7 @@ def test_files_that_are_no_codec(codec, make_instrument, tmp_path):
     make_instrument().save(path)
     with pytest.raises(InputError, match=f"cannot read {path}"):
         load_codec(path)
-    with pytest.raises(InputError, match="no codec named 'mp3'"):
+    with pytest.raises(InputError, match="unknown codec 'mp3'"):
         load_codec("mp3")
 
 
@@ -137,3 +139,46 @@ def test_encodec_without_weights_says_what_to_do(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"encodec_24khz-d7cc33bc.th"):
         load_codec("encodec", repository=str(tmp_path / ODD_NAME))
     assert not list(tmp_path.rglob("*.th"))
+
+
+class OldCodec(MelCodec):
+    """A codec from before the renames: old names, called through `super` and on itself."""
+
+    cheap = False
+
+    def __init__(self):
+        super().__init__(dim=8, intermediate_dim=8, num_layers=1, rounds=0)
+        self.edge = 7
+
+    def levels(self, latents):
+        return super().levels(latents) + 1
+
+    def follow(self, latents, levels):
+        return super().follow(latents, levels - 1) if self.spectral else latents
+
+
+def test_a_codec_with_the_old_names_works_under_the_new_ones():
+    old = OldCodec().freeze()
+    new = MelCodec(dim=8, intermediate_dim=8, num_layers=1, rounds=0).freeze()
+    latents = torch.randn(1, 128, 40)
+    levels = new.frame_levels(latents)
+    assert torch.equal(old.frame_levels(latents), levels + 1)
+    followed = old.impose_levels(latents, levels + 1)
+    assert torch.allclose(followed, new.impose_levels(latents, levels + 1 - 2), atol=ROUNDING)
+    assert (old.encodes_fast, old.cheap, old.edge_frames, old.edge) == (False, False, 7, 7)
+    assert (new.cheap, new.spectral, new.edge) == (True, True, new.edge_frames)
+
+
+def test_old_names_of_a_mixin_and_of_the_base_class_work():
+    class Loud:
+        spectral = True
+
+        def levels(self, latents):
+            return super().levels(latents) + 2
+
+    class Mixed(Loud, Codec):
+        pass
+
+    codec, latents = Mixed(), torch.zeros(1, 4, 3)
+    assert codec.has_frequency_bands and (codec.frame_levels(latents) == 2).all()
+    assert (codec.levels(latents) == 2).all() and codec.edge == codec.edge_frames == 0

@@ -86,15 +86,17 @@ def test_levels_are_followed(shipped):
         0.3 * torch.sin(2 * torch.pi * 440 * torch.arange(3 * RATE) / RATE)[None, None]
     )
     swell = shipped.encode(wav * torch.linspace(0.1, 1.0, wav.shape[-1]))
-    followed = shipped.follow(steady, shipped.levels(swell))
-    before, after = (shipped.levels(swell) - shipped.levels(x) for x in (steady, followed))
+    followed = shipped.impose_levels(steady, shipped.frame_levels(swell))
+    before, after = (
+        shipped.frame_levels(swell) - shipped.frame_levels(x) for x in (steady, followed)
+    )
     smooth = torch.nn.functional.avg_pool1d
     assert (
         smooth(after[:, 30:-30], 37).abs().max() < 0.25 * smooth(before[:, 30:-30], 37).abs().max()
     )
     # Levels near -6, differences of logarithms.
     assert torch.allclose(
-        shipped.follow(steady, shipped.levels(steady)), steady, atol=100 * NETWORK
+        shipped.impose_levels(steady, shipped.frame_levels(steady)), steady, atol=100 * NETWORK
     )
 
 

@@ -503,7 +503,7 @@ def test_nothing_to_score_is_an_error(evaluate, data, tmp_path):
         ("quality=null", "quality=null must be a text"),
         ("solver=7", "solver=7 must be a text"),
         ("device=null", "device=None cannot be used"),
-        ("embedder=vggish", "no codec named 'vggish'"),
+        ("embedder=vggish", "unknown codec 'vggish'"),
         ("solver=rk4", "no solver 'rk4'"),
         ("targets=1", "targets=1 must be true or false"),
         ("device=tpu", "device=tpu cannot be used"),

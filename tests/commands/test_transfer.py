@@ -326,5 +326,5 @@ def test_models_that_cannot_be_used(transfer, folder, instruments, make_instrume
     assert f"no EnCodec weights in {folder}" in error and "encodec_24khz-d7cc33bc.th" in error
     make_instrument(codec=f"{folder}/no codec.safetensors").save(bad)
     error = transfer(*ends, f"source={bad}", f"target={bad}").error()
-    assert f"no such codec file: {folder}/no codec.safetensors" in error
+    assert f"codec file not found: {folder}/no codec.safetensors" in error
     assert not (folder / "out.wav").exists()

@@ -79,7 +79,7 @@ def test_networks_see_440(make_instrument, codec, monkeypatch):
 class Samples:
     """A codec that keeps the samples as they are."""
 
-    sample_rate, hop_length, latent_channels, edge = RATE, 320, 320, 0
+    sample_rate, hop_length, latent_channels, edge_frames = RATE, 320, 320, 0
 
     def num_frames(self, length: int) -> int:
         return -(-length // 320)

@@ -121,8 +121,8 @@ def test_models_and_codec_use_neither(handoff, plain_device):
     with plain_device(), torch.inference_mode():
         latents = bridge.codec.encode(wav)
         noise = bridge.hand_over(bridge.to_noise(latents[..., :144]), windows[:, :144])
-        given = bridge.codec.follow(
-            bridge.from_noise(noise), bridge.codec.levels(latents[..., :144])
+        given = bridge.codec.impose_levels(
+            bridge.from_noise(noise), bridge.codec.frame_levels(latents[..., :144])
         )
         assert bridge.codec.decode(given).dtype == torch.float32
 
