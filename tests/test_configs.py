@@ -172,7 +172,7 @@ def test_one_model_of_all_instruments_builds():
     assert (
         module.spec.name == "all" and tuple(config.datamodule.dataset.labels) == module.spec.labels
     )
-    assert Labels(module.spec.labels).takes
+    assert Labels(module.spec.labels).has_conditions
     # at most the size of two models of one instrument
     assert sum(p.numel() for p in module.denoiser.parameters()) < 6.5e6
 

@@ -95,7 +95,7 @@ class InstrumentDataset(WAVDataset):
         if not (isinstance(crops_per_file, int) and crops_per_file > 0):
             raise InputError(f"crops_per_file={crops_per_file}: give a whole number from 1")
         self.labels = None if labels is None else Labels(labels)
-        self.tells_takes = labels is not None and self.labels.takes
+        self.tells_takes = labels is not None and self.labels.has_conditions
         self.span = (0.0, 1.0)  # part of every recording that crops come from
         self.paths = path
         self.headers: dict[str, audio.AudioInfo] = {}

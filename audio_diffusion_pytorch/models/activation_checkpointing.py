@@ -1,4 +1,4 @@
-"""Activation checkpointing (Chen et al. 2016): less memory in training, for about a third more time."""
+"""Activation checkpointing (Chen et al. 2016): training with less memory, in about a third more time."""
 
 from functools import partial
 
@@ -10,15 +10,18 @@ from audio_diffusion_pytorch.models.layers import ResidualBlock, TransformerLaye
 BLOCKS = (ResidualBlock, TransformerLayer)
 
 
-def recompute_blocks(net: nn.Module) -> None:
-    """Let each block of `net` keep its input only, and compute the rest again in the backward pass.
+def checkpoint_blocks(net: nn.Module) -> None:
+    """Store only the input of each block of `net`, and recompute the block's activations in the backward pass.
 
-    Names and values of the parameters stay. A copy of `net` made afterwards would run the blocks of the original.
+    Names and values of the parameters do not change. Do not copy `net` afterwards: the copy would call the blocks of
+    the original.
     """
     for block in net.modules():
-        if isinstance(
-            block, BLOCKS
-        ):  # nothing in them is random: no state of generators needs to be kept
-            block.forward = partial(
+        if isinstance(block, BLOCKS):
+            # The blocks draw no random numbers, so the states of the generators need not be preserved.
+            block.forward = partial(  # type: ignore[method-assign]
                 checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
             )
+
+
+recompute_blocks = checkpoint_blocks  # the old name

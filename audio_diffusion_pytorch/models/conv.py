@@ -1,26 +1,29 @@
-"""Convolutions of wide, short sequences as one matrix product (CPU).
+"""1-D convolutions of wide, short sequences as one matrix product (CPU).
 
-A convolution library repacks its weights in every call. Where a weight is larger than what it is applied to, as at the
-bottom of the UNet (1024 channels, 5 to 40 columns), that takes longer than the arithmetic; a product of the weight as
-it lies in memory with the sequence's columns does without, forwards and backwards.
+Convolution libraries repack the weights in every call. If the weights are larger than the input, as at the bottom of
+the UNet (1024 channels, 5 to 40 columns), repacking costs more than the arithmetic. A matrix product reads the weights
+in place, forwards and backwards.
 """
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_COLUMNS = 256  # batch times length, up to which a product is faster
-_WEIGHTS = 1 << 18  # elements of a weight, from which on it is
+_MAX_COLUMNS = 256  # a product is faster up to this batch size times length ...
+_MIN_WEIGHTS = 1 << 18  # ... from this many elements of the weight on
 
 
 def _as_product(x: Tensor, weight: Tensor, columns: int) -> bool:
-    return x.device.type == "cpu" and columns <= _COLUMNS and weight.numel() >= _WEIGHTS
+    return x.device.type == "cpu" and columns <= _MAX_COLUMNS and weight.numel() >= _MIN_WEIGHTS
 
 
 class Conv1d(nn.Conv1d):
-    """`nn.Conv1d` with zero padding: [B, in_channels, T] -> [B, out_channels, T / stride]."""
+    """`nn.Conv1d` with zero padding."""
 
     def forward(self, x: Tensor) -> Tensor:
-        (kernel,), (stride,), (padding,) = self.kernel_size, self.stride, self.padding
+        """Map [B, in_channels, T] to [B, out_channels, T / stride]."""
+        (kernel,) = self.kernel_size
+        (stride,) = self.stride
+        (padding,) = self.padding
         length = (x.shape[2] + 2 * padding - kernel) // stride + 1
         if not _as_product(x, self.weight, x.shape[0] * length):
             return super().forward(x)
@@ -30,20 +33,19 @@ class Conv1d(nn.Conv1d):
 
 
 class ConvTranspose1d(nn.ConvTranspose1d):
-    """`nn.ConvTranspose1d` with a kernel of 2 * stride: [B, in_channels, T] -> [B, out_channels, T * stride]."""
+    """`nn.ConvTranspose1d` with a kernel of 2 * stride."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        (stride,), (padding,), (extra,) = self.stride, self.padding, self.output_padding
-        if not _as_product(x, self.weight, x.shape[0] * x.shape[2]):
-            return super().forward(x)
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Map [B, in_channels, T] to [B, out_channels, T * stride]."""
+        (stride,) = self.stride
+        (padding,) = self.padding
+        (extra,) = self.output_padding
+        if output_size is not None or not _as_product(x, self.weight, x.shape[0] * x.shape[2]):
+            return super().forward(x, output_size)
         pieces = x.transpose(1, 2) @ self.weight.flatten(1)  # [B, T, out_channels * kernel]
-        first, second = pieces.unflatten(2, (-1, 2, stride)).unbind(
-            3
-        )  # what falls into a frame's own place, and after
-        out = F.pad(first, (0, 0, 0, 0, 0, 1)) + F.pad(
-            second, (0, 0, 0, 0, 1, 0)
-        )  # [B, T + 1, out_channels, stride]
-        out = out.transpose(1, 2).flatten(2)[
-            ..., padding : x.shape[2] * stride + stride - padding + extra
-        ]
-        return out + self.bias[:, None]
+        # Each frame contributes to its own place and to the next one.
+        own, following = pieces.unflatten(2, (-1, 2, stride)).unbind(3)
+        out = F.pad(own, (0, 0, 0, 0, 0, 1)) + F.pad(following, (0, 0, 0, 0, 1, 0))
+        samples = out.transpose(1, 2).flatten(2)  # [B, out_channels, (T + 1) * stride]
+        end = x.shape[2] * stride + stride - padding + extra
+        return samples[..., padding:end] + self.bias[:, None]

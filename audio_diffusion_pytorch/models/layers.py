@@ -1,7 +1,7 @@
 """Building blocks of the UNet: noise embedding, residual block, patches, transformer, resampling.
 
-Sequences are [B, C, T] outside a transformer and [B, T, C] within it. The names of the parameters are those of the
-published checkpoints.
+Sequences are [B, C, T] outside a transformer and [B, T, C] inside. Parameters have the names of the published
+checkpoints (Mancusi et al. 2025).
 """
 
 import math
@@ -12,24 +12,25 @@ from torch import Tensor, nn
 
 from audio_diffusion_pytorch.models.conv import Conv1d, ConvTranspose1d
 
-TRANSFORMER_GROUPS = 32  # groups of the normalisation in front of every transformer
+TRANSFORMER_GROUPS = 32  # groups of the normalisation before each transformer
 
 
 class FourierFeatures(nn.Module):
-    """Learned frequencies: [B] -> [B, channels + 1], the value itself beside its sines and cosines."""
+    """Embedding of a scalar by learned frequencies: the value, its sines and its cosines."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.weights = nn.Parameter(torch.randn(channels // 2))
 
     def forward(self, t: Tensor) -> Tensor:
+        """Embed t [B] in [B, channels + 1]."""
         t = t[:, None]
         angle = 2 * math.pi * t * self.weights
         return torch.cat([t, angle.sin(), angle.cos()], dim=-1)
 
 
 class ConvBlock(nn.Module):
-    """GroupNorm, modulation, SiLU, 3-wide convolution: [B, in_channels, T] -> [B, out_channels, T]."""
+    """GroupNorm, modulation, SiLU, convolution with 3 taps."""
 
     def __init__(self, in_channels: int, out_channels: int, groups: int):
         super().__init__()
@@ -37,6 +38,12 @@ class ConvBlock(nn.Module):
         self.project = Conv1d(in_channels, out_channels, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor, scale_shift: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Map x [B, in_channels, T] to [B, out_channels, T].
+
+        Args:
+            x: input.
+            scale_shift: modulation, each [B, in_channels, 1]; None: no modulation.
+        """
         x = self.groupnorm(x)
         if scale_shift is not None:
             scale, shift = scale_shift
@@ -45,19 +52,27 @@ class ConvBlock(nn.Module):
 
 
 class ScaleShift(nn.Module):
-    """Modulation of `channels` channels by the mapping vector: [B, mapping_features] -> two of [B, channels, 1]."""
+    """Scale and shift of `channels` channels from the noise embedding."""
 
     def __init__(self, mapping_features: int, channels: int):
         super().__init__()
         self.to_scale_shift = nn.Sequential(nn.SiLU(), nn.Linear(mapping_features, 2 * channels))
 
     def forward(self, mapping: Tensor) -> tuple[Tensor, Tensor]:
+        """Map the noise embedding [B, mapping_features] to scale and shift, each [B, channels, 1]."""
         scale, shift = self.to_scale_shift(mapping).unsqueeze(-1).chunk(2, dim=1)
         return scale, shift
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions, the second modulated by the mapping vector, beside a shortcut; `groups` divides both widths."""
+    """Two convolutions, the second modulated by the noise embedding, plus a shortcut.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        groups: groups of the normalisation; must divide both numbers of channels.
+        mapping_features: features of the noise embedding.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, groups: int, mapping_features: int):
         super().__init__()
@@ -69,11 +84,12 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
+        """Map x [B, in_channels, T] and the noise embedding [B, mapping_features] to [B, out_channels, T]."""
         return self.block2(self.block1(x), self.to_scale_shift(mapping)) + self.to_out(x)
 
 
 class PatchBlock(nn.Module):
-    """A residual block, then patches of `size` samples: [B, in_channels, T] -> [B, out_channels, T / size]."""
+    """Residual block, then patches of `size` samples."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int, mapping_features: int):
         super().__init__()
@@ -83,14 +99,14 @@ class PatchBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
+        """Map x [B, in_channels, T] to [B, out_channels, T / size]."""
         x = self.block(x, mapping)
-        return (
-            x.unflatten(2, (-1, self.size)).transpose(2, 3).flatten(1, 2)
-        )  # row (channel, offset in the patch)
+        # Channels of the result are (channel, offset in the patch).
+        return x.unflatten(2, (-1, self.size)).transpose(2, 3).flatten(1, 2)
 
 
 class UnpatchBlock(nn.Module):
-    """Patches of `size` samples, then a residual block: [B, in_channels, T] -> [B, out_channels, T * size]."""
+    """Inverse of the patches of `PatchBlock`, then a residual block."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int, mapping_features: int):
         super().__init__()
@@ -100,25 +116,27 @@ class UnpatchBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
+        """Map x [B, in_channels, T] to [B, out_channels, T * size]."""
         x = x.unflatten(1, (-1, self.size)).transpose(2, 3).flatten(2, 3)
         return self.block(x, mapping)
 
 
 class Chain(nn.Module):
-    """Blocks applied one after another, all with the same mapping vector."""
+    """Sequence of blocks that share the noise embedding."""
 
     def __init__(self, *blocks: nn.Module):
         super().__init__()
         self.module_list = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
+        """Apply the blocks to x [B, C, T] in order."""
         for block in self.module_list:
             x = block(x, mapping)
         return x
 
 
 class Attention(nn.Module):
-    """Multi-head attention of q on k and v, each [B, T, heads * head_features] -> [B, T, features]."""
+    """Multi-head attention."""
 
     def __init__(self, features: int, heads: int, head_features: int):
         super().__init__()
@@ -126,15 +144,14 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(heads * head_features, features)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (
-            a.unflatten(-1, (self.heads, -1)).transpose(1, 2) for a in (q, k, v)
-        )  # [B, heads, T, D]
-        out = F.scaled_dot_product_attention(q, k, v)  # scaled by D^-1/2
+        """Attend from q to k and v, each [B, T, heads * head_features], and project to [B, T, features]."""
+        q, k, v = (a.unflatten(-1, (self.heads, -1)).transpose(1, 2) for a in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v)  # [B, heads, T, D], scaled by D^-1/2
         return self.to_out(out.transpose(1, 2).flatten(2))
 
 
 class SelfAttention(nn.Module):
-    """Attention of a sequence [B, T, features] on itself; queries and keys/values are normalised apart."""
+    """Self-attention with separate normalisations of queries and of keys and values."""
 
     def __init__(self, features: int, heads: int, head_features: int):
         super().__init__()
@@ -145,12 +162,13 @@ class SelfAttention(nn.Module):
         self.attention = Attention(features, heads, head_features)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [B, T, features] to the same shape."""
         k, v = self.to_kv(self.norm_context(x)).chunk(2, dim=-1)
         return self.attention(self.to_q(self.norm(x)), k, v)
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention plus residual, then an MLP (no norm) plus residual: [B, T, features] -> the same."""
+    """Self-attention with a residual, then an MLP (without normalisation) with a residual."""
 
     def __init__(self, features: int, heads: int, head_features: int, multiplier: int):
         super().__init__()
@@ -162,19 +180,21 @@ class TransformerLayer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [B, T, features] to the same shape."""
         x = x + self.attention(x)
         return x + self.feed_forward(x)
 
 
 class Transpose(nn.Module):
-    """[B, C, T] <-> [B, T, C]."""
+    """Swap channels and time."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, T] to [B, T, C], and back."""
         return x.transpose(1, 2)
 
 
 class Transformer(nn.Module):
-    """Transformer layers between two 1x1 convolutions, no residual around the whole: [B, channels, T] -> the same."""
+    """Transformer layers between two 1x1 convolutions, without a residual around all of them."""
 
     def __init__(
         self, channels: int, num_layers: int, heads: int, head_features: int, multiplier: int
@@ -194,19 +214,35 @@ class Transformer(nn.Module):
         self.to_out = nn.Sequential(Transpose(), Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [B, channels, T] to the same shape."""
         return self.to_out(self.blocks(self.to_in(x)))
 
 
 def downsample(
     in_channels: int, out_channels: int, factor: int, kernel_multiplier: int = 2
 ) -> nn.Module:
-    """Strided convolution: [B, in_channels, T] -> [B, out_channels, T / factor]; `kernel_multiplier` is even."""
-    kernel, padding = factor * kernel_multiplier + 1, factor * kernel_multiplier // 2
+    """Build a strided convolution from [B, in_channels, T] to [B, out_channels, T / factor].
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        factor: stride.
+        kernel_multiplier: even number m; the kernel has m * factor + 1 taps.
+    """
+    kernel = factor * kernel_multiplier + 1
+    padding = factor * kernel_multiplier // 2
     return Conv1d(in_channels, out_channels, kernel, stride=factor, padding=padding)
 
 
 def upsample(in_channels: int, out_channels: int, factor: int, nearest: bool = False) -> nn.Module:
-    """Transposed convolution, or repetition and a convolution: [B, in_channels, T] -> [B, out_channels, T * factor]."""
+    """Build an upsampling layer from [B, in_channels, T] to [B, out_channels, T * factor].
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        factor: ratio of the lengths.
+        nearest: repeat samples and convolve, instead of a transposed convolution.
+    """
     if factor == 1:
         return Conv1d(in_channels, out_channels, kernel_size=3, padding=1)
     if nearest:

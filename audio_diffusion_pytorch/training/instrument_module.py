@@ -20,7 +20,7 @@ from audio_diffusion_pytorch.data.latent_statistics import latent_statistics
 from audio_diffusion_pytorch.diffusion.coupling import ChunkCoupling
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser, SigmaDistribution
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.models.activation_checkpointing import recompute_blocks
+from audio_diffusion_pytorch.models.activation_checkpointing import checkpoint_blocks
 from audio_diffusion_pytorch.models.instrument import InstrumentModel, InstrumentSpec
 from audio_diffusion_pytorch.models.labels import Labels, statistics_of
 from audio_diffusion_pytorch.models.unet import UNet1d
@@ -53,7 +53,7 @@ class InstrumentModule(pl.LightningModule):
         label_dropout: share of the samples trained without their label (Ho and Salimans 2022, algorithm 1).
         seed: keys noise and sigma, with the step and the sample's index.
         compile: let torch.compile make the network faster; the first step then takes minutes.
-        checkpoint_activations: compute again in the backward pass what would fill the memory; see `recompute_blocks`.
+        checkpoint_activations: compute again in the backward pass what would fill the memory; see `checkpoint_blocks`.
     """
 
     mean: Tensor
@@ -104,7 +104,7 @@ class InstrumentModule(pl.LightningModule):
         self.denoiser = Denoiser(model, sigma_data)
         self.ema = EMA(self.denoiser, ema_beta, ema_power)
         if checkpoint_activations:
-            recompute_blocks(self.denoiser.net)
+            checkpoint_blocks(self.denoiser.net)
         if compile:
             self.denoiser.net.compile()  # in place: the checkpoints' keys stay
         self.sigma_distribution, self.coupling = sigma_distribution, coupling

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from audio_diffusion_pytorch.models.activation_checkpointing import BLOCKS, recompute_blocks
+from audio_diffusion_pytorch.models.activation_checkpointing import BLOCKS, checkpoint_blocks
 from audio_diffusion_pytorch.models.unet import UNet1d
 
 
@@ -35,7 +35,7 @@ def _check_memory(needed: float, trainer: pl.Trainer) -> None:
 def activation_bytes(config: dict, batch: int, frames: int, recompute: bool = False) -> int:
     """Bytes that `UNet1d(**config)` keeps for the backward pass of a batch [batch, in_channels, frames], in float32.
 
-    Nothing is computed: the pass runs on the meta device. With `recompute`, as after `recompute_blocks`: the inputs of
+    Nothing is computed: the pass runs on the meta device. With `recompute`, as after `checkpoint_blocks`: the inputs of
     the blocks, and the inside of the largest one.
     """
     with torch.device("meta"):
@@ -66,7 +66,7 @@ def activation_bytes(config: dict, batch: int, frames: int, recompute: bool = Fa
     if not recompute:
         return size()
     kept.clear()
-    recompute_blocks(net)
+    checkpoint_blocks(net)
     for block in blocks:
         block.register_forward_pre_hook(keep_inputs)
     with saved_tensors_hooks(keep, lambda tensor: tensor):

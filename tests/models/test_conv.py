@@ -37,7 +37,7 @@ def test_product_and_convolution_agree(make, length, monkeypatch):
             getattr(nn, name), "forward", lambda s, x, f=plain: calls.append(s) or f(s, x)
         )
     for least in (1, 1 << 30):
-        monkeypatch.setattr(conv, "_WEIGHTS", least)
+        monkeypatch.setattr(conv, "_MIN_WEIGHTS", least)
         own, layer_copy = x.clone().requires_grad_(), copy.deepcopy(layer)
         out = layer_copy(own)
         out.square().sum().backward()
@@ -70,5 +70,5 @@ def test_a_wide_network_has_the_same_output(monkeypatch):
     )
     x, c_noise = torch.randn(2, 8, 16), torch.randn(2)
     out = net(x, c_noise)
-    monkeypatch.setattr(conv, "_COLUMNS", 0)
+    monkeypatch.setattr(conv, "_MAX_COLUMNS", 0)
     assert torch.allclose(net(x, c_noise), out, atol=NETWORK)

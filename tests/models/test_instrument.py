@@ -173,7 +173,7 @@ def test_files_that_are_no_model(make_instrument, tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "a.ckpt")
     with pytest.raises(InputError, match="no checkpoint of an instrument"):
         load_instrument(tmp_path / "a.ckpt")
-    with pytest.raises(InputError, match="statistics have 3 values, 128 are needed"):
+    with pytest.raises(InputError, match="statistics have 3 values, expected 128"):
         InstrumentModel(InstrumentSpec("flute", TINY_UNET, "small"), torch.zeros(3), torch.ones(3))
 
 

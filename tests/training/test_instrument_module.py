@@ -66,7 +66,7 @@ def test_statistics_that_cannot_be_used(codec, data, tmp_path):
         ({"mean_path": str(tmp_path / "m.pt")}, "both mean_path and std_path"),
         (
             {"mean_path": str(tmp_path / "m.pt"), "std_path": str(tmp_path / "m.pt")},
-            "statistics have 3 values, 128 are needed",
+            "statistics have 3 values, expected 128",
         ),
         ({"mean_path": "none.pt", "std_path": "none.pt"}, "no such file"),
     ]:
