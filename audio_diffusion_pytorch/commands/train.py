@@ -25,8 +25,6 @@ from audio_diffusion_pytorch.compat.config import adapt, arithmetic
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.models.labels import Labels
 from audio_diffusion_pytorch.paths import CONFIGS, INSTALLED, ROOT
-from audio_diffusion_pytorch.training import checks, resume
-from audio_diffusion_pytorch.training.save_part import save_attribute
 
 os.environ["PROJECT_ROOT"] = str(ROOT)  # where configs/config.yaml finds exp/
 if INSTALLED:
@@ -93,6 +91,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
         ckpt = find_checkpoint(cfg.ckpt, ckpt_dir)
         if ckpt is None:
             raise InputError(f"save={cfg.save} needs ckpt=FILE, the checkpoint to take it from")
+        from audio_diffusion_pytorch.training.save_part import save_attribute
+
         print(f"saved: {save_attribute(ckpt, cfg.save, cfg.run_dir)}")
         return {}
     check_numbers(cfg)
@@ -121,6 +121,7 @@ def fit(cfg: DictConfig) -> dict[str, float]:
 
     from audio_diffusion_pytorch.data.datamodule import Datamodule
     from audio_diffusion_pytorch.data.loader import explain_loader_error
+    from audio_diffusion_pytorch.training import checks, resume
     from audio_diffusion_pytorch.training import run_folder as run
     from audio_diffusion_pytorch.training.checks import check_length
     from audio_diffusion_pytorch.training.dry_run import dry_run, planned_batches, planned_steps

@@ -18,7 +18,6 @@ from audio_diffusion_pytorch.cli import ending_on_terminate, run_command, start
 from audio_diffusion_pytorch.command_line import typed
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.instruments import MAX_OCTAVES
-from audio_diffusion_pytorch.models.instrument import pitch_range
 from audio_diffusion_pytorch.paths import CONFIGS
 
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ def transfer(cfg: DictConfig) -> None:
         Interrupted: Ctrl-C or SIGTERM; what is finished stays.
     """
     _check_arguments(cfg)
+    from audio_diffusion_pytorch.models.instrument import pitch_range
     from audio_diffusion_pytorch.transfer.progress import TransferProgress
     from audio_diffusion_pytorch.transfer.resolve import resolve_jobs
     from audio_diffusion_pytorch.transfer.workers import AUTO, TransferRun

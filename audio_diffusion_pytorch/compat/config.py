@@ -93,7 +93,11 @@ def _root_keys(root: Node) -> set[str]:
         root[key] = root.get(key) or {}
     codec = root.get("codec") or {}
     if "_target_" not in codec:  # the original knew one codec
-        root["codec"] = {"_target_": f"{_PACKAGE}.codec.load_codec", "name": "encodec", **codec}
+        root["codec"] = {
+            "_target_": f"{_PACKAGE}.codecs.loading.load_codec",
+            "name": "encodec",
+            **codec,
+        }
     if root.get("latent") is False:
         raise InputError(
             "latent=false: models of waveforms are not built here; codec= chooses the latents"
@@ -137,7 +141,11 @@ def _rule(target: str, path: str) -> Callable[[Node, str, set[str]], Node] | Non
         return rules[original[1]]
     if target == "audio_data_pytorch.WAVDataset":
         return _dataset
-    if target in ("pytorch_lightning.Trainer", f"{_PACKAGE}.trainer.make_trainer"):
+    if target in (
+        "pytorch_lightning.Trainer",
+        f"{_PACKAGE}.training.trainer.make_trainer",
+        f"{_PACKAGE}.trainer.make_trainer",  # of 0.1.0
+    ):
         return _trainer
     if re.fullmatch(r"pytorch_lightning\.callbacks\.Rich(ProgressBar|ModelSummary)", target):
         return _rich
@@ -172,8 +180,8 @@ def _model(node: Node, path: str, idle: set[str]) -> Node:
         "sigma_distribution": distribution,
         **own,
         **node,
-        "_target_": f"{_PACKAGE}.module.InstrumentModule",
-        "model": {**net, "_target_": f"{_PACKAGE}.unet.UNet1d"},
+        "_target_": f"{_PACKAGE}.training.instrument_module.InstrumentModule",
+        "model": {**net, "_target_": f"{_PACKAGE}.models.unet.UNet1d"},
     }
 
 
@@ -197,7 +205,7 @@ def _datamodule(node: Node, path: str, idle: set[str]) -> Node:
     )
     _rename(node, "val_split", "valid_split")
     own = {"seed": "${seed}", "cache_dir": "${logs_dir}/cache/latents"}
-    return {**own, **node, "_target_": f"{_PACKAGE}.datamodule.Datamodule"}
+    return {**own, **node, "_target_": f"{_PACKAGE}.data.datamodule.Datamodule"}
 
 
 def _dataset(node: Node, path: str, idle: set[str]) -> Node:
@@ -229,13 +237,13 @@ def _dataset(node: Node, path: str, idle: set[str]) -> Node:
     sign = node.pop("sign", "${sign}")
     own = {"sample_rate": "${sampling_rate}", "length": "${length}", "seed": "${seed}"}
     own["pitch_shift"] = {
-        "_target_": f"{_PACKAGE}.pitch_shift.make_pitch_shift",
+        "_target_": f"{_PACKAGE}.data.pitch_shift.make_pitch_shift",
         "sign": sign,
         "cache": "${logs_dir}/cache/pitch",
     }
     if isinstance(node.get("instruments"), str) and not node["instruments"].startswith("${"):
         node["instruments"] = [node["instruments"]]
-    return {**own, **node, "_target_": f"{_PACKAGE}.dataset.InstrumentDataset"}
+    return {**own, **node, "_target_": f"{_PACKAGE}.data.dataset.InstrumentDataset"}
 
 
 def _sample_logger(node: Node, path: str, idle: set[str]) -> Node:
@@ -261,7 +269,11 @@ def _sample_logger(node: Node, path: str, idle: set[str]) -> Node:
     _drop(node, path, idle, "latent", "cond", "latent_lenght", "encodec_model")
     if "latent_lenght" in str(node.get("length")):  # theirs counted frames, ours counts samples
         del node["length"]
-    return {"length": "${length}", **node, "_target_": f"{_PACKAGE}.callbacks.SampleLogger"}
+    return {
+        "length": "${length}",
+        **node,
+        "_target_": f"{_PACKAGE}.training.callbacks.samples.SampleLogger",
+    }
 
 
 def _trainer(node: Node, path: str, idle: set[str]) -> Node:
@@ -272,7 +284,7 @@ def _trainer(node: Node, path: str, idle: set[str]) -> Node:
         if key in node and node[key] is None:  # null meant the default
             del node[key]
     if "gpus" in node:
-        node["_target_"] = f"{_PACKAGE}.trainer.make_trainer"
+        node["_target_"] = f"{_PACKAGE}.training.trainer.make_trainer"
     return node
 
 

@@ -30,7 +30,7 @@ class Loader(DataLoader):
         context = self.multiprocessing_context or multiprocessing.get_context()
         if context.get_start_method() == "forkserver":
             # What it has imported, its processes need not: training and validation start their own.
-            multiprocessing.set_forkserver_preload(["audio_diffusion_pytorch.dataset"])
+            multiprocessing.set_forkserver_preload(["audio_diffusion_pytorch.data.dataset"])
         try:
             context.Lock()  # torch's iterator, where it fails to make one, leaves a traceback
             _share(self.dataset)

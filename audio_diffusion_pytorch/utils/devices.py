@@ -1,15 +1,21 @@
 """What a device cannot do: Apple's GPU (mps) has no float64, and knows complex numbers only in part."""
 
-import copy
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+import copy
+from typing import TYPE_CHECKING
 
 from audio_diffusion_pytorch.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 
 def exact_device(device: torch.device) -> torch.device:
     """Where float64 and complex numbers are computed: on the CPU for Apple's GPU, else on `device` itself."""
+    import torch
+
     return torch.device("cpu") if device.type == "mps" else device
 
 
@@ -25,7 +31,7 @@ def exactly(module: nn.Module, *inputs: Tensor) -> Tensor:
     return copy.deepcopy(module).to(place)(*(x.to(place) for x in inputs)).to(device)
 
 
-def choose_device(name: str):
+def choose_device(name: str) -> torch.device:
     """`auto` (the GPU where there is one, CUDA's or Apple's), `cpu`, `cuda`, `cuda:1`, `mps` ... -> torch.device.
 
     Raises:

@@ -146,14 +146,14 @@ def test_moving_notes_have_no_seam(make_bridge, codec, monkeypatch):
 
 def test_a_seam_would_be_seen(make_bridge, codec, monkeypatch):
     """The test above fails where windows are joined without a cross-fade and at different levels."""
-    import audio_diffusion_pytorch.streaming as streaming
+    from audio_diffusion_pytorch.bridge import windows
 
     def hard(window: int, hop: int, fade_in: bool, fade_out: bool) -> torch.Tensor:
         weights = torch.ones(window)
         weights[hop:] = 1e-6 if fade_out else 1.0
         return weights
 
-    monkeypatch.setattr(streaming, "fade", hard)
+    monkeypatch.setattr(windows, "fade", hard)
     take = Track.take
     monkeypatch.setattr(
         Track, "take", lambda self, w, z: take(self, w, z + 0.3 * (w.start // 120 % 2))

@@ -7,6 +7,7 @@ from importlib import import_module
 import pytest
 from hydra.utils import get_class
 
+import audio_diffusion_pytorch
 from audio_diffusion_pytorch.compat import moved
 
 TARGETS = [  # `_target_` strings of configurations that users wrote for 0.1.0
@@ -47,6 +48,7 @@ def first_import(monkeypatch):
     """Old modules as they are before anything imported them."""
     for name in moved.MOVED:
         monkeypatch.delitem(sys.modules, f"{moved.PACKAGE}.{name}", raising=False)
+        monkeypatch.delattr(audio_diffusion_pytorch, name, raising=False)
 
 
 @pytest.mark.parametrize("name", sorted(moved.MOVED))

@@ -18,7 +18,7 @@ from tolerances import HALF, ROUNDING
 from audio_diffusion_pytorch.audio import active_rms
 from audio_diffusion_pytorch.codecs.encodec import EncodecCodec
 from audio_diffusion_pytorch.codecs.mel import MelCodec
-from audio_diffusion_pytorch.data import latent_cache as module
+from audio_diffusion_pytorch.data import encode_latents, latent_cache
 from audio_diffusion_pytorch.data.augment import RecordingAugment
 from audio_diffusion_pytorch.data.datamodule import Datamodule
 from audio_diffusion_pytorch.data.dataset import InstrumentDataset
@@ -126,14 +126,16 @@ def test_long_recordings_are_encoded_in_blocks_and_sections(folder, encodec, mon
 
     at_once = whole()
     assert at_once.shape == (16, 9 * 75)
-    monkeypatch.setattr(module, "_VERSION", "test")
-    monkeypatch.setattr(module, "_SECTION", 250)
-    monkeypatch.setattr(module, "_BLOCK", 100)
+    monkeypatch.setattr(latent_cache, "_VERSION", "test")
+    for module in (encode_latents, latent_cache):
+        monkeypatch.setattr(module, "_SECTION", 250)
+    monkeypatch.setattr(encode_latents, "_BLOCK", 100)
     assert torch.allclose(whole(), at_once, atol=HALF)
 
 
 def test_variants_differ_are_kept_and_are_not_cut_across_sections(folder, encodec, monkeypatch):
-    monkeypatch.setattr(module, "_SECTION", 90)
+    for module in (encode_latents, latent_cache):
+        monkeypatch.setattr(module, "_SECTION", 90)
     data = cached(folder, encodec, augment=RecordingAugment(probability=1.0), crops_per_file=40)
     train, valid = data.train_set, data.valid_set
     assert len(entries(folder)) == 4 * len(train.wavs) + len(valid.wavs)
@@ -281,7 +283,7 @@ def test_unusable_recordings_are_named_and_skipped(folder, encodec):
 
 def test_a_full_disk_is_told_and_what_was_made_stays(folder, encodec, monkeypatch):
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(100))
+    monkeypatch.setattr(encode_latents.shutil, "disk_usage", lambda path: usage(100))
     with pytest.raises(
         InputError, match=r"needs 0 MB more, 0 MB are free: choose .*cache_dir=FOLDER.*cache=false"
     ):
@@ -357,10 +359,10 @@ def test_what_is_stored(folder, encodec):
     with safe_open(path, "pt") as entry:
         shapes = {
             name: (list(entry.get_tensor(name).shape), entry.get_tensor(name).dtype)
-            for name in entry
+            for name in entry.keys()  # noqa: SIM118, the file is no mapping
         }
         assert entry.metadata()["recording"] == Path(data.wavs[0]).name
-    frames, half = 150 + module._TAIL, torch.float16
+    frames, half = 150 + latent_cache._TAIL, torch.float16
     assert shapes == {
         "latents": ([frames, 16], half),
         "peak": ([frames], half),
@@ -424,7 +426,7 @@ def test_statistics_of_each_instrument(folder, codec):
 
 def test_build_is_idle_where_all_is_there(folder, encodec, monkeypatch):
     data = cached(folder, encodec)
-    monkeypatch.setattr(module, "_encode", lambda *args: pytest.fail("encoded again"))
+    monkeypatch.setattr(encode_latents, "_encode", lambda *args: pytest.fail("encoded again"))
     build(data.train_set.cache, [data.train_set], encodec, "cpu")
 
 

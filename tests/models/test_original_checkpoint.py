@@ -20,9 +20,10 @@ from tolerances import NETWORK
 from torch import Tensor
 
 from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.bridge.pauses import QuietFollower
 from audio_diffusion_pytorch.codecs.encodec import EncodecCodec
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.models import instrument
+from audio_diffusion_pytorch.models import loading
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
 from audio_diffusion_pytorch.models.loading import load_instrument, shared_codec
 from audio_diffusion_pytorch.models.original_checkpoint import (
@@ -96,8 +97,12 @@ def test_wav_to_noise_to_wav_equals_the_reference(model: InstrumentModel, golden
         )
 
 
-def test_the_bridge_runs_from_wav_to_wav(model: InstrumentModel, golden: dict):
-    """It keeps the input's level, so the reference is met up to a factor."""
+def test_the_bridge_runs_from_wav_to_wav(model: InstrumentModel, golden: dict, monkeypatch):
+    """It keeps the input's level, so the reference is met up to a factor.
+
+    The original does not hold quiet frames at their level, so this part is left out.
+    """
+    monkeypatch.setattr(QuietFollower, "__call__", lambda self, wav, *_: wav)
     bridge = Bridge(model, model, 5.0, golden["num_steps"], "heun", 0.001, 9.0, codec=model.codec)
     out, expected = bridge(golden["wav"][:, 0], 24000), golden["wav_out"][:, 0]
     assert relative_error(out / out.norm(), expected / expected.norm()) < NETWORK
@@ -114,7 +119,7 @@ def test_the_codec_of_two_models_is_the_one_that_came_with_them(
         is shared_codec(bare, model)
         is model.codec
     )
-    monkeypatch.setattr(instrument, "load_codec", lambda name, **options: (name, options))
+    monkeypatch.setattr(loading, "load_codec", lambda name, **options: (name, options))
     assert shared_codec(bare, bare) == ("encodec", {})
     assert shared_codec(model, other, repository="folder") == ("encodec", {"repository": "folder"})
     next(iter(other.codec.parameters())).add_(1)

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.codecs import base as codec
+from audio_diffusion_pytorch.codecs import mel as codec
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models import classifier
 from audio_diffusion_pytorch.models.classifier import load_classifier

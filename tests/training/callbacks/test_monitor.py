@@ -104,7 +104,9 @@ def test_the_bar_of_a_run_that_ends_early_is_closed(codec):
 def test_a_run_lists_what_has_parameters(codec, caplog):
     caplog.set_level("INFO", "audio_diffusion_pytorch")
     module, _, _ = fit(codec, Parts(max_depth=2), steps=1, enable_model_summary=True)
-    (shown,) = [record.message for record in caplog.records if record.name.endswith(".monitoring")]
+    (shown,) = [
+        record.message for record in caplog.records if record.name.endswith(".progress_bar")
+    ]
     *lines, last = shown.splitlines()
     assert [line.split()[:2] for line in lines] == [
         ["denoiser", "Denoiser"],
