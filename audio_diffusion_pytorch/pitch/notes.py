@@ -6,7 +6,6 @@ A list of notes is [N, 3] float64: onset and offset in seconds, MIDI pitch; sort
 from dataclasses import dataclass
 
 import numpy as np
-from mir_eval.util import midi_to_hz
 from torch import Tensor
 
 from audio_diffusion_pytorch.pitch.tracker import VOICED, frame_seconds
@@ -15,6 +14,11 @@ LOWEST = 21  # MIDI pitch of the tracker's first note, A0
 ONSET = 0.5  # what an onset's posterior must reach; this and the next two are the official decoder's settings
 SHORTEST = 11  # frames of the shortest note: 128 ms
 GAP = 11  # frames below VOICED that end a note
+
+
+def midi_to_hz(pitch: np.ndarray | float) -> np.ndarray | float:
+    """Convert MIDI pitch to Hz, A4 = 69 = 440 Hz. `mir_eval` has it, but takes a second to import."""
+    return 440.0 * 2.0 ** ((pitch - 69.0) / 12.0)
 
 
 @dataclass(frozen=True)
