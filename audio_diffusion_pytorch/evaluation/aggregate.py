@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from audio_diffusion_pytorch.evaluation.runner import ScoredClip
-from audio_diffusion_pytorch.evaluation.systems import IDENTITY, TRUTH, System
+from audio_diffusion_pytorch.evaluation.settings import IDENTITY, TRUTH
+from audio_diffusion_pytorch.evaluation.systems import System
 from audio_diffusion_pytorch.evaluation.targets import PAPER_PAIRS, TARGETS
+from audio_diffusion_pytorch.evaluation.tasks import ScoredClip
 from audio_diffusion_pytorch.metrics.frechet import Moments, frechet_distance
 
 RESAMPLES, FRECHET_RESAMPLES = 1000, 200
@@ -111,7 +112,7 @@ class Group:
 
     pair: tuple[str, str]
     system: System
-    rows: list[ScoredClip] = field(default_factory=list)
+    clips: list[ScoredClip] = field(default_factory=list)
     moments: list[Moments] = field(default_factory=list)
     figures: dict[str, Estimate] = field(default_factory=dict)
 
@@ -120,12 +121,12 @@ class Group:
         return self.system.label
 
 
-def group_rows(rows: Sequence[ScoredClip], moments: Sequence[Moments]) -> list[Group]:
+def group_clips(clips: Sequence[ScoredClip], moments: Sequence[Moments]) -> list[Group]:
     groups: dict[tuple, Group] = {}
-    for row, moment in zip(rows, moments, strict=True):
-        system = row.item.system
-        group = groups.setdefault((row.item.pair, system.label), Group(row.item.pair, system))
-        group.rows.append(row)
+    for clip, moment in zip(clips, moments, strict=True):
+        task = clip.task
+        group = groups.setdefault((task.pair, task.system.label), Group(task.pair, task.system))
+        group.clips.append(clip)
         group.moments.append(moment)
     return list(groups.values())
 
@@ -148,7 +149,7 @@ def summarise(
         figures["taken"] = bootstrap(_column(group, "taken"), mean)
         figures["dpd"] = bootstrap(_dpd(group), median)
         for name in (*AVERAGES, *BRIDGE_AVERAGES):
-            if name in group.rows[0].scores:
+            if name in group.clips[0].scores:
                 figures[name] = bootstrap(_column(group, name), mean)
         figures["rca_relative"] = bootstrap(_paired(group, truth, "rca"), ratio)
         figures["log_mel_share"] = bootstrap(_paired(group, identity, "log_mel_truth"), ratio)
@@ -158,14 +159,14 @@ def summarise(
 
 def _column(group: Group, name: str) -> np.ndarray:
     """[N, 1]."""
-    values = [row.scores.get(name) for row in group.rows]
+    values = [clip.scores.get(name) for clip in group.clips]
     return np.array([[math.nan if value is None else value] for value in values], float)
 
 
 def _dpd(group: Group) -> np.ndarray:
     """[N, 1]; an output in which no pitch is heard is as far as can be."""
     return np.array(
-        [[TRITONE if row.scores["voiced"] == 0 else row.scores["dpd"]] for row in group.rows]
+        [[TRITONE if clip.scores["voiced"] == 0 else clip.scores["dpd"]] for clip in group.clips]
     )
 
 
@@ -173,13 +174,14 @@ def _paired(group: Group, other: Group | None, name: str) -> np.ndarray:
     """A score of the group's clips and of the same clips in another group, [N, 2]."""
     if other is None:
         return np.empty((0, 2))
-    theirs = {row.scores["clip"]: row.scores[name] for row in other.rows}
+    theirs = {clip.scores["clip"]: clip.scores[name] for clip in other.clips}
     return np.array(
-        [[row.scores[name], theirs.get(row.scores["clip"], math.nan)] for row in group.rows], float
+        [[clip.scores[name], theirs.get(clip.scores["clip"], math.nan)] for clip in group.clips],
+        float,
     )
 
 
-def floor(real: Sequence[Moments]) -> float:
+def real_vs_real(real: Sequence[Moments]) -> float:
     """Frechet distance between two halves of a real set: every other clip; NaN where a half is too small."""
     if len(real) < 2:
         return math.nan
@@ -221,7 +223,7 @@ def _resampled_distances(parts: Sequence[Moments], real: Moments) -> np.ndarray:
     """[R]: the parts resampled, the same ones for every set of as many parts."""
     size = len(parts)
     chosen = np.random.default_rng(0).integers(size, size=(FRECHET_RESAMPLES, size))
-    weights = np.stack([np.bincount(row, minlength=size) for row in chosen]).astype(float)
+    weights = np.stack([np.bincount(drawn, minlength=size) for drawn in chosen]).astype(float)
     weights, which = np.unique(
         weights, axis=0, return_inverse=True
     )  # of few clips, many samples are the same
@@ -234,7 +236,7 @@ def _resampled_distances(parts: Sequence[Moments], real: Moments) -> np.ndarray:
 
 
 def _clips(group: Group) -> list[str]:
-    return [row.scores["clip"] for row in group.rows]
+    return [clip.scores["clip"] for clip in group.clips]
 
 
 def overall(groups: Sequence[Group], name: str) -> tuple[Estimate, Estimate, Estimate]:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.evaluation import results
 from audio_diffusion_pytorch.evaluation.aggregate import Group, average
-from audio_diffusion_pytorch.evaluation.runner import EvaluationRunner, ScoredClip, pair_name
-from audio_diffusion_pytorch.evaluation.systems import CODEC, IDENTITY, TRUTH
+from audio_diffusion_pytorch.evaluation.runner import EvaluationRunner
+from audio_diffusion_pytorch.evaluation.settings import CODEC, IDENTITY, TRUTH
+from audio_diffusion_pytorch.evaluation.tasks import ScoredClip, pair_name
 from audio_diffusion_pytorch.plots import plot_pitch_tracks, plot_spectrograms
 from audio_diffusion_pytorch.utils import about
 from audio_diffusion_pytorch.utils.files import atomic_write
@@ -81,7 +82,7 @@ def write_report(
         parts.append(f"<h2>{html.escape(title)}</h2>{_image(picture, title)}")
     sounds = _Sounds()
     for pair in dict.fromkeys(group.pair for group in groups):
-        rows = [row for group in groups if group.pair == pair for row in group.rows]
+        rows = [row for group in groups if group.pair == pair for row in group.clips]
         for clip in list(dict.fromkeys(row.scores["clip"] for row in rows))[:clips]:
             same = [row for row in rows if row.scores["clip"] == clip]
             if len(sounds.places) + len(same) <= PLAYERS:
@@ -226,13 +227,13 @@ class _Sounds:
 def _clip(evaluation: EvaluationRunner, rows: Sequence[ScoredClip], played: _Sounds) -> str:
     """Players of every system, and the pictures of input, outputs and true performance."""
     rate, first = evaluation.sample_rate, rows[0]
-    sounds: dict[str, Tensor] = {"input": evaluation.given(first.item)[0]}
+    sounds: dict[str, Tensor] = {"input": evaluation.read_input(first.task)[0]}
     sounds |= {
-        row.item.system.label: evaluation.output(row.item)
+        row.task.system.label: evaluation.output(row.task)
         for row in rows
-        if row.item.system.label not in (CODEC, IDENTITY)  # identity is the input
+        if row.task.system.label not in (CODEC, IDENTITY)  # identity is the input
     }
-    references = {row.item.system.label for row in rows if row.item.system.reference} - {TRUTH}
+    references = {row.task.system.label for row in rows if row.task.system.reference} - {TRUTH}
     shown = {label: (wav[None], rate) for label, wav in sounds.items() if label not in references}
     title = f"{first.scores['pair']}: {first.scores['clip']}"
     players = "".join(played.player(label, title, wav, rate) for label, wav in sounds.items())

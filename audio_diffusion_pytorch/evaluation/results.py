@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from audio_diffusion_pytorch.evaluation import tables
-from audio_diffusion_pytorch.evaluation.aggregate import Group, floor, overall
+from audio_diffusion_pytorch.evaluation.aggregate import Group, overall, real_vs_real
 from audio_diffusion_pytorch.evaluation.problems import Problems
-from audio_diffusion_pytorch.evaluation.runner import pair_name
+from audio_diffusion_pytorch.evaluation.store import finite_or_none
 from audio_diffusion_pytorch.evaluation.targets import TARGETS
+from audio_diffusion_pytorch.evaluation.tasks import pair_name
 from audio_diffusion_pytorch.metrics.frechet import FRAMES_PER_DIMENSION, Moments
 from audio_diffusion_pytorch.utils import about
 from audio_diffusion_pytorch.utils.files import atomic_write
@@ -44,7 +45,7 @@ def collect(
             name: {
                 "clips": len(parts),
                 "frames": sum(m.count for m in parts),
-                "floor": _plain(floor(parts)),
+                "floor": finite_or_none(real_vs_real(parts)),
             }
             for name, parts in sorted(real.items())
         },
@@ -60,7 +61,7 @@ def collect(
                 "pair": pair_name(group.pair),
                 "system": group.label,
                 "sigma": group.system.sigma,
-                "clips": len(group.rows),
+                "clips": len(group.clips),
                 "frames": sum(m.count for m in group.moments),
                 "embedder": embedder,
                 **{name: figure.plain() for name, figure in group.figures.items()},
@@ -69,7 +70,9 @@ def collect(
         ],
         "left_out": problems.lines,
         "clips": [
-            {k: _plain(v) for k, v in row.scores.items()} for group in groups for row in group.rows
+            {k: finite_or_none(v) for k, v in clip.scores.items()}
+            for group in groups
+            for clip in group.clips
         ],
     }
 
@@ -107,10 +110,6 @@ def by_label(groups: Sequence[Group]) -> dict[str, list[Group]]:
 def systems_of(groups: Sequence[Group]) -> dict[str, list[Group]]:
     """`by_label` of what is evaluated, without the reference points."""
     return {label: same for label, same in by_label(groups).items() if not same[0].system.reference}
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write(groups: Sequence[Group], content: Mapping[str, Any], folder: Path) -> None:

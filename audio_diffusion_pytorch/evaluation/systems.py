@@ -14,20 +14,13 @@ from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.evaluation.clips import Excerpt
 from audio_diffusion_pytorch.evaluation.scores import noise_scores
+from audio_diffusion_pytorch.evaluation.settings import CODEC, IDENTITY, MOVED, TRUTH, WARM
 from audio_diffusion_pytorch.metrics.spectral import log_mel_distance
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
 from audio_diffusion_pytorch.pitch.octaves import shift_octaves
 from audio_diffusion_pytorch.utils.hashing import digest, digest_of
 
 VERSION = 5  # raise it when a system gives another sound at the same settings
-
-IDENTITY, MOVED, CODEC, WARM, TRUTH = (
-    "identity",
-    "moved input",
-    "codec only",
-    "warm start",
-    "true performance",
-)
 
 
 def digest_of_model(model: InstrumentModel) -> str:

@@ -16,19 +16,19 @@ from audio_diffusion_pytorch.evaluation.aggregate import (
     average,
     overall,
 )
-from audio_diffusion_pytorch.evaluation.runner import pair_name
 from audio_diffusion_pytorch.evaluation.targets import PAPER_PAIRS, TARGETS, TARGETS_EMBEDDER
+from audio_diffusion_pytorch.evaluation.tasks import pair_name
 
 Table = list[list[str]]
 _SHORT = {
-    "taken": "taken",
+    "taken": "target accuracy",
     "dpd": "DPD",
     "rca_relative": "RCA / truth's",
     "frechet_share": "Frechet / identity's",
     "log_mel_share": "log-mel / identity's",
 }
 _MAIN = {
-    "taken": "taken",
+    "taken": "target accuracy",
     "dpd": "DPD",
     "rca": "RCA",
     "log_mel_truth": "log-mel",
@@ -69,7 +69,7 @@ def pair_table(groups: Sequence[Group]) -> Table:
     for group in groups:
         sigma = "" if group.system.sigma is None else f"{group.system.sigma:g}"
         cells = [_with_interval(group.figures[target.name], target.percent) for target in TARGETS]
-        table.append([pair_name(group.pair), str(len(group.rows)), sigma, *cells])
+        table.append([pair_name(group.pair), str(len(group.clips)), sigma, *cells])
     return table
 
 
@@ -101,7 +101,7 @@ def _system_table(groups: Sequence[Group], names: Mapping[str, str]) -> Table:
         for name in names:
             value = average([group.figures.get(name, NOTHING) for group in same]).value
             cells.append(_number(value, name == "taken", name == "evaluations"))
-        rows.append([label, str(len(same)), str(sum(len(group.rows) for group in same)), *cells])
+        rows.append([label, str(len(same)), str(sum(len(group.clips) for group in same)), *cells])
     return rows
 
 
@@ -110,7 +110,7 @@ def real_table(real: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = [
         [name, str(r["clips"]), str(r["frames"]), _number(r["floor"])] for name, r in real.items()
     ]
-    return [["target", "clips", "frames", "floor"], *rows]
+    return [["target", "clips", "frames", "real vs real"], *rows]
 
 
 def without_empty_columns(table: Table) -> Table:

@@ -26,7 +26,7 @@ class Target:
 
 
 TARGETS = (
-    Target("taken", "outputs taken for the target", (0.95, 0.88, 0.85), True, True),
+    Target("taken", "target accuracy", (0.95, 0.88, 0.85), True, True),
     Target("dpd", "DPD (correct), median", (0.08, 0.15, 0.25), False, False),
     Target(
         "rca_relative",

@@ -540,7 +540,7 @@ def test_silent_recordings_are_no_real_clips(evaluate, data, tmp_path):
     soundfile.write(data / "violin" / "silent_violin.wav", np.zeros(2 * RATE), RATE)
     result = evaluate("pairs=[flute-violin]", f"outputs={outputs}", "references=[identity]")
     assert result.code == 0, result.err
-    assert "silent_violin.wav: silence from 0 s: no real clip" in result.out
+    assert "silent_violin.wav: silence from 0 s: not used as a real clip" in result.out
     assert results(tmp_path / "out")["real"]["violin"]["clips"] == 3
 
 

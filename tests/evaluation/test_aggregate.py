@@ -13,12 +13,12 @@ import torch
 from audio_diffusion_pytorch.evaluation import results, tables
 from audio_diffusion_pytorch.evaluation.aggregate import (
     bootstrap,
-    floor,
-    group_rows,
+    group_clips,
     mean,
     median,
     overall,
     ratio,
+    real_vs_real,
     summarise,
 )
 from audio_diffusion_pytorch.evaluation.clips import (
@@ -75,10 +75,10 @@ def groups(pairs=PAIRS, bad: tuple[str, str] | None = None):
                 if made is BRIDGE and pair == bad:
                     scores |= {"dpd": math.nan, "voiced": 0.0, "taken": 0.0}
                 rows.append(
-                    SimpleNamespace(item=SimpleNamespace(pair=pair, system=made), scores=scores)
+                    SimpleNamespace(task=SimpleNamespace(pair=pair, system=made), scores=scores)
                 )
                 moments.append(frames(clip, shift))
-    found = group_rows(rows, moments)
+    found = group_clips(rows, moments)
     summarise(found, {name: [frames(9 + i, 0.0) for i in range(CLIPS)] for name in INSTRUMENTS})
     return found
 
@@ -149,10 +149,10 @@ def test_the_papers_pairs_their_worst_and_the_others():
     assert all(row[3] == "-" for row in few[1:])
 
 
-def test_the_floor_needs_two_halves():
+def test_the_distance_of_real_halves_needs_two_halves():
     parts = [frames(i, 0.0) for i in range(4)]
-    assert 0 < floor(parts) < 0.2
-    assert math.isnan(floor(parts[:1])) and math.isnan(floor([]))
+    assert 0 < real_vs_real(parts) < 0.2
+    assert math.isnan(real_vs_real(parts[:1])) and math.isnan(real_vs_real([]))
 
 
 def test_results_are_plain_json_and_name_the_embedder(tmp_path):
@@ -176,7 +176,7 @@ def test_results_may_name_files_that_are_not_utf_8(tmp_path):
         Problems(["bad\udcff.wav: damaged"]),
         "bad\udcff",
     )
-    found[0].rows[0].scores["clip"] = name
+    found[0].clips[0].scores["clip"] = name
     given = dict.fromkeys(
         ("pairs", "data", "outputs", "models", "sigma", "quality", "clips", "seconds"), name
     )

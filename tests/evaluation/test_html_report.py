@@ -38,7 +38,7 @@ def test_what_says_most_comes_first(page):
     made = about.made()
     assert made["date"][:10] in text and f"timbridge {made['version']}" in text
     assert made["commit"] is None or f"commit {made['commit'].rstrip('+')}" in text
-    assert "<th>taken ↑</th><th>DPD ↓</th>" in text
+    assert "<th>target accuracy ↑</th><th>DPD ↓</th>" in text
     assert re.search("<tr class=system><td>bridge</td>", text)
 
 
