@@ -105,6 +105,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     ),
     "original": (
         "models.original_checkpoint",
+        "models.original_architecture",
         "utils.checkpoint_io",
         "codecs.encodec_weights",
     ),

@@ -35,13 +35,13 @@ class Conv1d(nn.Conv1d):
 class ConvTranspose1d(nn.ConvTranspose1d):
     """`nn.ConvTranspose1d` with a kernel of 2 * stride."""
 
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map [B, in_channels, T] to [B, out_channels, T * stride]."""
         (stride,) = self.stride
         (padding,) = self.padding
         (extra,) = self.output_padding
-        if output_size is not None or not _as_product(x, self.weight, x.shape[0] * x.shape[2]):
-            return super().forward(x, output_size)
+        if not _as_product(x, self.weight, x.shape[0] * x.shape[2]):
+            return super().forward(x)
         pieces = x.transpose(1, 2) @ self.weight.flatten(1)  # [B, T, out_channels * kernel]
         # Each frame contributes to its own place and to the next one.
         own, following = pieces.unflatten(2, (-1, 2, stride)).unbind(3)

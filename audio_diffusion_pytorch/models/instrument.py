@@ -1,4 +1,4 @@
-"""One instrument's model as a bridge needs it: denoiser, latent statistics, codec name; load and save."""
+"""Model of an instrument: denoiser, latent statistics and metadata; save, and select labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -18,33 +18,31 @@ from audio_diffusion_pytorch.models.labels import RECORDING_CONDITIONS, Labels, 
 from audio_diffusion_pytorch.models.unet import UNet1d, choose_labels, fold_label
 from audio_diffusion_pytorch.utils.files import atomic_write
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
 FORMAT = "audio_diffusion_pytorch.instrument.1"
 
 
 @dataclass(frozen=True)
 class InstrumentSpec:
-    """Everything about a model but its tensors.
+    """Metadata of a model: everything except its tensors.
 
     Args:
-        name: the instrument, for people.
+        name: name of the instrument, for display.
         unet: arguments of `UNet1d`.
-        codec: name of the codec that the latents come from.
+        codec: name of the codec of the latents.
         sigma_data: standard deviation of the normalised latents.
-        sigma_min, sigma_max, rho: range and spacing of the noise levels in training; for schedules.
-        level_db: RMS of the training recordings' sounding parts in dB of full scale; None: unknown.
-        frames: length of the training crops in latent frames, and of the bridge's windows.
-        handoff_sigma: default noise level at which a bridge hands over.
-        labels: what the network tells apart, see `Labels`; none: one instrument.
-        handoff_sigmas: source instrument -> another default of the bridges from it.
-        handoffs: source instrument -> how a bridge from it hands over, "plain" or "matched"; the others are matched.
-        pitch_range: lowest and highest MIDI pitch that the model knows; None: that of the instrument's name.
-        noise: what its own recordings are like as noise, see `handoff.noise_statistics`; of several instruments, a
-            mapping from each to its own; none: not measured.
-        steps: of training, with those of the model that it started from; None: unknown.
+        sigma_min: lowest noise level in training.
+        sigma_max: highest noise level in training.
+        rho: spacing of the noise levels (Karras et al. 2022, eq. 5).
+        level_db: RMS of the active parts of the training recordings in dB of full scale; None: unknown.
+        frames: length of training crops and of a bridge's windows in latent frames.
+        handoff_sigma: default noise level of a bridge's hand-off.
+        labels: names of the network's labels, see `Labels`; empty: an unconditional network.
+        handoff_sigmas: source instrument -> default noise level of the hand-off from that instrument.
+        handoffs: source instrument -> hand-off from that instrument, "plain" or "matched"; "matched" by default.
+        pitch_range: lowest and highest MIDI pitch in training; None: the range of the instrument's name.
+        noise: moments of the instrument's own recordings as noise, see `bridge.noise_statistics`; a model of several
+            instruments maps each instrument to its moments; empty: not measured.
+        steps: training steps, including those of the model that training started from; None: unknown.
     """
 
     name: str
@@ -62,20 +60,25 @@ class InstrumentSpec:
     handoffs: Mapping[str, str] = field(default_factory=dict)
     pitch_range: tuple[int, int] | None = None
     noise: Mapping[str, Any] = field(default_factory=dict)
-    steps: int | None = field(default=None, repr=False)  # no part of what a transfer depends on
+    steps: int | None = field(default=None, repr=False)  # does not affect transfers
 
     def handoff_from(self, source: str) -> float:
-        """Default hand-off noise level of a bridge from the instrument `source`."""
+        """Return the default noise level of the hand-off from the instrument `source`."""
         return self.handoff_sigmas.get(source, self.handoff_sigma)
 
 
 class InstrumentModel(nn.Module):
-    """A denoiser with the statistics of its latents.
+    """Denoiser with the statistics of its latents.
 
     Args:
-        spec: see `InstrumentSpec`.
-        mean, std: [D] per latent channel; of several instruments [instruments, D], each its own.
-        codec: the codec that came with the model; None: the one that the spec names.
+        spec: metadata of the model.
+        mean: mean of each latent channel, [D], or [instruments, D] for several instruments.
+        std: standard deviation of each latent channel, [D] or [instruments, D].
+        denoiser: the denoiser; None: a new one, untrained.
+        codec: codec stored with the model; None: the codec that the spec names.
+
+    Raises:
+        InputError: the shape of the statistics does not match.
     """
 
     mean: Tensor
@@ -98,22 +101,29 @@ class InstrumentModel(nn.Module):
         self.register_buffer("std", statistics_of(std, shape))
 
     def normalise(self, latents: Tensor) -> Tensor:
-        """Codec latents [B, D, L] -> zero mean and unit variance per channel."""
+        """Normalise codec latents [B, D, L] to zero mean and unit variance per channel."""
         return (latents - self.mean[:, None]) / self.std[:, None]
 
     def denormalise(self, latents: Tensor) -> Tensor:
-        """The inverse of `normalise`."""
+        """Invert `normalise`."""
         return latents * self.std[:, None] + self.mean[:, None]
 
     def save(self, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-        """Write weights in half precision and statistics as .safetensors; the rest goes into its metadata."""
+        """Write the weights in half precision and the statistics as .safetensors, with the spec in its metadata.
+
+        Args:
+            path: file to write.
+            metadata: further entries of the metadata.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         from safetensors.torch import save_file
 
         tensors = {
-            key: value.half().contiguous().cpu()
+            f"net.{key}": value.half().contiguous().cpu()
             for key, value in self.denoiser.net.state_dict().items()
         }
-        tensors = {f"net.{key}": value for key, value in tensors.items()}
         tensors |= {"mean": self.mean.cpu(), "std": self.std.cpu()}
         header = {"format": FORMAT, "spec": json.dumps(asdict(self.spec)), **(metadata or {})}
         with atomic_write(path) as temporary:
@@ -121,30 +131,35 @@ class InstrumentModel(nn.Module):
 
 
 def select_instrument(model: InstrumentModel, instrument: str) -> InstrumentModel:
-    """The model of one of the instruments that `model` tells apart, sharing all but the labels' tensors."""
-    spec, labels = model.spec, Labels(model.spec.labels)
+    """Select one instrument of a model of several; the result shares all tensors except the labels'.
+
+    Raises:
+        ValueError: the model does not contain the instrument.
+    """
+    labels = Labels(model.spec.labels)
     number = labels.instruments.index(instrument)
     spec = replace(
-        spec,
+        model.spec,
         name=instrument,
-        labels=RECORDING_CONDITIONS if labels.takes else (),
-        noise=spec.noise.get(instrument, {}),
+        labels=RECORDING_CONDITIONS if labels.has_conditions else (),
+        noise=model.spec.noise.get(instrument, {}),
     )
-    state, mean, std = model.denoiser.net.state_dict(), model.mean[number], model.std[number]
-    if not labels.takes:
-        return _relabelled(model, spec, fold_label(state, number), mean, std)
-    rows = [labels.index(number, varied) for varied in (False, True)]
-    return _relabelled(model, spec, choose_labels(state, rows), mean, std)
+    state = model.denoiser.net.state_dict()
+    if labels.has_conditions:
+        state = choose_labels(state, [labels.index(number, varied) for varied in (False, True)])
+    else:
+        state = fold_label(state, number)
+    return _relabelled(model, spec, state, model.mean[number], model.std[number])
 
 
-def select_condition(model: InstrumentModel, take: str) -> InstrumentModel:
-    """Select the model of one of `RECORDING_CONDITIONS`; it shares all tensors but one.
+def select_condition(model: InstrumentModel, condition: str) -> InstrumentModel:
+    """Select one of `RECORDING_CONDITIONS`; the result shares all tensors but one.
 
-    A model without such labels is returned as it is.
+    A model without labels of recording conditions is returned unchanged.
     """
     if model.spec.labels != RECORDING_CONDITIONS:
         return model
-    state = fold_label(model.denoiser.net.state_dict(), RECORDING_CONDITIONS.index(take))
+    state = fold_label(model.denoiser.net.state_dict(), RECORDING_CONDITIONS.index(condition))
     return _relabelled(model, replace(model.spec, labels=()), state, model.mean, model.std).eval()
 
 
@@ -163,7 +178,7 @@ def _relabelled(
 
 
 class _NoInitialValues(TorchFunctionMode):
-    """Modules built inside are not initialised. (The meta device does it, but imports torch's compiler: a second.)"""
+    """Skip the initialisation of modules. (The meta device imports torch's compiler, which takes a second.)"""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if getattr(func, "__module__", None) == "torch.nn.init":
@@ -171,7 +186,17 @@ class _NoInitialValues(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _build(spec: InstrumentSpec, tensors: dict[str, Tensor]) -> InstrumentModel:
+def build_model(spec: InstrumentSpec, tensors: Mapping[str, Tensor]) -> InstrumentModel:
+    """Build a model from the content of a file.
+
+    Args:
+        spec: metadata of the model.
+        tensors: `net.*`, `mean` and `std`.
+
+    Raises:
+        KeyError: the statistics are missing.
+        RuntimeError: the weights do not fit the network.
+    """
     spec = replace(spec, unet=dict(spec.unet), labels=tuple(spec.labels))
     with _NoInitialValues():
         denoiser = Denoiser(UNet1d(**spec.unet), spec.sigma_data)
@@ -185,7 +210,7 @@ def _build(spec: InstrumentSpec, tensors: dict[str, Tensor]) -> InstrumentModel:
 
 
 def pitch_range(spec: InstrumentSpec) -> tuple[int, int] | None:
-    """Lowest and highest MIDI pitch of a model's instrument: its own, else the one known for the name; or None."""
+    """Return the lowest and highest MIDI pitch of a model, from its spec or by its name; None: unknown."""
     if spec.pitch_range is not None:
         low, high = spec.pitch_range
         return low, high

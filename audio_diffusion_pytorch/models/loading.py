@@ -1,4 +1,4 @@
-"""Load instrument models by name, file or run folder."""
+"""Load models of instruments by name, file or run folder."""
 
 import json
 import multiprocessing
@@ -19,7 +19,7 @@ from audio_diffusion_pytorch.models.instrument import (
     FORMAT,
     InstrumentModel,
     InstrumentSpec,
-    _build,
+    build_model,
     select_condition,
     select_instrument,
 )
@@ -27,28 +27,34 @@ from audio_diffusion_pytorch.models.labels import RECORDING_CONDITIONS, Labels
 from audio_diffusion_pytorch.paths import ASSETS
 
 ALL = "all"  # the shipped model of all instruments
-# The averaged weights look back over about 1000 steps (`ema_beta` 0.999 of the small models): before, they are partly
-# the initial ones. The models that ship took 4000 and more.
+# The EMA of the weights averages about 1000 steps (`ema_beta` 0.999 of the small models): with fewer, it still contains
+# the initial weights. The shipped models were trained for 4000 steps and more.
 FEW_STEPS = 1000
 
 
 def require_one_codec(source: InstrumentModel, target: InstrumentModel) -> None:
-    """
+    """Check that two models were trained on the same codec.
+
     Raises:
-        InputError: the models were trained on different codecs.
+        InputError: the codecs differ.
     """
     if source.spec.codec != target.spec.codec:
         raise InputError(
             f"{source.spec.name} was trained on codec {source.spec.codec!r}, {target.spec.name} on "
-            f"{target.spec.codec!r}: a bridge needs two models of one codec"
+            f"{target.spec.codec!r}: choose two models of the same codec"
         )
 
 
 def shared_codec(source: InstrumentModel, target: InstrumentModel, **options: Any) -> Codec:
-    """The codec of two models: the one that came with either, else, or with `options` for it, the one that they name.
+    """Return the codec of two models: a codec stored with either of them, otherwise the codec that both name.
+
+    Args:
+        source: one model.
+        target: the other model.
+        options: arguments of `load_codec`; with any, the codec is loaded by name.
 
     Raises:
-        InputError: they name different codecs, or each brought one and the weights differ, or it cannot be loaded.
+        InputError: the models name different codecs, or store different weights, or loading fails.
     """
     require_one_codec(source, target)
     own = [model.codec for model in (source, target) if model.codec is not None]
@@ -59,13 +65,14 @@ def shared_codec(source: InstrumentModel, target: InstrumentModel, **options: An
         torch.equal(value.cpu(), last[key].cpu()) for key, value in first.items()
     ):
         raise InputError(
-            f"{source.spec.name} and {target.spec.name} came with different codecs: a bridge needs one"
+            f"{source.spec.name} and {target.spec.name} contain different codecs: choose two models of the same "
+            "codec"
         )
     return own[0]
 
 
 def shipped_instruments() -> list[str]:
-    """Names of the instruments whose models ship with the package."""
+    """List the names of the shipped single-instrument models."""
     return sorted(
         path.stem for path in (ASSETS / "instruments").glob("*.safetensors") if path.stem != ALL
     )
@@ -81,22 +88,24 @@ def load_instrument(
     whole: bool = False,
     **original: Any,
 ) -> InstrumentModel:
-    """Load a model by a shipped name, or from an exported .safetensors, a training checkpoint, or a run folder.
+    """Load a model by a shipped name, or from an exported .safetensors file, a training checkpoint or a run folder.
 
-    A model that is loaded already comes back as it is. Of a model of several instruments, `MODEL:NAME` gives the one
-    named: `all:flute`.
-
-    A run folder gives its export, or where training has not ended its last checkpoint; checkpoints give the averaged
-    (EMA) weights. Checkpoints of the original system are known by their keys.
+    A run folder yields its export, or its last checkpoint if training has not ended. A checkpoint yields its EMA
+    weights. Checkpoints of the original system (Mancusi et al. 2025) are detected by their keys.
 
     Args:
-        mean_path, std_path: files with the latents' statistics, for a checkpoint of the original system.
-        weights: "raw" for the weights that the averaged ones follow, likewise.
-        whole: a model of several instruments as it is, all of them.
-        original: `unet` and fields of the spec, likewise; see `original.load_original`.
+        source: name, path, or `MODEL:NAME` to select one instrument of a model of several (`all:flute`); a loaded
+            model is returned unchanged.
+        device: device of the result.
+        mean_path: file with the mean of the latents; for checkpoints of the original only.
+        std_path: file with the standard deviation of the latents; for checkpoints of the original only.
+        weights: "ema", or "raw" for the weights before averaging; for checkpoints of the original only.
+        whole: return a model of several instruments with all of them.
+        original: `unet` and fields of the spec, for checkpoints of the original only; see
+            `original_checkpoint.load_original`.
 
     Raises:
-        InputError: nothing there, damaged, or another kind of file; the message says which.
+        InputError: the source is missing, damaged or not a model; the message names the cause.
     """
     if isinstance(source, InstrumentModel):
         return source.to(device)
@@ -115,7 +124,8 @@ def load_instrument(
         model = _load_checkpoint(path, original)
     elif original:
         raise InputError(
-            f"{', '.join(original)} go with a checkpoint of the original system (.ckpt), not with {source}"
+            f"{', '.join(original)} can be used with a checkpoint of the original system (.ckpt) only, "
+            f"not with {source}"
         )
     elif name in (*shipped_instruments(), ALL) and shipped.is_file() and not path.is_file():
         model = _load_safetensors(shipped)
@@ -133,16 +143,17 @@ def load_instrument(
 
 
 def _unknown(source: str) -> str:
-    """What to say of a name that is no model: the nearest one, and all that ship."""
-    shipped, name = shipped_instruments(), _plain(source)
+    """Error message for an unknown name: the nearest name, and all shipped names."""
+    shipped = shipped_instruments()
+    name = _plain(source)
     near = get_close_matches(
         name, [*shipped, *(known for known in PITCH_RANGES if known not in shipped)], 1
     )
     meant = near[0] if near and near[0] in shipped else f"{ALL}:{near[0]}" if near else ""
     return (
-        f"no instrument {source!r}: {f'did you mean {meant}? ' if meant else ''}Those that ship are "
-        f"{', '.join(shipped) or 'none'}, and {ALL}:NAME, NAME one of {', '.join(PITCH_RANGES)}; or give the path of "
-        "a .safetensors file, of a .ckpt file, or of a run folder"
+        f"unknown instrument {source!r}: {f'did you mean {meant}? ' if meant else ''}Shipped models: "
+        f"{', '.join(shipped) or 'none'}, and {ALL}:NAME with NAME one of {', '.join(PITCH_RANGES)}; or give the path "
+        "of a .safetensors file, a .ckpt file or a run folder"
     )
 
 
@@ -153,18 +164,18 @@ def _plain(name: str) -> str:
 
 def _warn_of_few_steps(model: InstrumentModel, source: str | Path) -> None:
     steps = model.spec.steps
-    if (
-        steps is not None and steps < FEW_STEPS and multiprocessing.parent_process() is None
-    ):  # once, not in each worker
-        warnings.warn(
-            f"{source} was trained for {steps} {'step' if steps == 1 else 'steps'} only: do not expect it to sound "
-            f"like its instrument before {FEW_STEPS}, better several thousand",
-            stacklevel=3,
-        )
+    in_worker = multiprocessing.parent_process() is not None  # warn once, not in each worker
+    if steps is None or steps >= FEW_STEPS or in_worker:
+        return
+    warnings.warn(
+        f"{source} was trained for only {steps} {'step' if steps == 1 else 'steps'}: outputs resemble the instrument "
+        f"after {FEW_STEPS} steps at the earliest, better after several thousand",
+        stacklevel=3,
+    )
 
 
 def _split_label(source: str | Path) -> tuple[str, str | None]:
-    """`MODEL:NAME` -> (MODEL, NAME); a path that is there is no such thing."""
+    """Split `MODEL:NAME` into (MODEL, NAME); an existing path is not split."""
     name, colon, label = str(source).rpartition(":")
     if not colon or Path(source).exists() or "/" in label or "\\" in label:
         return str(source), None
@@ -172,36 +183,36 @@ def _split_label(source: str | Path) -> tuple[str, str | None]:
 
 
 def _choose(model: InstrumentModel, label: str | None, source: str | Path) -> InstrumentModel:
-    """The model of one of the instruments that `model` knows, or of one take."""
-    names, several = model.spec.labels, Labels(model.spec.labels).instruments
+    """Select one instrument of a model of several, or one recording condition."""
+    names = model.spec.labels
+    several = Labels(names).instruments
     if label is None and not several:
         return model
     if not names:
-        raise InputError(f"{source}: the model is of one instrument only, {model.spec.name}")
+        raise InputError(
+            f"{source}: the model has only one instrument, {model.spec.name}: remove :{label}"
+        )
     known = several or RECORDING_CONDITIONS
     if label is not None and label not in known:
         label = _plain(label)
     if label not in known:
         example = f"{source if label is None else _split_label(source)[0]}:{known[0]}"
         raise InputError(
-            f"{source}: the model knows {', '.join(known)}: say which, for example {example}"
+            f"{source}: the model contains {', '.join(known)}: choose one, for example {example}"
         )
     return select_instrument(model, label) if several else select_condition(model, label)
 
 
 def _load_run_folder(folder: Path) -> InstrumentModel:
-    for candidate in (
-        *sorted(folder.glob("*.safetensors")),
-        *(folder / "checkpoints" / f"{n}.ckpt" for n in ("last", "best")),
-    ):
-        if candidate.is_file():
-            return (
-                _load_safetensors(candidate)
-                if candidate.suffix == ".safetensors"
-                else _load_checkpoint(candidate)
-            )
+    for export in sorted(folder.glob("*.safetensors")):
+        if export.is_file():
+            return _load_safetensors(export)
+    for name in ("last", "best"):
+        checkpoint = folder / "checkpoints" / f"{name}.ckpt"
+        if checkpoint.is_file():
+            return _load_checkpoint(checkpoint)
     raise InputError(
-        f"no model in the folder {folder}: neither a .safetensors file nor checkpoints/last.ckpt"
+        f"folder {folder} does not contain a model: expected a .safetensors file or checkpoints/last.ckpt"
     )
 
 
@@ -209,17 +220,17 @@ def _load_safetensors(path: Path) -> InstrumentModel:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise InputError(f"no such model file: {path}")
+        raise InputError(f"model file not found: {path}")
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise InputError(
-                    f"{path} is no instrument model (its metadata lacks format={FORMAT})"
+                    f"{path} is not an instrument model: its metadata lacks format={FORMAT}"
                 )
             spec = InstrumentSpec(**json.loads(header["spec"]))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return _build(spec, tensors)
+        return build_model(spec, tensors)
     except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -235,30 +246,35 @@ def _load_checkpoint(path: Path, original: Mapping[str, Any] | None = None) -> I
         return load_original(path, content=content, **(original or {}))
     if original:
         raise InputError(
-            f"{', '.join(original)} go with a checkpoint of the original system, {path} is none"
+            f"{', '.join(original)} can be used with a checkpoint of the original system only: {path} is not one"
         )
     try:
         spec = InstrumentSpec(**content["instrument"])
         state = content["state_dict"]
         prefix = "ema.model.net."
-        # copies: what was read is mapped to the file
+        # Copy: the tensors read are mapped to the file.
         tensors = {
             "net." + key[len(prefix) :]: v.clone()
             for key, v in state.items()
             if key.startswith(prefix)
         }
-        return _build(spec, tensors | {"mean": state["mean"].clone(), "std": state["std"].clone()})
+        return build_model(
+            spec, tensors | {"mean": state["mean"].clone(), "std": state["std"].clone()}
+        )
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"{path} is no checkpoint of an instrument's training: {error!r}"
+            f"{path} is not a checkpoint of an instrument's training: {error!r}"
         ) from error
 
 
 def other_shipped(name: str, codec: str) -> InstrumentModel | None:
-    """A model that ships, of another instrument than `name`, on the codec of that name; None: there is none."""
-    for other in sorted(
-        shipped_instruments(), key=lambda other: other != "violin"
-    ):  # the violin, where it is another
+    """Load a shipped model of another instrument than `name` on the same codec, preferably the violin.
+
+    Returns:
+        The model; None: no shipped model matches.
+    """
+    violin_first = sorted(shipped_instruments(), key=lambda other: other != "violin")
+    for other in violin_first:
         if other != name:
             model = load_instrument(other)
             if model.spec.codec == codec:

@@ -159,7 +159,7 @@ def test_from_own_recordings_to_a_transfer(command, own, tmp_path):
     result = command(script, *arguments, "num_steps=3")
     assert result.code == 0, result.err
     (said,) = [line for line in result.err.splitlines() if "trained for" in line]
-    assert said.startswith(f"warning: {run} was trained for 2 steps only: ")
+    assert said.startswith(f"warning: {run} was trained for only 2 steps: ")
     header, written = audio.info(recording), audio.info("as violin.wav")
     assert (written.frames, written.sample_rate) == (header.frames, header.sample_rate)
     assert OmegaConf.load(run / "config.yaml").exp_tag == "mine"
@@ -189,7 +189,7 @@ def test_a_preview_that_cannot_be(command, own, instruments):
     tiny = [argument for argument in TINY_SMALL if "preview" not in argument]
     settings = ("exp=flute_small", *tiny, f"dataset_path={own}", "datamodule.batch_size=4")
     assert (
-        "no instrument 'none'"
+        "unknown instrument 'none'"
         in command("train.py", *settings, "callbacks.preview.other=none").error()
     )
     assert (

@@ -486,7 +486,7 @@ def test_their_checkpoints_start_a_training_and_cannot_be_resumed(
 def test_our_models_start_a_training(train, trained, tmp_path):
     assert "trained on the codec" in train(f"init_from={trained}").error()
     assert "no such checkpoint: nowhere.ckpt" in train("init_from=nowhere.ckpt").error()
-    assert "no instrument 'kazoo'" in train("init_from=kazoo").error()
+    assert "unknown instrument 'kazoo'" in train("init_from=kazoo").error()
     result = train("model.lr=0", "trainer.max_steps=2")
     assert result.code == 0, result.err
     export = tmp_path / "own.safetensors"

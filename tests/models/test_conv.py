@@ -51,7 +51,7 @@ def test_product_and_convolution_agree(make, length, monkeypatch):
 
 
 def test_long_or_narrow_ones_stay_convolutions(monkeypatch):
-    layer, x = conv.Conv1d(512, 512, 3, padding=1), torch.zeros(1, 512, conv._COLUMNS + 1)
+    layer, x = conv.Conv1d(512, 512, 3, padding=1), torch.zeros(1, 512, conv._MAX_COLUMNS + 1)
     monkeypatch.setattr(nn.Conv1d, "forward", lambda self, x: "convolution")
     assert layer(x) == "convolution" and layer(x[..., 1:]) != "convolution"
     assert conv.Conv1d(16, 16, 3)(x[:, :16, :8]) == "convolution"

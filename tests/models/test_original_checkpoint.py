@@ -26,9 +26,9 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models import loading
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
 from audio_diffusion_pytorch.models.loading import load_instrument, shared_codec
+from audio_diffusion_pytorch.models.original_architecture import infer_unet
 from audio_diffusion_pytorch.models.original_checkpoint import (
     codec_state,
-    infer_unet,
     is_original,
     load_original,
     load_unet_state,
@@ -123,7 +123,7 @@ def test_the_codec_of_two_models_is_the_one_that_came_with_them(
     assert shared_codec(bare, bare) == ("encodec", {})
     assert shared_codec(model, other, repository="folder") == ("encodec", {"repository": "folder"})
     next(iter(other.codec.parameters())).add_(1)
-    with pytest.raises(InputError, match="tiny_reference and other came with different codecs"):
+    with pytest.raises(InputError, match="tiny_reference and other contain different codecs"):
         shared_codec(model, other)
     small = InstrumentModel(
         replace(model.spec, name="flute", codec="small"), model.mean, model.std, model.denoiser
@@ -406,9 +406,9 @@ def test_every_missing_key_of_an_incomplete_network_is_named(
     [
         (HEADS | {"factors": [4, 4]}, r"another shape: .*upsample\.weight"),
         (HEADS | {"num_blocks": [2, 2]}, r"missing: .*blocks\.1\..*"),
-        (HEADS | {"channels": 33}, "no UNet can be built.*even"),
-        (HEADS | {"heads": 3}, "no UNet can be built.*heads"),
-        ({"attention_heads": "x"}, "no UNet takes"),
+        (HEADS | {"channels": 33}, "cannot build a UNet.*even"),
+        (HEADS | {"heads": 3}, "cannot build a UNet.*heads"),
+        ({"attention_heads": "x"}, "invalid arguments of a UNet"),
         ({"attention_heads": 3}, r"another shape: .*to_q\.weight"),
     ],
 )
@@ -423,13 +423,13 @@ def test_no_ema_and_no_raw_weights(content: dict, tmp_path: Path):
         key: value for key, value in state.items() if not key.startswith("model_ema.")
     }
     path = write(content, tmp_path / "raw.ckpt")
-    with pytest.raises(InputError, match=r'no averaged.*weights="raw"'):
+    with pytest.raises(InputError, match=r'lacks averaged.*weights="raw"'):
         load_instrument(path, **STATISTICS, unet=HEADS)
     assert load_instrument(path, **STATISTICS, unet=HEADS, weights="raw").codec is not None
     content["state_dict"] = {key: value for key, value in state.items() if "ema_model" in key}
-    with pytest.raises(InputError, match=r'no raw.*weights="ema"'):
+    with pytest.raises(InputError, match=r'lacks raw.*weights="ema"'):
         load_unet_state(write(content, tmp_path / "ema.ckpt"), "raw", HEADS)
-    with pytest.raises(InputError, match="weights='mean': \"ema\""):
+    with pytest.raises(InputError, match="weights='mean': use \"ema\""):
         load_unet_state(tmp_path / "ema.ckpt", "mean", HEADS)
 
 
@@ -444,8 +444,8 @@ def test_a_bare_state_dict_has_raw_weights(content: dict, tmp_path: Path):
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
     [
-        (torch.zeros(15), torch.ones(16), r"mean\.pt holds 15 values.*16 channels"),
-        (torch.zeros(16), torch.ones(17, 1), r"std\.pt holds 17 values.*16 channels"),
+        (torch.zeros(15), torch.ones(16), r"mean\.pt has 15 values.*16 channels"),
+        (torch.zeros(16), torch.ones(17, 1), r"std\.pt has 17 values.*16 channels"),
         (torch.zeros(16), torch.zeros(16), "positive"),
         (torch.full((16,), torch.nan), torch.ones(16), "finite"),
         ({"mean": 1}, torch.ones(16), "holds a dict"),
@@ -470,7 +470,7 @@ def test_statistics_may_be_columns(tmp_path: Path, model: InstrumentModel):
 
 
 def test_statistics_are_asked_for(tmp_path: Path):
-    with pytest.raises(InputError, match="give mean_path and std_path"):
+    with pytest.raises(InputError, match="pass mean_path and std_path"):
         load_instrument(CHECKPOINT, mean_path=STATISTICS["mean_path"], unet=HEADS)
     with pytest.raises(InputError, match="no such file of statistics"):
         load_instrument(
@@ -484,19 +484,21 @@ def test_statistics_are_asked_for(tmp_path: Path):
 
 @pytest.mark.parametrize("source", ["flute.safetensors", "no such name"])
 def test_arguments_for_a_checkpoint_of_the_original_only(source: str):
-    with pytest.raises(InputError, match="mean_path, weights go with a checkpoint of the original"):
+    with pytest.raises(
+        InputError, match="mean_path, weights can be used with a checkpoint of the original"
+    ):
         load_instrument(source, mean_path="mean.pt", weights="raw")
 
 
 def test_a_checkpoint_of_another_kind(tmp_path: Path):
     path = write({"state_dict": {"linear.weight": torch.zeros(1)}}, tmp_path / "a.ckpt")
-    with pytest.raises(InputError, match="no checkpoint of an instrument's training"):
+    with pytest.raises(InputError, match="not a checkpoint of an instrument's training"):
         load_instrument(path)
     with pytest.raises(
-        InputError, match="mean_path, std_path go with a checkpoint of the original system"
+        InputError, match="mean_path, std_path can be used with a checkpoint of the original system"
     ):
         load_instrument(path, **STATISTICS)
-    with pytest.raises(InputError, match="no checkpoint of the original"):
+    with pytest.raises(InputError, match="not a checkpoint of the original"):
         load_unet_state(path)
     with pytest.raises(InputError, match="no such checkpoint"):
         load_unet_state(tmp_path / "nothing.ckpt")
@@ -584,15 +586,15 @@ def test_code_in_a_checkpoint_or_in_statistics_is_not_run(
     [
         (["{source}", "{folder}/out.ckpt"], "must end in .safetensors"),
         (["{source}", "{folder}/out.safetensors", "--to-original"], "must end in .ckpt"),
-        (["{source}", "{folder}/out.safetensors"], "say so with"),
+        (["{source}", "{folder}/out.safetensors"], "pass unet="),
         (
             ["{source}", "{folder}/out.safetensors", "--unet", "attention_heads=2"],
-            "give mean_path and std_path",
+            "pass mean_path and std_path",
         ),
         (["{source}", "{folder}/out.safetensors", "--unet", "factors=4,2"], "expected KEY=VALUE"),
         (["{source}", "{source}"], "is the source itself"),
         (["{folder}/no.ckpt", "{folder}/out.safetensors"], "no such checkpoint"),
-        (["{folder}/no.safetensors", "{folder}/out.ckpt", "--to-original"], "no such model file"),
+        (["{folder}/no.safetensors", "{folder}/out.ckpt", "--to-original"], "model file not found"),
         (["{folder}/our.safetensors", "{folder}/out.safetensors"], "needs --to-original"),
         (["{source}", "{folder}/out.safetensors", "--codec", "x"], "goes with --to-original"),
     ],
