@@ -1,4 +1,4 @@
-"""Waveforms to latents and back.
+"""Codecs between waveforms and latents.
 
 Names load lazily.
 """

@@ -1,4 +1,4 @@
-"""EnCodec's 24 kHz weights from wherever they lie, under the `encodec` package's names or under `transformers`'."""
+"""Weights of EnCodec 24 kHz from any source, under the names of the `encodec` package or of `transformers`."""
 
 from __future__ import annotations
 
@@ -9,26 +9,20 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.checkpoint_io import (
-    check_keys,
-    read_checkpoint,
-)
+from audio_diffusion_pytorch.utils.checkpoint_io import check_keys, read_checkpoint
 
-if TYPE_CHECKING:
-    pass
-
-
-PACKAGE_FILE = "encodec_24khz-d7cc33bc.th"  # the digits begin its SHA-256
+CODEC_PREFIX = "encodec_model."  # of the codec in checkpoints of the original
+PACKAGE_FILE = "encodec_24khz-d7cc33bc.th"  # the digits are the start of its SHA-256
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 SAMPLE_RATE = 24000
 
-# `transformers`' config.json: what must be so, and what must agree with the weights' shapes
+# Entries of config.json of `transformers`: fixed values, sizes that must match the weights, and settings.
 _HUB_FIXED = {
     "sampling_rate": SAMPLE_RATE,
     "audio_channels": 1,
@@ -56,29 +50,30 @@ _HUB_SETTINGS = {
 def load_weights(
     weights: str | Path | Mapping[str, Tensor] | None, repository: str | Path | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Find, check and read EnCodec's weights without running any code in them.
+    """Find, check and read the weights of EnCodec without execution of code in them.
 
     Args:
-        weights: a folder or file, or tensors by name; None: `repository`, or where that is None too the `encodec`
-            package's own download (its URL, its place in torch.hub's folder).
-        repository: a folder. It holds the package's file, or `config.json` with one of `HUB_FILES`.
-
-    A file is the package's, one of the hub's, or a checkpoint of the original that holds its codec.
+        weights: folder or file, or tensors by name; None: `repository`. A file is the `encodec` package's, one of the
+            hub's, or a checkpoint of the original with its codec.
+        repository: folder with the package's file, or with `config.json` and one of `HUB_FILES`; None: the package's
+            own download (same URL, same location in the folder of torch.hub).
 
     Returns:
-        Tensors under the package's names (encoder.*, decoder.* and, where the source has them, quantizer.*), and the
+        Tensors under the package's names (encoder.*, decoder.* and, if the source has them, quantizer.*), and the
         arguments of SEANetEncoder and SEANetDecoder.
 
     Raises:
-        InputError: nothing there, damaged, holds code, another model; the message says which and what to do.
+        InputError: the weights are missing, damaged, contain code or belong to another model; the message names the
+            cause and the remedy.
     """
     settings: dict[str, Any] = {}
     if isinstance(weights, Mapping):
         where, state = "the given tensors", dict(weights)
     else:
         if weights is not None and repository is not None:
-            raise InputError("give codec.weights or codec.repository, not both")
-        source = Path(weights or repository) if weights or repository else _downloaded()
+            raise InputError("codec.weights and codec.repository exclude each other: set only one")
+        given = weights or repository
+        source = Path(given) if given else _downloaded()
         where = str(source)
         state, settings = _read(source)
     state = to_package(state, where)
@@ -86,7 +81,7 @@ def load_weights(
     for key, (name, said) in settings.pop("sizes", {}).items():
         if said != sizes[name]:
             raise InputError(
-                f"{where}: config.json says {key}={said}, the weights' shapes say {sizes[name]}"
+                f"{where}: config.json has {key}={said}, but the shapes of the weights imply {sizes[name]}"
             )
     return state, sizes | settings
 
@@ -94,13 +89,18 @@ def load_weights(
 def load_into(
     modules: Mapping[str, nn.Module], state: Mapping[str, Tensor], where: str = "the weights"
 ) -> None:
-    """Load tensors under the package's names into {"encoder": ..., "decoder": ...}; quantizer.* is not needed.
+    """Load tensors into the encoder and the decoder; all tensors are checked before any is loaded.
+
+    Args:
+        modules: {"encoder": ..., "decoder": ...}.
+        state: tensors under the package's names; quantizer.* is optional.
+        where: name of the source in messages.
 
     Raises:
-        InputError: names every key that is missing, unexpected or of another shape; nothing has been loaded then.
+        InputError: a key is missing, unexpected or of another shape; the message names every such key.
     """
     for part, module in modules.items():
-        # the package's own weight norm may change its spelling one day
+        # A later version of the package may use the new weight norm of torch.
         own = {_plain_norm(key): key for key in module.state_dict()}
         shapes = {key: module.state_dict()[name].shape for key, name in own.items()}
         found = {
@@ -113,16 +113,20 @@ def load_into(
 
 
 def to_package(state: Mapping[str, Tensor], where: str = "the weights") -> dict[str, Tensor]:
-    """Rename tensors of either flavour to the `encodec` package's names, weight norm as weight_g and weight_v.
+    """Rename tensors of either library to the names of the `encodec` package, with weight_g and weight_v.
+
+    Args:
+        state: tensors under the names of the package or of `transformers`.
+        where: name of the source in messages.
 
     Raises:
-        InputError: they are of neither flavour.
+        InputError: the names are of neither library.
     """
     if any(key.startswith("encoder.model.") for key in state):
         return {_plain_norm(key): value for key, value in state.items()}
     if not any(key.startswith("encoder.layers.") for key in state):
         raise InputError(
-            f"{where}: no EnCodec weights (neither encoder.model.* nor encoder.layers.* among the names)"
+            f"{where}: not EnCodec's weights: neither encoder.model.* nor encoder.layers.* among the names"
         )
     outer = sorted(
         {int(m[1]) for key in state if (m := re.match(r"decoder\.layers\.(\d+)\.conv\.", key))}
@@ -144,9 +148,11 @@ def to_package(state: Mapping[str, Tensor], where: str = "the weights") -> dict[
 
 
 def to_transformers(state: Mapping[str, Tensor], parametrized: bool = False) -> dict[str, Tensor]:
-    """Rename tensors from the `encodec` package's names to `transformers`'.
+    """Rename tensors from the names of the `encodec` package to those of `transformers`.
 
-    `parametrized` spells weight norm as newer versions do: parametrizations.weight.original0 and 1.
+    Args:
+        state: tensors under the package's names.
+        parametrized: name weight norm as newer versions do: parametrizations.weight.original0 and 1.
     """
     renamed = {}
     for key, value in state.items():
@@ -166,10 +172,14 @@ def to_transformers(state: Mapping[str, Tensor], parametrized: bool = False) -> 
 
 
 def infer_sizes(state: Mapping[str, Tensor], where: str = "the weights") -> dict[str, Any]:
-    """Arguments of SEANetEncoder and SEANetDecoder from the shapes of tensors under the package's names.
+    """Infer the arguments of SEANetEncoder and SEANetDecoder from the shapes of the weights.
+
+    Args:
+        state: tensors under the package's names.
+        where: name of the source in messages.
 
     Raises:
-        InputError: a tensor is missing, or the layers do not follow each other as in EnCodec.
+        InputError: a tensor is missing, or the order of the layers differs from EnCodec's.
     """
     layers: dict[int, set[str]] = {}
     for key in state:
@@ -180,7 +190,7 @@ def infer_sizes(state: Mapping[str, Tensor], where: str = "the weights") -> dict
     try:
         if len(convs) < 3 or not blocks or len(blocks) % (len(convs) - 2):
             raise InputError(
-                f"{where}: {len(convs)} convolutions and {len(blocks)} residual blocks are no EnCodec encoder"
+                f"{where}: {len(convs)} convolutions and {len(blocks)} residual blocks do not form an EnCodec encoder"
             )
         first, *strided, last = [state[f"{name}.weight_v"].shape for name in convs]
         inner = state[f"{blocks[0]}.block.1.conv.conv.weight_v"].shape
@@ -212,13 +222,13 @@ def _plain_norm(name: str) -> str:
 
 
 def _read(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A folder or file -> tensors under their own names, and settings from a config.json beside them."""
+    """Read a folder or file: tensors under their own names, and settings from config.json in the same folder."""
     if source.is_dir():
         names = (PACKAGE_FILE, *HUB_FILES)
         file = next((source / name for name in names if (source / name).is_file()), None)
         if file is None:
             raise InputError(
-                f"no EnCodec weights in {source}: {PACKAGE_FILE} belongs there, or config.json with "
+                f"EnCodec's weights not found in {source}: expected {PACKAGE_FILE}, or config.json with "
                 f"{' or '.join(HUB_FILES)}"
             )
         if file.name in HUB_FILES and not (source / "config.json").is_file():
@@ -228,7 +238,7 @@ def _read(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     elif source.is_file():
         file = source
     else:
-        raise InputError(f"no EnCodec weights at {source}: neither a folder nor a file")
+        raise InputError(f"EnCodec's weights not found: {source} is neither a folder nor a file")
     config = file.parent / "config.json"
     settings = _read_config(config) if file.name in HUB_FILES and config.is_file() else {}
     if match := re.fullmatch(r"encodec_24khz-([0-9a-f]{8,})\.th", file.name):
@@ -244,7 +254,7 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
         try:
             return load_file(file)
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{file} is damaged or no .safetensors file: {error}") from error
+            raise InputError(f"{file} is damaged or not a .safetensors file: {error}") from error
     if zipfile.is_zipfile(file):
         content = read_checkpoint(file)
     else:  # PyTorch's format before 1.6
@@ -252,23 +262,25 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
             kind = (
-                "holds Python objects, or is damaged"
+                "contains Python objects or is damaged"
                 if isinstance(error, pickle.UnpicklingError)
                 else "is damaged"
             )
-            raise InputError(f"{file} {kind}: it is not loaded") from error
+            raise InputError(f"{file} {kind}, and was not loaded") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(
         isinstance(value, Tensor) for value in state.values()
     ):
-        raise InputError(f"{file} holds no tensors by name")
+        raise InputError(f"{file} does not contain tensors by name")
     codec = {
         key[len(CODEC_PREFIX) :]: value
         for key, value in state.items()
         if key.startswith(CODEC_PREFIX)
     }
     if "state_dict" in content and not codec:
-        raise InputError(f"{file} holds no codec: none of its keys starts with {CODEC_PREFIX}")
+        raise InputError(
+            f"{file} does not contain a codec: none of its keys starts with {CODEC_PREFIX}"
+        )
     return codec or state
 
 
@@ -284,19 +296,19 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise InputError(f"cannot read {file} as a model's config.json: {error}") from error
     if wrong:
         expected = ", ".join(f"{key}={_HUB_FIXED[key]}" for key in wrong)
-        raise InputError(f"{file} is of another model: {wrong}, the 24 kHz EnCodec has {expected}")
+        raise InputError(f"{file} describes another model: {wrong}, EnCodec 24 kHz has {expected}")
     return settings | {"sizes": sizes}
 
 
 def _check_hash(file: Path, prefix: str) -> None:
     if not hashlib.sha256(file.read_bytes()).hexdigest().startswith(prefix):
         raise InputError(
-            f"{file} is damaged: its SHA-256 does not begin with {prefix}; get it again"
+            f"{file} is damaged: its SHA-256 does not start with {prefix}; download it again"
         )
 
 
 def _downloaded() -> Path:
-    """The package's file in torch.hub's folder, fetched where it is not there."""
+    """Return the package's file in the folder of torch.hub; download it first if it is missing."""
     from encodec.model import ROOT_URL
 
     file = Path(torch.hub.get_dir()) / "checkpoints" / PACKAGE_FILE
@@ -306,11 +318,8 @@ def _downloaded() -> Path:
             torch.hub.download_url_to_file(ROOT_URL + PACKAGE_FILE, str(file), PACKAGE_FILE[14:22])
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
-                f"no EnCodec weights ({error}). Put {PACKAGE_FILE} into {file.parent}, or name its folder with "
-                "codec.repository=FOLDER, or a folder from the hub or one of the original's checkpoints with "
-                "codec.weights=PATH; to go on without it use the small codec (an experiment ending in _small)"
+                f"EnCodec's weights not found ({error}). Copy {PACKAGE_FILE} to {file.parent}, or pass its folder as "
+                "codec.repository=FOLDER, or a folder from the hub or a checkpoint of the original as "
+                "codec.weights=PATH; otherwise use the small codec (an experiment ending in _small)"
             ) from error
     return file
-
-
-CODEC_PREFIX = "encodec_model."

@@ -1,30 +1,34 @@
-"""Phases that fit a mel spectrogram: a few rounds of fast Griffin-Lim on top of a decoder's sound.
+"""Phase reconstruction from a mel spectrogram: a few rounds of fast Griffin-Lim on the output of a decoder.
 
-A convolutional decoder sees the same latents wherever a steady tone is in its period, so that it cannot keep the phase
-of low partials from frame to frame: they blur. Rounds between the spectrogram and the sound bring neighbouring frames
-into agreement.
+Latents of a steady tone do not depend on its phase, so a convolutional decoder cannot keep the phase of low partials
+consistent across frames, and the partials blur. Griffin-Lim makes neighbouring frames consistent.
 """
 
 import torch
 from torch import Tensor, nn
 
-_MOST = 3.0  # log of the highest gain in a round
-_QUIET = 1e-5  # amplitude of a band below which its gain is about 1
+_MAX_LOG_GAIN = 3.0  # natural logarithm of the highest gain in a round
+_EPSILON = 1e-5  # amplitude of a band below which its gain is about 1
 
 
 class MelGriffinLim(nn.Module):
-    """Fast Griffin-Lim (Perraudin et al. 2013, algorithm 2) towards mel bands instead of single frequencies.
+    """Fast Griffin-Lim (Perraudin et al. 2013, algorithm 2) with mel bands as the target instead of single frequencies.
 
-    In each round every frequency is scaled by the gains that its bands lack, and the spectrogram of the sound that
-    results goes on beyond itself by `momentum`.
+    Each round scales every frequency by the missing gain of its bands, and extrapolates the spectrogram of the
+    resulting sound by `momentum`.
 
     Args:
-        filters: [bands, n_fft // 2 + 1] mel filters.
+        filters: mel filters [bands, n_fft // 2 + 1].
         n_fft: window in samples.
         hop_length: samples between the frames of the mel spectrogram.
-        rounds: 0 gives back the sound as it is.
-        stride: every so many frames are looked at.
+        rounds: number of rounds; 0 disables the reconstruction.
+        momentum: weight of the extrapolation, alpha in the paper.
+        stride: use every `stride`-th frame of the mel spectrogram.
     """
+
+    window: Tensor
+    filters: Tensor
+    shares: Tensor
 
     def __init__(
         self,
@@ -36,33 +40,39 @@ class MelGriffinLim(nn.Module):
         stride: int = 2,
     ):
         super().__init__()
-        self.n_fft, self.hop, self.rounds, self.momentum = (
-            n_fft,
-            hop_length * stride,
-            rounds,
-            momentum,
-        )
-        self.stride, self.pad = stride, (n_fft - hop_length) // 2
+        self.n_fft = n_fft
+        self.hop = hop_length * stride
+        self.rounds = rounds
+        self.momentum = momentum
+        self.stride = stride
+        self.pad = (n_fft - hop_length) // 2
         window = torch.hann_window(n_fft)
+        scaled = filters * (2 / window.sum())  # the scale of the mel bands
         self.register_buffer("window", window, persistent=False)
-        self.register_buffer(
-            "filters", filters * (2 / window.sum()), persistent=False
-        )  # as the bands are scaled
+        self.register_buffer("filters", scaled, persistent=False)
         shares = filters / filters.sum(0).clamp_min(1e-8)
         self.register_buffer("shares", shares.T.contiguous(), persistent=False)
 
     def forward(self, wav: Tensor, mel: Tensor) -> Tensor:
-        """wav [B, T] and the amplitudes of its mel bands to be, [B, bands, T / hop_length] -> wav [B, T]."""
+        """Reconstruct the phases of a waveform.
+
+        Args:
+            wav: initial waveform [B, T].
+            mel: target amplitudes of the mel bands [B, bands, T / hop_length].
+
+        Returns:
+            Waveform [B, T].
+        """
         if self.rounds == 0:
             return wav
-        wanted = mel[..., :: self.stride] + _QUIET
-        norm = self._overlap_add(self.window.square().expand(1, wanted.shape[-1], -1)).clamp_min(
-            1e-3
-        )
+        target = mel[..., :: self.stride] + _EPSILON
+        squares = self.window.square().expand(1, target.shape[-1], -1)
+        norm = self._overlap_add(squares).clamp_min(1e-3)
         spectrum = before = self._stft(wav)
         for _ in range(self.rounds):
-            lacking = (wanted / (self.filters @ spectrum.abs() + _QUIET)).log().clamp(-_MOST, _MOST)
-            wav = self._istft(spectrum * (self.shares @ lacking).exp(), norm, wav.shape[-1])
+            bands = self.filters @ spectrum.abs() + _EPSILON
+            gains = (target / bands).log().clamp(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)
+            wav = self._istft(spectrum * (self.shares @ gains).exp(), norm, wav.shape[-1])
             after = self._stft(wav)
             spectrum, before = after + self.momentum * (after - before), after
         return wav
@@ -78,7 +88,7 @@ class MelGriffinLim(nn.Module):
         return (self._overlap_add(frames) / norm)[:, self.pad : self.pad + length]
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
-        """[B, L, n_fft] -> [B, samples]: `torch.istft` refuses frames that reach beyond both ends."""
+        """Overlap-add frames [B, L, n_fft] to [B, samples]; `torch.istft` rejects frames beyond both ends."""
         pieces = -(-self.n_fft // self.hop)
         frames = nn.functional.pad(frames, (0, pieces * self.hop - self.n_fft)).unflatten(
             -1, (pieces, self.hop)

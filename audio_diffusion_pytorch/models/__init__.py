@@ -1,4 +1,4 @@
-"""Networks, and the files that hold them.
+"""Networks, and their files.
 
 Names load lazily.
 """

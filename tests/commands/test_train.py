@@ -536,7 +536,7 @@ def test_encodec_without_weights(command, recordings, tmp_path, monkeypatch):
     (tmp_path / ODD_NAME).mkdir()
     error = command("train.py", *settings, f"codec.repository={tmp_path}/{ODD_NAME}").error()
     assert (
-        f"no EnCodec weights in {tmp_path}/{ODD_NAME}" in error
+        f"EnCodec's weights not found in {tmp_path}/{ODD_NAME}" in error
         and "encodec_24khz-d7cc33bc.th" in error
     )
 

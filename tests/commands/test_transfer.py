@@ -329,7 +329,9 @@ def test_models_that_cannot_be_used(transfer, folder, instruments, make_instrume
     error = transfer(
         *ends, f"source={bad}", f"target={folder}/target.safetensors", f"codec.repository={folder}"
     ).error()
-    assert f"no EnCodec weights in {folder}" in error and "encodec_24khz-d7cc33bc.th" in error
+    assert (
+        f"EnCodec's weights not found in {folder}" in error and "encodec_24khz-d7cc33bc.th" in error
+    )
     make_instrument(codec=f"{folder}/no codec.safetensors").save(bad)
     error = transfer(*ends, f"source={bad}", f"target={bad}").error()
     assert f"codec file not found: {folder}/no codec.safetensors" in error

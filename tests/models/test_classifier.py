@@ -66,7 +66,7 @@ def test_silence_is_no_instrument(tiny):
     "wav", [torch.zeros(2, 0), torch.zeros(100), torch.full((1, 9), float("nan"))]
 )
 def test_what_is_no_clip_is_refused(tiny, wav):
-    with pytest.raises(InputError, match=r"wav \[B, T\]"):
+    with pytest.raises(InputError, match=r"wav must be \[B, T\]"):
         tiny.probabilities(wav, RATE)
 
 
@@ -82,10 +82,10 @@ def test_saved_with_its_configuration(tiny, tmp_path):
 
 def test_files_that_are_no_classifier(tiny, codec, tmp_path):
     path = tmp_path / "classifier.safetensors"
-    with pytest.raises(InputError, match=f"no such classifier file: {path}"):
+    with pytest.raises(InputError, match=f"classifier file not found: {path}"):
         load_classifier(path)
     codec.save(path)
-    with pytest.raises(InputError, match="is no instrument classifier"):
+    with pytest.raises(InputError, match="is not an instrument classifier"):
         load_classifier(path)
     tiny.save(path)
     good = path.read_bytes()
