@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audio_diffusion_pytorch.utils.hashing import _fingerprint
+from audio_diffusion_pytorch.utils.hashing import fingerprint
 
 # Old name -> name. Subclasses of users may define or call either.
 RENAMED = {
@@ -113,7 +113,7 @@ class Codec(nn.Module):
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that differ between codecs whose latents differ."""
-        return _fingerprint(type(self).__name__, self.hop_length, self.state_dict())
+        return fingerprint(type(self).__name__, self.hop_length, self.state_dict())
 
     def freeze(self) -> Codec:
         """Switch to evaluation mode, and disable gradients of the parameters."""

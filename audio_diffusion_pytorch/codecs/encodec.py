@@ -12,7 +12,7 @@ from torch.nn.utils import remove_weight_norm
 
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.hashing import _fingerprint
+from audio_diffusion_pytorch.utils.hashing import fingerprint
 
 
 class EncodecCodec(Codec):
@@ -84,7 +84,7 @@ class EncodecCodec(Codec):
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits of the encoder's weights: latents do not depend on the decoder."""
-        return _fingerprint("EncodecCodec", self.hop_length, self.encoder.state_dict())
+        return fingerprint("EncodecCodec", self.hop_length, self.encoder.state_dict())
 
     def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
         """Decode latents [B, D, L] to wav [B, 1, length]; None: L * hop_length samples."""

@@ -16,7 +16,7 @@ from audio_diffusion_pytorch.codecs.griffin_lim import MelGriffinLim
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.utils.devices import exactly
 from audio_diffusion_pytorch.utils.files import atomic_write
-from audio_diffusion_pytorch.utils.hashing import _fingerprint
+from audio_diffusion_pytorch.utils.hashing import fingerprint
 
 _MAX_LOG_GAIN = 3.0  # natural logarithm of the highest gain of `impose_levels`: 26 dB
 _LEVEL_SECONDS = (
@@ -121,7 +121,7 @@ class MelCodec(Codec):
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits of the encoder's settings: latents do not depend on the decoder."""
-        return _fingerprint("MelCodec", *(self.config[name] for name in _ENCODER_SETTINGS))
+        return fingerprint("MelCodec", *(self.config[name] for name in _ENCODER_SETTINGS))
 
     def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
         """Decode latents [B, n_mels, L] to wav [B, 1, length]; None: L * hop_length samples."""

@@ -1,7 +1,7 @@
-"""From scores of clips to figures of pairs and of all: averages, ratios, bootstrap confidence intervals."""
+"""Aggregate scores of clips to estimates for each pair and system, with bootstrap confidence intervals."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,13 +12,21 @@ from audio_diffusion_pytorch.evaluation.targets import PAPER_PAIRS, TARGETS
 from audio_diffusion_pytorch.evaluation.tasks import ScoredClip
 from audio_diffusion_pytorch.metrics.frechet import Moments, frechet_distance
 
-RESAMPLES, FRECHET_RESAMPLES = 1000, 200
-TRITONE = 6.0  # the worst DPD: that of an output without any pitch
+RESAMPLES = 1000
+FRECHET_RESAMPLES = 200  # each takes milliseconds
+TRITONE = 6.0  # semitones, the largest DPD: the DPD of an output without pitch
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % confidence interval; `resampled` [R] is what the interval comes from."""
+    """An estimate with its 95 % confidence interval.
+
+    Attributes:
+        value: the estimate; NaN if unknown.
+        low: lower end of the interval; NaN if unknown.
+        high: upper end of the interval; NaN if unknown.
+        resampled: estimates [R] over resampled clips, which give the interval.
+    """
 
     value: float
     low: float = math.nan
@@ -26,24 +34,27 @@ class Estimate:
     resampled: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
     def plain(self) -> list[float | None]:
+        """Return [value, low, high] for JSON, with None for NaN."""
         return [None if math.isnan(v) else v for v in (self.value, self.low, self.high)]
 
 
 NOTHING = Estimate(math.nan)
-# Scores of which less is better; of those in neither set, as of a ratio that is best at 1, nothing is.
+# Scores in neither set have no better direction, for example a ratio that is best at 1.
 LESS_IS_BETTER = {
-    *(
-        "dpd",
-        "dpd_paper",
-        "jd",
-        "jd_paper",
-        "frechet",
-        "frechet_share",
-        "log_mel_truth",
-        "log_mel_share",
-    ),
-    *("noise_channel_correlation", "noise_time_correlation", "cycle_latent", "cycle_log_mel"),
-    *("evaluations", "seconds_per_second"),
+    "dpd",
+    "dpd_paper",
+    "jd",
+    "jd_paper",
+    "frechet",
+    "frechet_share",
+    "log_mel_truth",
+    "log_mel_share",
+    "noise_channel_correlation",
+    "noise_time_correlation",
+    "cycle_latent",
+    "cycle_log_mel",
+    "evaluations",
+    "seconds_per_second",
 }
 MORE_IS_BETTER = {"taken", "rpa", "rca", "rca_relative", "note_precision", "note_recall", "note_f1"}
 # Columns of the table of systems: score, heading.
@@ -70,20 +81,26 @@ BRIDGE_AVERAGES = {
 
 
 def interval(value: float, resampled: np.ndarray) -> Estimate:
-    kept = resampled[np.isfinite(resampled)]
-    if not len(kept) or math.isnan(value):
+    """Make an estimate with the 95 % percentile interval of resampled values [R]; NaNs are ignored."""
+    finite = resampled[np.isfinite(resampled)]
+    if not len(finite) or math.isnan(value):
         return Estimate(value)
-    return Estimate(float(value), *map(float, np.quantile(kept, (0.025, 0.975))), resampled)
+    low, high = np.quantile(finite, (0.025, 0.975))
+    return Estimate(float(value), float(low), float(high), resampled)
 
 
 def bootstrap(
     values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
 ) -> Estimate:
-    """A statistic over clips, and its percentile interval over resampled clips.
+    """Estimate a statistic over clips, and its percentile interval over resampled clips.
 
     Args:
-        values: [N, K], K numbers of each clip; rows with a NaN are left out.
-        statistic: [..., N, K] -> [...].
+        values: K numbers of each clip [N, K]; rows with a NaN are left out.
+        statistic: function of [..., N, K] that returns [...].
+        seed: seed of the resampling.
+
+    Returns:
+        The estimate; without an interval for a single clip, `NOTHING` for none.
     """
     values = values[~np.isnan(values).any(1)]
     if not len(values):
@@ -94,21 +111,31 @@ def bootstrap(
 
 
 def mean(values: np.ndarray) -> np.ndarray:
+    """Average the first column of [..., N, K] over N."""
     return values[..., 0].mean(-1)
 
 
 def median(values: np.ndarray) -> np.ndarray:
+    """Take the median of the first column of [..., N, K] over N."""
     return np.median(values[..., 0], -1)
 
 
 def ratio(values: np.ndarray) -> np.ndarray:
-    """Mean of the first column over mean of the second."""
+    """Divide the mean of the first column of [..., N, 2] by the mean of the second."""
     return values[..., 0].mean(-1) / np.maximum(values[..., 1].mean(-1), 1e-12)
 
 
 @dataclass
 class Group:
-    """The rows of one pair and system, with their figures by name."""
+    """The clips of one pair and system.
+
+    Attributes:
+        pair: source and target instrument.
+        system: system that made the outputs.
+        clips: scored clips.
+        moments: moments of each clip's output.
+        figures: name of each score -> its estimate.
+    """
 
     pair: tuple[str, str]
     system: System
@@ -118,10 +145,20 @@ class Group:
 
     @property
     def label(self) -> str:
+        """Name of the system in tables."""
         return self.system.label
 
 
 def group_clips(clips: Sequence[ScoredClip], moments: Sequence[Moments]) -> list[Group]:
+    """Group clips by pair and system.
+
+    Args:
+        clips: scored clips.
+        moments: moments of each clip's output.
+
+    Returns:
+        The groups in the order of their first clips.
+    """
     groups: dict[tuple, Group] = {}
     for clip, moment in zip(clips, moments, strict=True):
         task = clip.task
@@ -133,18 +170,20 @@ def group_clips(clips: Sequence[ScoredClip], moments: Sequence[Moments]) -> list
 
 def summarise(
     groups: Sequence[Group],
-    real: dict[str, list[Moments]],
-    progress: Callable[[], None] = lambda: None,
+    real: Mapping[str, Sequence[Moments]],
+    progress: Callable[[], object] = lambda: None,
 ) -> None:
-    """Fill in the figures of every group.
+    """Estimate the figures of every group.
 
     Args:
-        real: the moments of real clips of each target.
+        groups: groups, whose `figures` are filled in.
+        real: name of each target -> moments of its real clips.
         progress: called after each group.
     """
-    by_pair = {(g.pair, g.label): g for g in groups}
+    by_pair = {(group.pair, group.label): group for group in groups}
     for group in groups:
-        identity, truth = (by_pair.get((group.pair, name)) for name in (IDENTITY, TRUTH))
+        identity = by_pair.get((group.pair, IDENTITY))
+        truth = by_pair.get((group.pair, TRUTH))
         figures = group.figures
         figures["taken"] = bootstrap(_column(group, "taken"), mean)
         figures["dpd"] = bootstrap(_dpd(group), median)
@@ -158,20 +197,19 @@ def summarise(
 
 
 def _column(group: Group, name: str) -> np.ndarray:
-    """[N, 1]."""
+    """Collect a score of each clip [N, 1]."""
     values = [clip.scores.get(name) for clip in group.clips]
     return np.array([[math.nan if value is None else value] for value in values], float)
 
 
 def _dpd(group: Group) -> np.ndarray:
-    """[N, 1]; an output in which no pitch is heard is as far as can be."""
-    return np.array(
-        [[TRITONE if clip.scores["voiced"] == 0 else clip.scores["dpd"]] for clip in group.clips]
-    )
+    """Collect the DPD of each clip [N, 1]; an output without pitch counts as the largest DPD."""
+    scores = [clip.scores for clip in group.clips]
+    return np.array([[TRITONE if score["voiced"] == 0 else score["dpd"]] for score in scores])
 
 
 def _paired(group: Group, other: Group | None, name: str) -> np.ndarray:
-    """A score of the group's clips and of the same clips in another group, [N, 2]."""
+    """Collect a score of each clip in this and in another group [N, 2]."""
     if other is None:
         return np.empty((0, 2))
     theirs = {clip.scores["clip"]: clip.scores[name] for clip in other.clips}
@@ -182,7 +220,14 @@ def _paired(group: Group, other: Group | None, name: str) -> np.ndarray:
 
 
 def real_vs_real(real: Sequence[Moments]) -> float:
-    """Frechet distance between two halves of a real set: every other clip; NaN where a half is too small."""
+    """Return the Frechet distance between two halves of the real clips, the distance of a perfect system.
+
+    Args:
+        real: moments of real clips; every other clip is in the first half.
+
+    Returns:
+        The distance; NaN if a half has too few frames.
+    """
     if len(real) < 2:
         return math.nan
     return _distance(Moments.pool(real[::2]), Moments.pool(real[1::2]))
@@ -193,67 +238,90 @@ def _distance(a: Moments, b: Moments) -> float:
 
 
 def _frechet(group: Group, identity: Group | None, real: Sequence[Moments]) -> dict[str, Estimate]:
-    """Distance to the real clips, and its share of identity's over the same clips, resampled together.
+    """Estimate the distance to the real clips, and its share of the distance of identity over the same clips.
 
-    Reference points get no interval: each resampled distance takes milliseconds.
+    Both distances of the share are resampled together. Reference points get no interval, to save time.
     """
     figures = {"frechet": NOTHING, "frechet_share": NOTHING}
     if not real or len(group.moments) < 2:
         return figures
     pooled = Moments.pool(real)
-    value, resampled = _distance(Moments.pool(group.moments), pooled), not group.system.reference
+    value = _distance(Moments.pool(group.moments), pooled)
     if math.isnan(value):
         return figures
-    distances = _resampled_distances(group.moments, pooled) if resampled else np.empty(0)
+    resample = not group.system.reference
+    distances = _resampled_distances(group.moments, pooled) if resample else np.empty(0)
     figures["frechet"] = interval(value, distances)
-    theirs = {} if identity is None else dict(zip(_clips(identity), identity.moments, strict=True))
-    same = [theirs.get(clip) for clip in _clips(group)]
-    if all(moments is not None for moments in same):
+    same = _same_clips(group, identity)
+    if same is not None:
         base = _distance(Moments.pool(same), pooled)
-        ratios = (
-            distances / np.maximum(_resampled_distances(same, pooled), 1e-12)
-            if resampled
-            else distances
-        )
+        ratios = distances
+        if resample:
+            ratios = distances / np.maximum(_resampled_distances(same, pooled), 1e-12)
         figures["frechet_share"] = interval(value / max(base, 1e-12), ratios)
     return figures
 
 
+def _same_clips(group: Group, identity: Group | None) -> list[Moments] | None:
+    """Return identity's moments of the group's clips; None unless identity has all of them."""
+    if identity is None:
+        return None
+    theirs = dict(zip(_names(identity), identity.moments, strict=True))
+    names = _names(group)
+    return [theirs[name] for name in names] if theirs.keys() >= set(names) else None
+
+
 def _resampled_distances(parts: Sequence[Moments], real: Moments) -> np.ndarray:
-    """[R]: the parts resampled, the same ones for every set of as many parts."""
+    """Return distances [R] of resampled parts; sets of as many parts are resampled alike."""
     size = len(parts)
     chosen = np.random.default_rng(0).integers(size, size=(FRECHET_RESAMPLES, size))
     weights = np.stack([np.bincount(drawn, minlength=size) for drawn in chosen]).astype(float)
-    weights, which = np.unique(
-        weights, axis=0, return_inverse=True
-    )  # of few clips, many samples are the same
+    # few clips give many equal samples
+    weights, which = np.unique(weights, axis=0, return_inverse=True)
     counts = weights @ [p.count for p in parts]
     totals = weights @ np.stack([p.total for p in parts])
     products = np.tensordot(weights, np.stack([p.products for p in parts]), 1)
-    return np.array(
-        [_distance(Moments(*m), real) for m in zip(counts, totals, products, strict=True)]
-    )[which]
+    distances = [
+        _distance(Moments(*moments), real) for moments in zip(counts, totals, products, strict=True)
+    ]
+    return np.array(distances)[which]
 
 
-def _clips(group: Group) -> list[str]:
+def _names(group: Group) -> list[str]:
     return [clip.scores["clip"] for clip in group.clips]
 
 
 def overall(groups: Sequence[Group], name: str) -> tuple[Estimate, Estimate, Estimate]:
-    """A figure of one system and sigma over pairs: the paper's mean, the worst of the paper's, the others' mean."""
-    target = next(t for t in TARGETS if t.name == name)
-    paper = [g.figures[name] for g in groups if g.pair in PAPER_PAIRS]
-    others = [g.figures[name] for g in groups if g.pair not in PAPER_PAIRS]
+    """Combine the estimates of a target's score over the pairs of one system.
+
+    Args:
+        groups: groups of one system.
+        name: name of a score in `TARGETS`.
+
+    Returns:
+        The mean over the paper's pairs, the worst of the paper's pairs, and the mean over all other pairs.
+    """
+    target = next(target for target in TARGETS if target.name == name)
+    paper = [group.figures[name] for group in groups if group.pair in PAPER_PAIRS]
+    others = [group.figures[name] for group in groups if group.pair not in PAPER_PAIRS]
     worst = np.min if target.at_least else np.max
-    return average(paper, np.mean), average(paper, worst), average(others, np.mean)
+    return average(paper), average(paper, worst), average(others)
 
 
 def average(figures: Sequence[Estimate], function: Callable = np.mean) -> Estimate:
-    """`function` over figures of several pairs; those that are not there are left out."""
-    figures = [figure for figure in figures if not math.isnan(figure.value)]
-    if not figures:
+    """Combine the estimates of several pairs.
+
+    Args:
+        figures: the estimates; unknown ones are left out.
+        function: combines the values, for example `numpy.mean`.
+
+    Returns:
+        The combined estimate, with an interval if all estimates have one.
+    """
+    known = [figure for figure in figures if not math.isnan(figure.value)]
+    if not known:
         return NOTHING
-    value = float(function([figure.value for figure in figures]))
-    if not all(len(figure.resampled) for figure in figures):
+    value = float(function([figure.value for figure in known]))
+    if not all(len(figure.resampled) for figure in known):
         return Estimate(value)
-    return interval(value, function(np.stack([figure.resampled for figure in figures]), axis=0))
+    return interval(value, function(np.stack([figure.resampled for figure in known]), axis=0))

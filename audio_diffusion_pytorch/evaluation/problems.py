@@ -1,17 +1,17 @@
-"""What an evaluation leaves out and why: equal problems of several files or pairs are one line."""
+"""Collect what an evaluation leaves out, and why; equal problems of several files or pairs share one line."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 _SHOWN = 3  # names in a line
-_HERE = "\x00"  # stands for the name in a line
+_HERE = "\x00"  # placeholder of the name in a line
 
 
 class Problems:
-    """Lines, in the order in which they were added, each once.
+    """Lines in the order of their addition, each once.
 
     Args:
-        lines: the first ones.
+        lines: lines to start with.
     """
 
     def __init__(self, lines: Iterable[str] = ()):
@@ -20,11 +20,11 @@ class Problems:
             self.add(line)
 
     def add(self, line: str, *names: str | Path) -> None:
-        """Add a line.
+        """Add a line; lines that differ only by a name become one line with a count and names.
 
         Args:
-            names: what it is about, of which the first that is in the line counts: lines that differ by it only become
-                one, with a count and names.
+            line: the problem.
+            names: files or pairs of the problem; the first one that occurs in the line counts.
         """
         name = next((str(name) for name in names if str(name) in line), "")
         known = self._names.setdefault(line.replace(name, _HERE) if name else line, [])
@@ -33,10 +33,11 @@ class Problems:
 
     @property
     def lines(self) -> list[str]:
+        """All lines."""
         return [_line(text, names) for text, names in self._names.items()]
 
     def short(self) -> str:
-        """The first and the last ones, in one line."""
+        """Return the first and last lines, joined to one."""
         lines = self.lines
         hidden = len(lines) - 6
         lines = [*lines[:3], f"... ({hidden} more)", *lines[-3:]] if hidden > 0 else lines
@@ -52,6 +53,6 @@ def _line(text: str, names: list[str]) -> str:
 
 
 def _short(name: str) -> str:
-    """The last two parts of a path from the root; anything else as it is."""
+    """Shorten an absolute path to its last two parts."""
     path = Path(name)
     return str(Path(*path.parts[-2:])) if path.is_absolute() else name

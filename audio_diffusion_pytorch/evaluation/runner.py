@@ -1,7 +1,6 @@
 """Make and score clips; each sound and score is stored as soon as it is finished, so that a later run resumes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.evaluation.clips import Excerpt
 from audio_diffusion_pytorch.evaluation.problems import Problems
 from audio_diffusion_pytorch.evaluation.scores import (
     PitchAnalyser,
@@ -170,7 +168,7 @@ class EvaluationRunner:
 
     def _truth(self, task: ScoringTask) -> Tensor | None:
         """Read the true performance [T] if it lies in the output's register."""
-        excerpt: Excerpt = task.excerpt
+        excerpt = task.excerpt
         if excerpt.truth is None or excerpt.truth_octaves != task.octaves:
             return None
         try:
@@ -189,11 +187,8 @@ class EvaluationRunner:
         stored = self.store.load_output(task) if system.stored else None
         if stored is not None:
             return stored
-        if system.shifts:
-            make = partial(system.make, recording[None], task.excerpt, task.index, task.octaves)
-        else:
-            make = partial(system.make, given[None], task.excerpt, task.index)
-        output, facts = make()
+        wav = recording if system.shifts else given
+        output, facts = system.make(wav[None], task.excerpt, task.index, task.octaves)
         if system.stored:
             return self.store.save_output(task, output, self.sample_rate, facts), facts
         return output[0], facts

@@ -1,6 +1,5 @@
-"""Sounds of an evaluation under names that say what they are: sounds/<pair>/<clip>_<system>.flac."""
+"""Readable names for the sounds of an evaluation: sounds/<pair>/<clip>_<system>.flac."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -8,31 +7,48 @@ from contextlib import suppress
 from pathlib import Path
 
 from audio_diffusion_pytorch.utils.files import atomic_write
+from audio_diffusion_pytorch.utils.hashing import text_digest
 
-_LONGEST = 120  # bytes of a clip's name in a file's name
+_LONGEST = 120  # bytes of each part of the name
 
 
 def sound_name(pair: str, clip: str, system: str) -> str:
-    """`("flute-violin", "tune@0", "bridge, sigma 4")` -> "sounds/flute-violin/tune@0_bridge_sigma_4.flac"."""
+    """Return the relative path of a sound.
+
+    Args:
+        pair: name of the pair, for example `flute-violin`.
+        clip: name of the clip, for example `tune@0`.
+        system: label of the system, for example `bridge, sigma 4`.
+
+    Returns:
+        The path, for example `sounds/flute-violin/tune@0_bridge_sigma_4.flac`.
+    """
     return f"sounds/{_plain(pair)}/{_plain(clip)}_{_plain(system)}.flac"
 
 
 def _plain(text: str) -> str:
-    """A part of a file's name on any system; where more than spaces and commas changed, it ends in a digest."""
+    """Make a part of a file name that every system accepts.
+
+    Only spaces and commas change in most texts. If other characters change, a digest keeps different texts apart.
+    """
     plain = re.sub(r"[\s,]+", "_", text)
     kept = os.fsencode(re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", plain).strip("."))[:_LONGEST].decode(
         "utf-8", "ignore"
     )
     if kept == plain and kept:
         return kept
-    return f"{kept}-{hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:6]}"
+    return f"{kept}-{text_digest(text, 6)}"
 
 
 def publish(kept: Path, name: Path) -> None:
-    """Give a kept sound a second name, without a second copy where the file system can do that.
+    """Give a stored sound a second name: a hard link if the file system supports one, else a copy.
+
+    Args:
+        kept: file of the sound.
+        name: path of the second name.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     with suppress(OSError):
         if os.path.samefile(kept, name):

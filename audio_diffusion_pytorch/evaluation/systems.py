@@ -1,4 +1,4 @@
-"""What is evaluated, and what it is measured against: each turns an input into an output in the target's register."""
+"""The systems of an evaluation: each turns an excerpt into an output in the target's register."""
 
 import time
 from collections.abc import Mapping
@@ -20,119 +20,151 @@ from audio_diffusion_pytorch.models.instrument import InstrumentModel
 from audio_diffusion_pytorch.pitch.octaves import shift_octaves
 from audio_diffusion_pytorch.utils.hashing import digest, digest_of
 
-VERSION = 5  # raise it when a system gives another sound at the same settings
+VERSION = 5  # raise it when a system's output changes at the same settings
+
+Output = tuple[Tensor, dict[str, Any]]  # sound [1, T], facts about its making
 
 
 def digest_of_model(model: InstrumentModel) -> str:
-    """A short name for weights, statistics and everything of the spec that a bridge uses."""
+    """Return a digest of the weights, the statistics and the fields of the spec that a bridge uses."""
     unused = ("handoff_sigma", "handoff_sigmas", "handoffs", "pitch_range", "steps")
     return digest_of(model, {k: v for k, v in asdict(model.spec).items() if k not in unused})
 
 
 class System:
-    """Makes outputs.
+    """Make outputs; base class of bridges, finished outputs and reference points.
 
-    name: for tables; its `label` adds the hand-off noise level `sigma` where several are `swept`.
-    reference: what others are measured against.
-    stored: making takes time, so that outputs are kept.
-    moved: it is given the input in the target's register.
-    shifts: it moves the input there itself: `make` takes the input as it is, and the octaves.
-    about: facts for every row (steps, solver ...).
-    settings: what the sound depends on.
+    Attributes:
+        name: name in tables; `label` adds the noise level to it if several levels are compared.
+        sigma: noise level of the hand-off; None for systems without one.
+        swept: whether several noise levels are compared.
+        reference: whether the system is a reference point.
+        stored: whether outputs are stored, because making them takes time.
+        moved: whether the excerpt must be moved into the target's register.
+        shifts: whether `make` moves the excerpt itself.
+        about: facts for every row of the results (steps, solver ...).
+        settings: everything besides the excerpt that the output depends on.
     """
 
     name: str
     sigma: float | None = None
-    swept = False
-    reference = True
-    stored = True
-    moved = True
-    shifts = False
+    swept: bool = False
+    reference: bool = True
+    stored: bool = True
+    moved: bool = True
+    shifts: bool = False
     about: Mapping[str, Any] = {}
     settings: Mapping[str, Any] = {}
 
     @property
     def label(self) -> str:
+        """Name in tables, with the noise level if several levels are compared."""
         return f"{self.name}, sigma {self.sigma:g}" if self.swept else self.name
 
-    def make(self, wav: Tensor, excerpt: Excerpt, index: int) -> tuple[Tensor, dict[str, Any]]:
-        """The output of one clip.
+    def make(self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0) -> Output:
+        """Make the output of one excerpt.
 
         Args:
-            wav: [1, T] at the evaluation's rate, moved to the target's register.
-            index: number of the clip in its pair.
+            wav: excerpt [1, T] at the evaluation's rate; in the target's register if the system is `moved` and does
+                not shift.
+            excerpt: excerpt of `wav`.
+            index: number of the excerpt in its pair.
+            octaves: octaves to the target's register, for a system that shifts.
 
         Returns:
-            [1, T] and scores that only the making can tell.
+            The output [1, T] and scores that only the system can measure.
+
+        Raises:
+            InputError: a file is damaged.
         """
         raise NotImplementedError
 
 
 class Identity(System):
-    """The input itself, in its own register."""
+    """Return the excerpt in its own register."""
 
-    name, stored, moved = IDENTITY, False, False
+    name = IDENTITY
+    stored = False
+    moved = False
 
-    def make(self, wav: Tensor, excerpt: Excerpt, index: int) -> tuple[Tensor, dict[str, Any]]:
+    def make(self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0) -> Output:
+        """Return the excerpt; see `System.make`."""
         return wav, {}
 
 
 class Moved(Identity):
-    """The input, moved by octaves into the target's range."""
+    """Return the excerpt, moved by octaves into the target's range."""
 
-    name, moved = MOVED, True
+    name = MOVED
+    moved = True
 
 
 class CodecOnly(System):
-    """The input through the codec and back."""
+    """Encode and decode the excerpt.
+
+    Args:
+        codec: codec of the models.
+    """
 
     name = CODEC
 
     def __init__(self, codec: Codec):
-        self.codec, self.settings = codec, {"codec": digest_of(codec)}
+        self.codec = codec
+        self.settings = {"codec": digest_of(codec)}
 
     @torch.inference_mode()
-    def make(self, wav: Tensor, excerpt: Excerpt, index: int) -> tuple[Tensor, dict[str, Any]]:
+    def make(self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0) -> Output:
+        """Encode and decode the excerpt; see `System.make`."""
         device = next(self.codec.parameters()).device
-        return self.codec.decode(self.codec.encode(wav[None].to(device)), wav.shape[-1])[
-            0
-        ].cpu(), {}
+        latents = self.codec.encode(wav[None].to(device))
+        return self.codec.decode(latents, wav.shape[-1])[0].cpu(), {}
 
 
 class Truth(System):
-    """The same performance on the target instrument; only for excerpts that have one."""
+    """Read the same performance on the target instrument, for excerpts that have one.
 
-    name, stored = TRUTH, False
+    Args:
+        sample_rate: rate of the evaluation in Hz.
+    """
+
+    name = TRUTH
+    stored = False
 
     def __init__(self, sample_rate: int):
         self.sample_rate = sample_rate
 
-    def make(self, wav: Tensor, excerpt: Excerpt, index: int) -> tuple[Tensor, dict[str, Any]]:
+    def make(self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0) -> Output:
+        """Read the true performance; see `System.make`."""
+        assert excerpt.truth is not None
         return read_excerpt(excerpt.truth.path, excerpt, self.sample_rate), {}
 
 
 class Finished(System):
-    """Outputs that lie in a folder.
+    """Read finished outputs of another system.
 
     Args:
-        outputs: path of the input -> path of the output, both of one length.
+        name: name in tables.
+        outputs: path of each input -> path of its output, both of one length.
+        sample_rate: rate of the evaluation in Hz.
     """
 
-    reference = stored = False
+    reference = False
+    stored = False
 
     def __init__(self, name: str, outputs: Mapping[Path, Path], sample_rate: int):
-        self.name, self.outputs, self.sample_rate = name, outputs, sample_rate
+        self.name = name
+        self.outputs = outputs
+        self.sample_rate = sample_rate
 
-    def make(self, wav: Tensor, excerpt: Excerpt, index: int) -> tuple[Tensor, dict[str, Any]]:
-        """
-        Raises:
-            InputError: the file is damaged.
-        """
+    def make(self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0) -> Output:
+        """Read the finished output; see `System.make`."""
         return read_excerpt(self.outputs[excerpt.recording.path], excerpt, self.sample_rate), {}
 
 
 class _Observed(Bridge):
-    """A bridge that keeps the noise in the middle: one window of one channel after another, in `noise`."""
+    """A bridge that keeps the noise between its models in `noise`: the windows of one channel after another."""
+
+    noise: list[Tensor]
 
     def to_noise(self, latents: Tensor) -> Tensor:
         noise = super().to_noise(latents)
@@ -141,15 +173,22 @@ class _Observed(Bridge):
 
 
 class BridgeSystem(System):
-    """The bridge, on the spot.
+    """Run a bridge.
 
     Args:
-        cycle_clips: clips of a pair that also go back to the source, which takes as long again.
-        swept: the hand-off level is one of several.
-        options: of `Bridge`.
+        name: name in tables.
+        source: model of the source instrument.
+        target: model of the target instrument.
+        cycle_clips: excerpts of a pair that are also bridged back, which takes as long again.
+        swept: whether several noise levels are compared.
+        options: passed to `Bridge`.
+
+    Raises:
+        InputError: the models do not support the options.
     """
 
-    reference, shifts = False, True
+    reference = False
+    shifts = True
 
     def __init__(
         self,
@@ -160,19 +199,17 @@ class BridgeSystem(System):
         swept: bool = False,
         **options: Any,
     ):
-        self.name, self.cycle_clips, self.sample_rate = (
-            name,
-            cycle_clips,
-            options["codec"].sample_rate,
-        )
+        self.name = name
+        self.cycle_clips = cycle_clips
+        self.swept = swept
+        self.sample_rate = options["codec"].sample_rate
         self.bridge = _Observed(source, target, **options)
-        handoff = (
-            options.get("handoff", "auto") if source.spec.noise else "auto"
-        )  # only the way there needs "matched"
-        self.back = Bridge(
-            target, source, **{**options, "sigma": self.bridge.sigma, "handoff": handoff}
-        )
-        self.sigma, self.swept, schedule = self.bridge.sigma, swept, self.bridge.sigmas.tolist()
+        self.sigma = self.bridge.sigma
+        # only the way from source to target needs "matched": the source may lack the statistics
+        handoff = options.get("handoff", "auto") if source.spec.noise else "auto"
+        back = {**options, "sigma": self.bridge.sigma, "handoff": handoff}
+        self.back = Bridge(target, source, **back)
+        schedule = self.bridge.sigmas.tolist()
         self.about = {
             "num_steps": len(schedule),
             "solver": self.bridge.solver,
@@ -184,36 +221,41 @@ class BridgeSystem(System):
                 digest_of_model(target),
                 digest_of(self.bridge.codec),
             ],
-            **{"sigmas": schedule, "solver": self.bridge.solver, "handoff": self.bridge.handoff},
+            "sigmas": schedule,
+            "solver": self.bridge.solver,
+            "handoff": self.bridge.handoff,
         }
 
     @torch.inference_mode()
-    def make(
-        self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0
-    ) -> tuple[Tensor, dict[str, Any]]:
-        self.bridge.noise, started = [], time.perf_counter()
+    def make(self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0) -> Output:
+        """Bridge the excerpt; the facts are the speed, and scores of the noise and of the way back."""
+        self.bridge.noise = []
+        started = time.perf_counter()
         out = self.bridge(wav, self.sample_rate, octaves=octaves)
-        scores: dict[str, Any] = {
-            "seconds_per_second": (time.perf_counter() - started) / excerpt.seconds
-        }
-        if self.bridge.noise:  # a silent clip has none
+        seconds = time.perf_counter() - started
+        scores: dict[str, Any] = {"seconds_per_second": seconds / excerpt.seconds}
+        if self.bridge.noise:  # silent windows bypass the models
             noise = torch.cat(self.bridge.noise, -1)
-            scores |= noise_scores(noise, self.sigma, self.bridge.source.spec.sigma_data)
+            scores |= noise_scores(noise, self.bridge.sigma, self.bridge.source.spec.sigma_data)
         if index < self.cycle_clips:
             scores |= self._cycle(shift_octaves(wav, octaves, self.sample_rate))
         return out, scores
 
     def _cycle(self, wav: Tensor) -> dict[str, float]:
-        """There and back again, with the first window of wav [1, T].
+        """Bridge the first window of wav [1, T] to the target and back.
 
-        cycle_latent: root mean square error of the latents, in standard deviations of the source's.
-        cycle_log_mel: log-mel distance of both sets of latents, decoded.
+        Returns:
+            cycle_latent: root mean square error of the latents, in standard deviations of the source's latents.
+            cycle_log_mel: log-mel distance between both decoded sets of latents.
         """
-        bridge, codec = self.bridge, self.bridge.codec
-        level, expected = audio.active_rms(wav, self.sample_rate), bridge.source.spec.level_db
+        bridge = self.bridge
+        codec = bridge.codec
+        level = audio.active_rms(wav, self.sample_rate)
+        expected = bridge.source.spec.level_db
         gain = 1.0 if expected is None else 10 ** (expected / 20) / max(level, 1e-8)
-        first = wav[:, : bridge.window * codec.hop_length]
-        first = nn.functional.pad(first, (0, bridge.window * codec.hop_length - first.shape[-1]))
+        length = bridge.window * codec.hop_length
+        first = wav[:, :length]
+        first = nn.functional.pad(first, (0, length - first.shape[-1]))
         z = codec.encode((first * gain)[None].to(bridge.source.mean.device))
         everywhere = torch.ones_like(z[:, 0])
         there = bridge.from_noise(bridge.hand_over(bridge.to_noise(z), everywhere))
@@ -227,21 +269,26 @@ class BridgeSystem(System):
 
 
 class WarmStart(System):
-    """Noise at the hand-off level added to the input's latents, and the target model run down: no source model.
+    """Add noise to the excerpt's latents and denoise them with the target's model; no source model.
 
-    The latents are normalised by the target's statistics, for the source's are not known without its model.
+    The target's statistics normalise the latents, because the source's statistics belong to its model.
 
     Args:
-        swept: the hand-off level is one of several.
-        options: of `Bridge`.
+        target: model of the target instrument.
+        seed: seed of the noise.
+        swept: whether several noise levels are compared.
+        options: passed to `Bridge`.
     """
 
     name = WARM
 
     def __init__(self, target: InstrumentModel, seed: int, swept: bool = False, **options: Any):
         self.bridge = _Warm(target, target, **options)
-        self.seed, self.sample_rate = seed, self.bridge.codec.sample_rate
-        self.sigma, self.swept, schedule = self.bridge.sigma, swept, self.bridge.sigmas.tolist()
+        self.seed = seed
+        self.swept = swept
+        self.sample_rate = self.bridge.codec.sample_rate
+        self.sigma = self.bridge.sigma
+        schedule = self.bridge.sigmas.tolist()
         self.about = {
             "num_steps": len(schedule),
             "solver": self.bridge.solver,
@@ -249,18 +296,22 @@ class WarmStart(System):
         }
         self.settings = {
             "warm": [digest_of_model(target), digest_of(self.bridge.codec)],
-            **{"sigmas": schedule, "solver": self.bridge.solver, "seed": seed},
+            "sigmas": schedule,
+            "solver": self.bridge.solver,
+            "seed": seed,
         }
 
-    def make(self, wav: Tensor, excerpt: Excerpt, index: int) -> tuple[Tensor, dict[str, Any]]:
+    def make(self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0) -> Output:
+        """Denoise the noisy excerpt; the seed of its noise follows from the excerpt's name."""
         seed = int(digest(self.seed, excerpt.name)[:15], 16)
-        self.bridge.generator, started = torch.Generator().manual_seed(seed), time.perf_counter()
+        self.bridge.generator = torch.Generator().manual_seed(seed)
+        started = time.perf_counter()
         out = self.bridge(wav, self.sample_rate, octaves=0)
         return out, {"seconds_per_second": (time.perf_counter() - started) / excerpt.seconds}
 
 
 class _Warm(Bridge):
-    """A bridge whose way up is adding noise."""
+    """A bridge that adds noise instead of running the source's model."""
 
     generator: torch.Generator
 
@@ -270,14 +321,23 @@ class _Warm(Bridge):
 
 
 def read_excerpt(path: Path, excerpt: Excerpt, sample_rate: int) -> Tensor:
-    """The excerpt's part of a file -> mono [1, T] at sample_rate, T the same for every excerpt of as many seconds.
+    """Read an excerpt from a file, mixed to mono.
+
+    Args:
+        path: file of the recording, or of another file of the same length.
+        excerpt: start and length.
+        sample_rate: rate of the result in Hz.
+
+    Returns:
+        The excerpt [1, T]; T depends on the excerpt's length and `sample_rate` only.
 
     Raises:
-        InputError: the file is damaged or no audio.
+        InputError: the file is damaged or is not audio.
     """
     header = audio.info(path)
     start = min(round(excerpt.start * header.sample_rate), header.frames)
     frames = min(round(excerpt.seconds * header.sample_rate), header.frames - start)
     wav, rate = audio.read_mono(path, start, frames)
-    wav, length = audio.resample(wav, rate, sample_rate), round(excerpt.seconds * sample_rate)
+    wav = audio.resample(wav, rate, sample_rate)
+    length = round(excerpt.seconds * sample_rate)
     return nn.functional.pad(wav, (0, max(0, length - wav.shape[-1])))[:, :length]

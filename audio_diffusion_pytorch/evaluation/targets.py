@@ -1,14 +1,10 @@
-"""Targets of the project's own models."""
+"""The targets that this project sets for its own models."""
 
 from dataclasses import dataclass
 
+_TRIO = ("flute", "violin", "trumpet")
 PAPER_PAIRS = (
-    *(
-        (a, b)
-        for a in ("flute", "violin", "trumpet")
-        for b in ("flute", "violin", "trumpet")
-        if a != b
-    ),
+    *((a, b) for a in _TRIO for b in _TRIO if a != b),
     ("bassoon", "cello"),
     ("cello", "bassoon"),
 )
@@ -16,7 +12,15 @@ PAPER_PAIRS = (
 
 @dataclass(frozen=True)
 class Target:
-    """A line of the table of targets: what is measured, and the bounds for the paper's mean, its worst, the others."""
+    """A line of the table of targets.
+
+    Attributes:
+        name: name of the score.
+        label: text of the line; `{embedder}` stands for the embedder's name.
+        bounds: bounds of the paper's mean, of the paper's worst pair, and of the mean over other pairs.
+        at_least: whether the score must be at least the bound; otherwise at most.
+        percent: whether the score is shown in percent.
+    """
 
     name: str
     label: str
@@ -50,4 +54,4 @@ TARGETS = (
         True,
     ),
 )
-TARGETS_EMBEDDER = "small codec"  # of the bounds on the Frechet distance: other embedders' numbers are not comparable
+TARGETS_EMBEDDER = "small codec"  # the Frechet bounds hold for this embedder only

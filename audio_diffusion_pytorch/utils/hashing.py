@@ -1,4 +1,4 @@
-"""Digests of files' contents, by which caches know them whatever they are called."""
+"""Digests of files, texts, JSON values and weights: the keys of caches, independent of file names."""
 
 import hashlib
 import json
@@ -9,33 +9,45 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.utils.files import atomic_write
 
 
 def content_digest(path: str | Path) -> str:
-    """BLAKE2 of a file's bytes, 32 hexadecimal digits.
+    """Hash the content of a file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        BLAKE2 of the bytes, 32 hexadecimal digits.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
-    digest = hashlib.blake2b(digest_size=16)
+    content = hashlib.blake2b(digest_size=16)
     try:
-        with open(path, "rb") as content:
-            while part := content.read(1 << 20):
-                digest.update(part)
+        with open(path, "rb") as file:
+            while part := file.read(1 << 20):
+                content.update(part)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    return digest.hexdigest()
+    return content.hexdigest()
 
 
 def content_sample(path: str | Path) -> str:
-    """Digest of a file's size and of 4 KiB in its middle: tells most contents apart without reading them.
+    """Hash the size of a file and the 4 KiB in its middle, which distinguish most files.
+
+    Args:
+        path: the file.
+
+    Returns:
+        16 hexadecimal digits.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         with open(path, "rb") as content:
@@ -48,28 +60,40 @@ def content_sample(path: str | Path) -> str:
 
 
 class DigestMemory:
-    """`content_digest`, remembered in a JSON file for as long as a file's size and time of change stay the same.
+    """Remember `content_digest` of files in a JSON file; a file of equal size and time of change is not read again.
 
-    Several processes may use one; what one of them learns may get lost to another, and is then computed again.
+    Processes may share the JSON file. A digest that another process overwrites is computed again later.
+
+    Args:
+        path: the JSON file.
     """
 
     def __init__(self, path: Path):
-        self.path, self.new = path, {}
+        self.path = path
+        self.new: dict[str, list] = {}
         self.known = self._load()
 
-    def __call__(self, file: str) -> str:
+    def __call__(self, file: str | Path) -> str:
+        """Return the digest of a file.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
         try:
             status = Path(file).stat()
         except OSError as error:
             raise InputError(f"cannot read {file}: {error.strerror}") from error
-        key, state = str(Path(file).resolve()), [status.st_size, status.st_mtime_ns]
+        key = str(Path(file).resolve())
+        state = [status.st_size, status.st_mtime_ns]
         entry = self.known.get(key)
         if not (isinstance(entry, list) and entry[:2] == state):
-            entry = self.known[key] = self.new[key] = [*state, content_digest(file)]
+            entry = [*state, content_digest(file)]
+            self.known[key] = entry
+            self.new[key] = entry
         return entry[2]
 
     def save(self) -> None:
-        """Write what is new; where that fails it is only computed again the next time."""
+        """Add new digests to the JSON file; a failure is ignored, because digests can be computed again."""
         if self.new:
             with suppress(InputError), atomic_write(self.path) as temporary:
                 temporary.write_text(json.dumps({**self._load(), **self.new}), encoding="utf-8")
@@ -82,29 +106,68 @@ class DigestMemory:
         return {}
 
 
-def _fingerprint(*parts: object) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        if isinstance(part, Mapping):
-            for key, value in part.items():
-                digest.update(key.encode())
-                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        else:
-            digest.update(f"{part};".encode())
-    return digest.hexdigest()
+def text_digest(text: str, digits: int) -> str:
+    """Hash a text, which may contain bytes that are not UTF-8.
+
+    Args:
+        text: the text.
+        digits: length of the result.
+
+    Returns:
+        The first hexadecimal digits of SHA-256.
+    """
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:digits]
 
 
 def digest(*parts: Any) -> str:
-    """A short name for anything that JSON can hold."""
+    """Hash values that JSON can hold.
+
+    Args:
+        parts: the values; the order of keys in a mapping does not matter.
+
+    Returns:
+        24 hexadecimal digits of SHA-256.
+    """
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def digest_of(module: nn.Module, *about: Any) -> str:
-    """A short name for a module's weights, and what else is told about it."""
+    """Hash the weights of a module, sorted by key.
+
+    Args:
+        module: the module.
+        about: further values that JSON can hold.
+
+    Returns:
+        24 hexadecimal digits of SHA-256.
+    """
     content = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
         content.update(key.encode())
-        content.update(
-            value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        )
+        content.update(tensor_bytes(value))
     return digest(content.hexdigest(), *about)
+
+
+def fingerprint(*parts: object) -> str:
+    """Hash texts, numbers and state dicts; latent caches contain this digest of their codec.
+
+    Args:
+        parts: values; tensors of a mapping are hashed in its order.
+
+    Returns:
+        16 hexadecimal digits of BLAKE2.
+    """
+    content = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        if isinstance(part, Mapping):
+            for key, value in part.items():
+                content.update(key.encode())
+                content.update(tensor_bytes(value))
+        else:
+            content.update(f"{part};".encode())
+    return content.hexdigest()
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """Return the elements of a tensor as bytes, in row-major order."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
