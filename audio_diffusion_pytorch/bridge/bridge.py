@@ -107,8 +107,6 @@ class Bridge:
         }  # the schedule's end follows from these and sigma
         preset = QUALITY[quality]
         self.solver = preset.solver if solver is None else solver
-        if self.solver not in SOLVERS:
-            raise InputError(f"no solver {self.solver!r}; there are {', '.join(SOLVERS)}")
         num_steps = preset.num_steps if num_steps is None else num_steps
         known = min(s.sigma_max for s in specs)
         self.sigma = (
@@ -148,7 +146,7 @@ class Bridge:
             self._statistics = interpolate_statistics(self.target.spec.noise, self.sigma)
         self.rho = preset.rho if rho is None else rho
         self.sigmas = karras_schedule(sigma_min, self.sigma, self.rho, num_steps)
-        self.solve, self.batch_size = SOLVERS[self.solver], batch_size
+        self.solve, self.batch_size = SOLVERS.find(self.solver), batch_size
         factor = max(model.denoiser.net.downsample_factor for model in (self.source, self.target))
         self.window = -(-min(s.frames for s in specs) // factor) * factor
         self.hop = self.window * 3 // 4

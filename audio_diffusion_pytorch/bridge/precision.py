@@ -33,10 +33,14 @@ def prepare(denoiser: Denoiser, dtype: torch.dtype, compile: bool = False) -> De
     """The same denoiser with its network at another precision; itself where nothing changes.
 
     Args:
-        denoiser: in float32.
+        denoiser: in float32; a user's own network stays in float32.
         compile: with torch.compile, and CUDA graphs on a GPU: the first calls for each size of batch take minutes.
     """
-    net = denoiser.net if dtype == torch.float32 else Reduced(denoiser.net, dtype)
+    net = denoiser.net
+    if dtype != torch.float32 and isinstance(
+        net, UNet1d
+    ):  # which layer embeds sigma is known there
+        net = Reduced(net, dtype)
     if compile:
         cuda = next(denoiser.parameters()).is_cuda
         net = torch.compile(net, mode="reduce-overhead" if cuda else None)

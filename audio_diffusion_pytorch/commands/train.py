@@ -25,6 +25,7 @@ from audio_diffusion_pytorch.compat.config import adapt, arithmetic
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.models.labels import Labels
 from audio_diffusion_pytorch.paths import CONFIGS, INSTALLED, ROOT
+from audio_diffusion_pytorch.utils.registry import import_plugins
 
 os.environ["PROJECT_ROOT"] = str(ROOT)  # where configs/config.yaml finds exp/
 if INSTALLED:
@@ -70,6 +71,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
             raise InputError(f"{key}={cfg[key]}: give true or false")
     if cfg.ignore_warnings:
         warnings.simplefilter("ignore")
+    import_plugins(OmegaConf.to_object(cfg.plugins))
     cfg = adapt(cfg)
     if cfg.get("instruments") is None and OmegaConf.is_interpolation(cfg, "instrument_name"):
         cfg.instrument_name = "instrument"  # every file, whatever it is of
@@ -223,7 +225,11 @@ def fit(cfg: DictConfig) -> dict[str, float]:
 
     if trainer.is_global_zero:
         module.export(exported)
-        print(summary(trainer, module, run_dir, exported))
+        print(
+            summary(
+                trainer, module, run_dir, exported, import_plugins(OmegaConf.to_object(cfg.plugins))
+            )
+        )
     return {key: float(value) for key, value in trainer.callback_metrics.items()}
 
 

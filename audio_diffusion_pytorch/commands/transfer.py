@@ -19,6 +19,7 @@ from audio_diffusion_pytorch.command_line import typed
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.instruments import MAX_OCTAVES
 from audio_diffusion_pytorch.paths import CONFIGS
+from audio_diffusion_pytorch.utils.registry import import_plugins
 
 if TYPE_CHECKING:
     from audio_diffusion_pytorch.transfer.jobs import Job
@@ -28,7 +29,7 @@ PATH_KEYS = ("source", "target", "input", "output", "plot", "codec.repository", 
 PICTURES = (".png", ".pdf", ".svg")
 TEXTS = ("source", "target", "input", "output")
 SWITCHES = ("overwrite", "report", "dry_run", "compile", "listen")
-LISTS = ("input", "sigma", "codec")  # may be more than one value
+LISTS = ("input", "sigma", "codec", "plugins")  # may be more than one value
 BRIDGE_KEYS = ("quality", "num_steps", "solver", "handoff", "batch_size", "precision", "compile")
 
 
@@ -40,6 +41,7 @@ def transfer(cfg: DictConfig) -> None:
         Interrupted: Ctrl-C or SIGTERM; what is finished stays.
     """
     _check_arguments(cfg)
+    plugins = import_plugins(OmegaConf.to_object(cfg.plugins))
     from audio_diffusion_pytorch.models.instrument import pitch_range
     from audio_diffusion_pytorch.transfer.progress import TransferProgress
     from audio_diffusion_pytorch.transfer.resolve import resolve_jobs
@@ -59,6 +61,7 @@ def transfer(cfg: DictConfig) -> None:
         overwrite=cfg.overwrite,
         report=cfg.report,
         listen=cfg.listen,
+        plugins=plugins,
     )
     bridge = run.load()
     if cfg.transpose == "auto" and pitch_range(bridge.target.spec) is None:

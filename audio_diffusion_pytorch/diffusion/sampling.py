@@ -12,8 +12,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from audio_diffusion_pytorch.utils.registry import Registry
+
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Callback = Callable[[int, int], None]
+Solver = Callable[..., Tensor]  # (denoise, x, sigmas, callback=None) -> x
 
 
 def karras_schedule(sigma_min: float, sigma_max: float, rho: float, num_steps: int) -> Tensor:
@@ -274,7 +277,10 @@ def ancestral_midpoint(
 
 
 # Those that solve the ODE, both ways: what a bridge is made of.
-SOLVERS = {"heun": heun, "euler": euler, "dpmpp_2m": dpmpp_2m, "dpmpp_3m": dpmpp_3m, "unipc": unipc}
+SOLVERS: Registry[Solver] = Registry(
+    "solver",
+    {"heun": heun, "euler": euler, "dpmpp_2m": dpmpp_2m, "dpmpp_3m": dpmpp_3m, "unipc": unipc},
+)
 
 
 def _steps(sigmas: Tensor) -> list[tuple[float, float]]:

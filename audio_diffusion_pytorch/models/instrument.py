@@ -15,7 +15,8 @@ from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
 from audio_diffusion_pytorch.instruments import PITCH_RANGES
 from audio_diffusion_pytorch.models.labels import RECORDING_CONDITIONS, Labels, statistics_of
-from audio_diffusion_pytorch.models.unet import UNet1d, choose_labels, fold_label
+from audio_diffusion_pytorch.models.networks import DEFAULT, build_network
+from audio_diffusion_pytorch.models.unet import choose_labels, fold_label
 from audio_diffusion_pytorch.utils.files import atomic_write
 
 FORMAT = "audio_diffusion_pytorch.instrument.1"
@@ -27,7 +28,7 @@ class InstrumentSpec:
 
     Args:
         name: name of the instrument, for display.
-        unet: arguments of `UNet1d`.
+        unet: arguments of the network, of `UNet1d` by default.
         codec: name of the codec of the latents.
         sigma_data: standard deviation of the normalised latents.
         sigma_min: lowest noise level in training.
@@ -43,6 +44,7 @@ class InstrumentSpec:
         noise: moments of the instrument's own recordings as noise, see `bridge.noise_statistics`; a model of several
             instruments maps each instrument to its moments; empty: not measured.
         steps: training steps, including those of the model that training started from; None: unknown.
+        network: name of the network's class in `NETWORKS`.
     """
 
     name: str
@@ -61,6 +63,8 @@ class InstrumentSpec:
     pitch_range: tuple[int, int] | None = None
     noise: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = field(default=None, repr=False)  # does not affect transfers
+    # Not in the representation, which old transfer records contain as a hash.
+    network: str = field(default=DEFAULT, repr=False)
 
     def handoff_from(self, source: str) -> float:
         """Return the default noise level of the hand-off from the instrument `source`."""
@@ -95,7 +99,9 @@ class InstrumentModel(nn.Module):
         super().__init__()
         self.spec = spec
         self.codec = codec
-        self.denoiser = denoiser or Denoiser(UNet1d(**spec.unet), spec.sigma_data)
+        self.denoiser = denoiser or Denoiser(
+            build_network(spec.network, spec.unet), spec.sigma_data
+        )
         shape = Labels(spec.labels).statistics_shape(self.denoiser.net.in_channels)
         self.register_buffer("mean", statistics_of(mean, shape))
         self.register_buffer("std", statistics_of(std, shape))
@@ -172,7 +178,7 @@ def _relabelled(
 ) -> InstrumentModel:
     spec = replace(spec, unet={**spec.unet, "num_labels": Labels(spec.labels).count})
     with _NoInitialValues():
-        denoiser = Denoiser(UNet1d(**spec.unet), spec.sigma_data)
+        denoiser = Denoiser(build_network(spec.network, spec.unet), spec.sigma_data)
     denoiser.net.load_state_dict(state, assign=True)
     return InstrumentModel(spec, mean, std, denoiser, model.codec).requires_grad_(False)
 
@@ -199,7 +205,7 @@ def build_model(spec: InstrumentSpec, tensors: Mapping[str, Tensor]) -> Instrume
     """
     spec = replace(spec, unet=dict(spec.unet), labels=tuple(spec.labels))
     with _NoInitialValues():
-        denoiser = Denoiser(UNet1d(**spec.unet), spec.sigma_data)
+        denoiser = Denoiser(build_network(spec.network, spec.unet), spec.sigma_data)
     weights = {
         key[len("net.") :]: value.float()
         for key, value in tensors.items()

@@ -145,7 +145,11 @@ def needs_report(
         frames = module.codec.num_frames(module.hparams.length)
         frames += -frames % module.denoiser.net.downsample_factor
         kept = activation_bytes(
-            module.denoiser.net.config, datamodule.batch_size, frames, recompute
+            module.denoiser.net.config,
+            datamodule.batch_size,
+            frames,
+            recompute,
+            type(module.denoiser.net),
         )
         _check_memory(trained * _TRAINED + kept, trainer)
         advice = "" if recompute else "; less with model.checkpoint_activations=true"

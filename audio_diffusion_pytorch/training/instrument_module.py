@@ -23,6 +23,7 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.activation_checkpointing import checkpoint_blocks
 from audio_diffusion_pytorch.models.instrument import InstrumentModel, InstrumentSpec
 from audio_diffusion_pytorch.models.labels import Labels, statistics_of
+from audio_diffusion_pytorch.models.networks import network_name
 from audio_diffusion_pytorch.models.unet import UNet1d
 from audio_diffusion_pytorch.training.ema import EMA
 from audio_diffusion_pytorch.training.optim import adamw, follow_configured_length
@@ -249,6 +250,7 @@ class InstrumentModule(pl.LightningModule):
         return InstrumentSpec(
             name=self.hparams.name,
             unet=self.denoiser.net.config,
+            network=network_name(self.denoiser.net),
             codec=self.codec.name,
             sigma_data=self.denoiser.sigma_data,
             frames=self.codec.num_frames(self.hparams.length),

@@ -16,12 +16,13 @@ def log_config(loggers: Iterable[Logger], config: Mapping[str, Any], text: str) 
     Lightning's own way to TensorBoard writes none without a metric's first value, which would stand in its curve.
     """
     for logger in loggers:
-        if not hasattr(logger.experiment, "add_text"):
+        experiment = getattr(logger, "experiment", None)
+        if not hasattr(experiment, "add_text"):
             logger.log_hyperparams(config)
             continue
-        logger.experiment.add_text("config", f"```yaml\n{text}\n```")
+        experiment.add_text("config", f"```yaml\n{text}\n```")
         for part in hparams(dict(_flat(config)), {"valid_loss": 0.0}):
-            logger.experiment._get_file_writer().add_summary(part)
+            experiment._get_file_writer().add_summary(part)
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str | bool]]:
@@ -34,7 +35,7 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, floa
 
 def shows_sound(logger: Logger) -> bool:
     """Whether `log_sound` has something to do for this logger."""
-    return hasattr(logger, "log_audio") or hasattr(logger.experiment, "add_audio")
+    return hasattr(logger, "log_audio") or hasattr(getattr(logger, "experiment", None), "add_audio")
 
 
 def log_sound(
@@ -47,6 +48,6 @@ def log_sound(
         if hasattr(logger, "log_audio"):
             logger.log_audio(tag, [wav[0].numpy()], sample_rate=[sample_rate])
             logger.log_image(f"{tag}_mel", [picture])
-        elif hasattr(logger.experiment, "add_audio"):
+        elif shows_sound(logger):
             logger.experiment.add_audio(tag, wav, step, sample_rate)
             logger.experiment.add_image(tag, picture.copy(), step, dataformats="HW")

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -32,14 +33,20 @@ def _check_memory(needed: float, trainer: pl.Trainer) -> None:
         )
 
 
-def activation_bytes(config: dict, batch: int, frames: int, recompute: bool = False) -> int:
-    """Bytes that `UNet1d(**config)` keeps for the backward pass of a batch [batch, in_channels, frames], in float32.
+def activation_bytes(
+    config: dict[str, Any],
+    batch: int,
+    frames: int,
+    recompute: bool = False,
+    network: type[nn.Module] = UNet1d,
+) -> int:
+    """Bytes that `network(**config)` keeps for the backward pass of a batch [batch, in_channels, frames], in float32.
 
     Nothing is computed: the pass runs on the meta device. With `recompute`, as after `checkpoint_blocks`: the inputs of
     the blocks, and the inside of the largest one.
     """
     with torch.device("meta"):
-        net = UNet1d(**config)
+        net = network(**config)
         x, c_noise = torch.empty(batch, net.in_channels, frames), torch.empty(batch)
     weights = {p.untyped_storage()._cdata for p in net.parameters()}
     kept: dict[int, Tensor] = {}  # by storage: views share one
@@ -71,7 +78,7 @@ def activation_bytes(config: dict, batch: int, frames: int, recompute: bool = Fa
         block.register_forward_pre_hook(keep_inputs)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         output = net(x, c_noise)  # noqa: F841  (its graph holds what is kept)
-    return size() + max(inside)
+    return size() + max(inside, default=0)
 
 
 def _size(count: float) -> str:

@@ -37,6 +37,7 @@ from audio_diffusion_pytorch.transfer.jobs import Job
 from audio_diffusion_pytorch.transfer.listening import Analysis
 from audio_diffusion_pytorch.utils.devices import choose_device
 from audio_diffusion_pytorch.utils.iterables import batches
+from audio_diffusion_pytorch.utils.registry import import_plugins
 from audio_diffusion_pytorch.utils.threads import ThreadGuard, set_threads
 
 AUTO = "auto"  # the source that the classifier chooses for each recording
@@ -55,6 +56,7 @@ class TransferRun:
         mid, transpose, listen: see `recordings.Recording`.
         overwrite: make also what is done already.
         report: write pictures and a line of facts for each file.
+        plugins: modules that worker processes import first, see `import_plugins`.
     """
 
     source: str
@@ -67,6 +69,7 @@ class TransferRun:
     overwrite: bool = False
     report: bool = False
     listen: bool = True
+    plugins: tuple[str, ...] = ()
 
     def load(self, worker: int = 0, processes: int = 1) -> Bridge:
         """The bridge at its default sigma; GPUs are dealt out to workers in turn, and the processors' threads shared.
@@ -240,6 +243,7 @@ def _work(run: TransferRun, index: int, workers: int, jobs: Sequence[Job], taken
     )  # Ctrl-C reaches the whole group; the command ends its workers
     signal.signal(signal.SIGTERM, stop)
     threading.Thread(target=follow, daemon=True).start()
+    import_plugins(run.plugins)
     positions = {job: position for position, job in enumerate(jobs)}
 
     def next_jobs() -> Iterator[Job]:

@@ -84,9 +84,13 @@ def check_choice(
     names = tuple(choices)
     if is_allowed(value, (*names, *allowed)):
         return
-    near = get_close_matches(value, names, 1) if isinstance(value, str) else []
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise wrong(key, value, f"one of {', '.join(names)}", allowed, hint)
+    raise wrong(key, value, f"one of {', '.join(names)}", allowed, nearest_hint(value, names))
+
+
+def nearest_hint(value: Any, names: Iterable[str]) -> str:
+    """Return `; did you mean NAME?` with the name nearest to a misspelt one; empty if no name is near."""
+    near = get_close_matches(value, list(names), 1) if isinstance(value, str) else []
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def check_text(key: str, value: Any, allowed: Sequence[str | None] = ()) -> None:

@@ -114,7 +114,7 @@ def test_files_that_are_no_codec(codec, make_instrument, tmp_path):
     make_instrument().save(path)
     with pytest.raises(InputError, match=f"cannot read {path}"):
         load_codec(path)
-    with pytest.raises(InputError, match="unknown codec 'mp3'"):
+    with pytest.raises(InputError, match="codec=mp3 must be one of small, encodec"):
         load_codec("mp3")
 
 

@@ -226,7 +226,10 @@ def test_a_run_folder_and_a_checkpoint_are_models(make_instrument, transfer, fol
             ["input=DIR/in=1.wav", "output=DIR/out.wav", "channels=left"],
             "channels=left: each or mid",
         ),
-        (["input=DIR/in=1.wav", "output=DIR/out.wav", "solver=magic"], "no solver 'magic'"),
+        (
+            ["input=DIR/in=1.wav", "output=DIR/out.wav", "solver=magic"],
+            "solver=magic must be one of heun",
+        ),
         (
             ["input=DIR/in=1.wav", "output=DIR/out.wav", "transpose=true"],
             "transpose=True: whole octaves",

@@ -37,7 +37,7 @@ class SampleLogger(pl.Callback):
         self.num_items, self.sampling_steps, self.length = num_items, sampling_steps, length
         self.every_n_validations, self.solve, self.validations = (
             every_n_validations,
-            SOLVERS[solver],
+            SOLVERS.find(solver),
             0,
         )
 
