@@ -12,6 +12,10 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from audio_diffusion_pytorch.codecs.loading import CODECS
+from audio_diffusion_pytorch.diffusion.sampling import SOLVERS
+from audio_diffusion_pytorch.models.networks import NETWORKS
+
 PACKAGE = "audio_diffusion_pytorch"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # First parts of the paths that pages name: folders of the repository, and packages of `PACKAGE`.
@@ -156,10 +160,17 @@ def test_python_blocks_parse_and_import_what_exists(page):
 
 
 def test_examples_of_extending_run():
+    registries = SOLVERS, CODECS, NETWORKS
+    before = [dict(registry) for registry in registries]
     space: dict = {"__name__": "my_package"}
     for text in blocks(ROOT / "docs" / "extending.md", "python"):
         exec(compile(text, "extending.md", "exec"), space)
-    assert space["bridge"].solver == "midpoint"
+    try:
+        assert space["bridge_by_midpoint"]().solver == "midpoint"
+    finally:
+        for registry, parts in zip(registries, before, strict=True):
+            registry.clear()
+            registry.update(parts)
 
 
 def commands(page: Path) -> Iterator[list[str]]:

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from audio_diffusion_pytorch.cli import run_command, start
 from audio_diffusion_pytorch.evaluation.settings import check_settings, read_settings
 from audio_diffusion_pytorch.paths import ASSETS, CONFIGS
+from audio_diffusion_pytorch.utils.registry import import_plugins
 
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
 PATH_KEYS = (
@@ -41,6 +42,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """
     values = OmegaConf.to_container(cfg, resolve=True)
     check_settings(values)
+    import_plugins(cfg.plugins)
 
     from audio_diffusion_pytorch.codecs.loading import load_codec
     from audio_diffusion_pytorch.evaluation.pipeline import run_evaluation

@@ -71,7 +71,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
             raise InputError(f"{key}={cfg[key]}: give true or false")
     if cfg.ignore_warnings:
         warnings.simplefilter("ignore")
-    import_plugins(OmegaConf.to_object(cfg.plugins))
+    import_plugins(cfg.plugins)
     cfg = adapt(cfg)
     if cfg.get("instruments") is None and OmegaConf.is_interpolation(cfg, "instrument_name"):
         cfg.instrument_name = "instrument"  # every file, whatever it is of
@@ -225,11 +225,7 @@ def fit(cfg: DictConfig) -> dict[str, float]:
 
     if trainer.is_global_zero:
         module.export(exported)
-        print(
-            summary(
-                trainer, module, run_dir, exported, import_plugins(OmegaConf.to_object(cfg.plugins))
-            )
-        )
+        print(summary(trainer, module, run_dir, exported, import_plugins(cfg.plugins)))
     return {key: float(value) for key, value in trainer.callback_metrics.items()}
 
 

@@ -41,7 +41,7 @@ def transfer(cfg: DictConfig) -> None:
         Interrupted: Ctrl-C or SIGTERM; what is finished stays.
     """
     _check_arguments(cfg)
-    plugins = import_plugins(OmegaConf.to_object(cfg.plugins))
+    plugins = import_plugins(cfg.plugins)
     from audio_diffusion_pytorch.models.instrument import pitch_range
     from audio_diffusion_pytorch.transfer.progress import TransferProgress
     from audio_diffusion_pytorch.transfer.resolve import resolve_jobs

@@ -1,11 +1,11 @@
 """Named parts that a user's package can add to: solvers, networks, codecs, metrics, pitch trackers."""
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.settings import check_choice, check_text
+from audio_diffusion_pytorch.utils.settings import check_choice, check_text, wrong
 
 Part = TypeVar("Part")
 
@@ -44,7 +44,7 @@ class Registry(dict[str, Part]):
         return self[name]
 
 
-def import_plugins(names: str | Iterable[str] | None) -> tuple[str, ...]:
+def import_plugins(names: str | Sequence[str] | None) -> tuple[str, ...]:
     """Import a user's modules, which register their parts when imported.
 
     Args:
@@ -56,6 +56,8 @@ def import_plugins(names: str | Iterable[str] | None) -> tuple[str, ...]:
     Raises:
         InputError: a name is not a text, or its module cannot be imported.
     """
+    if names is not None and not isinstance(names, Sequence):
+        raise wrong("plugins", names, "a list of modules")
     modules = (names,) if isinstance(names, str) else tuple(names or ())
     for name in modules:
         check_text("plugins", name)
