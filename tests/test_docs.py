@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from audio_diffusion_pytorch.codecs.loading import CODECS
 from audio_diffusion_pytorch.diffusion.sampling import SOLVERS
+from audio_diffusion_pytorch.evaluation.extensions import METRICS, TRACKERS
 from audio_diffusion_pytorch.models.networks import NETWORKS
 
 PACKAGE = "audio_diffusion_pytorch"
@@ -160,7 +161,7 @@ def test_python_blocks_parse_and_import_what_exists(page):
 
 
 def test_examples_of_extending_run():
-    registries = SOLVERS, CODECS, NETWORKS
+    registries = SOLVERS, CODECS, NETWORKS, METRICS, TRACKERS
     before = [dict(registry) for registry in registries]
     space: dict = {"__name__": "my_package"}
     for text in blocks(ROOT / "docs" / "extending.md", "python"):

@@ -14,10 +14,11 @@ from conftest import ROOT, TINY_SMALL, melody
 from audio_diffusion_pytorch.codecs.loading import CODECS
 from audio_diffusion_pytorch.diffusion.sampling import SOLVERS
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.evaluation.extensions import METRICS, TRACKERS, own_parts_key
 from audio_diffusion_pytorch.models.networks import NETWORKS
 from audio_diffusion_pytorch.utils.registry import Registry, import_plugins
 
-REGISTRIES = (SOLVERS, CODECS, NETWORKS)
+REGISTRIES = (SOLVERS, CODECS, NETWORKS, METRICS, TRACKERS)
 EXAMPLES = re.findall(
     r"^```python\n(.*?)^```$",
     (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"),
@@ -146,6 +147,42 @@ def test_own_callback_and_logger(train, tmp_path):
     )
     assert "step 1: loss " in out
     assert any("train_loss" in json.loads(line) for line in lines.read_text().splitlines())
+
+
+def test_own_metric_and_tracker(command, my_package, recordings, instruments, tmp_path):
+    arguments = [
+        *(
+            "plugins=[my_package]",
+            "metrics=[crest]",
+            "tracker=spectral_peak",
+            "pairs=[flute-violin]",
+        ),
+        *(f"data={recordings}", f"models={instruments[0].parent}", f"output={tmp_path / 'out'}"),
+        *("seconds=1", "clips=2", "num_steps=2", "solver=euler", "sigma=4", "cycle_clips=0"),
+        *("report_clips=0", "references=[identity]", "device=cpu", "transpose=0"),
+    ]
+    result = command("evaluate.py", *arguments)
+    assert result.code == 0, result.err
+    content = json.loads((tmp_path / "out" / "results.json").read_text())
+    identity, bridge = (
+        {c["system"]: c for c in content["clips"]}[s] for s in ("identity", "bridge")
+    )
+    assert identity["crest"] == pytest.approx(1) and bridge["crest"] > 0
+    assert identity["dpd"] == 0 and identity["rpa"] == 1
+    assert "crest" in (tmp_path / "out" / "results.md").read_text()
+    assert f"{len(content['clips'])} of " in command("evaluate.py", *arguments).out
+    error = command("evaluate.py", *arguments, "metrics=[crets]").error()
+    assert "metrics=crets must be one of crest; did you mean crest?" in error
+
+
+def test_scores_are_made_again_where_the_code_of_a_metric_changed(my_package):
+    METRICS["mine"] = lambda output, given, sample_rate: 1.0
+    first = own_parts_key("basic_pitch", ["mine"])
+    METRICS["mine"] = lambda output, given, sample_rate: 2.0
+    assert first != own_parts_key("basic_pitch", ["mine"])
+    assert own_parts_key("basic_pitch", []) is None  # scores of earlier versions stay valid
+    with pytest.raises(InputError, match="dpd names a built-in score"):
+        own_parts_key("basic_pitch", ["dpd"])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from audio_diffusion_pytorch.evaluation.extensions import METRICS
 from audio_diffusion_pytorch.evaluation.settings import IDENTITY, TRUTH
 from audio_diffusion_pytorch.evaluation.systems import System
 from audio_diffusion_pytorch.evaluation.targets import PAPER_PAIRS, TARGETS
@@ -187,7 +188,7 @@ def summarise(
         figures = group.figures
         figures["taken"] = bootstrap(_column(group, "taken"), mean)
         figures["dpd"] = bootstrap(_dpd(group), median)
-        for name in (*AVERAGES, *BRIDGE_AVERAGES):
+        for name in (*AVERAGES, *BRIDGE_AVERAGES, *METRICS):
             if name in group.clips[0].scores:
                 figures[name] = bootstrap(_column(group, name), mean)
         figures["rca_relative"] = bootstrap(_paired(group, truth, "rca"), ratio)

@@ -44,7 +44,14 @@ def run_evaluation(
     store = ResultStore(settings.output)
     store.adopt_earlier_layout()
     runner = EvaluationRunner(
-        store, setup.keys, classifier, settings.batch_size, setup.problems, settings.roots
+        store,
+        setup.keys,
+        classifier,
+        settings.batch_size,
+        setup.problems,
+        settings.roots,
+        settings.tracker,
+        settings.metrics,
     )
     set_threads()
     clips = score(setup, runner)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.evaluation.extensions import DEFAULT_TRACKER, TRACKERS, measure
 from audio_diffusion_pytorch.evaluation.problems import Problems
 from audio_diffusion_pytorch.evaluation.scores import (
     PitchAnalyser,
@@ -42,6 +43,8 @@ class EvaluationRunner:
         batch_size: clips that the pitch tracker and the classifier process together.
         problems: collects the tasks that fail.
         roots: folders to which the paths in the results are relative.
+        tracker: name in `TRACKERS`.
+        metrics: names in `METRICS`.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class EvaluationRunner:
         batch_size: int,
         problems: Problems,
         roots: Sequence[Path] = (),
+        tracker: str = DEFAULT_TRACKER,
+        metrics: Sequence[str] = (),
     ):
         self.store = store
         self.keys = keys
@@ -60,7 +65,8 @@ class EvaluationRunner:
         self.batch_size = batch_size
         self.problems = problems
         self.roots = roots
-        self.analyse = PitchAnalyser(keys.sample_rate)
+        self.analyse = PitchAnalyser(keys.sample_rate, TRACKERS.find(tracker))
+        self.metrics = metrics
 
     def count_scored(self, tasks: Iterable[ScoringTask]) -> int:
         """Count the tasks whose scores are stored."""
@@ -141,7 +147,13 @@ class EvaluationRunner:
         timbre = timbre_scores(self.classifier, torch.stack(outputs), self.sample_rate, targets)
         distances = distance_to_truth(outputs, [clip.truth for clip in clips], self.sample_rate)
         return [
-            {**melody[i], **timbre[i], "log_mel_truth": distances[i], **clip.facts}
+            {
+                **measure(self.metrics, clip.output, clip.given, self.sample_rate),
+                **melody[i],
+                **timbre[i],
+                "log_mel_truth": distances[i],
+                **clip.facts,
+            }
             for i, clip in enumerate(clips)
         ]
 

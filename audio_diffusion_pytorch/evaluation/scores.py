@@ -5,7 +5,7 @@ A clip's scores are a dict; a score that cannot be given (no pitch, no known not
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +50,11 @@ class PitchAnalysis:
 class PitchAnalyser:
     """The pitch tracker, with a memory of the clips that it has heard lately."""
 
-    def __init__(self, sample_rate: int):
+    def __init__(
+        self, sample_rate: int, track: Callable[[Tensor, int], list["PitchAnalysis"]] | None = None
+    ):
         self.sample_rate = sample_rate
+        self.track = track or analyse_pitch
         self._memory: OrderedDict[str, PitchAnalysis] = OrderedDict()
 
     def __call__(self, wavs: Sequence[Tensor], keys: Sequence[str]) -> list[PitchAnalysis]:
@@ -59,25 +62,27 @@ class PitchAnalyser:
         new = {key: wav for key, wav in zip(keys, wavs, strict=True) if key not in self._memory}
         if new:
             self._memory.update(
-                zip(new, self._listen(torch.stack(list(new.values()))), strict=True)
+                zip(new, self.track(torch.stack(list(new.values())), self.sample_rate), strict=True)
             )
         heard = [self._memory[key] for key in keys]
         while len(self._memory) > _REMEMBERED:
             self._memory.popitem(last=False)
         return heard
 
-    def _listen(self, wavs: Tensor) -> list[PitchAnalysis]:
-        found = posteriors(wavs, self.sample_rate)
-        correct, paper = melody_of(found["note"]), track_melody(wavs, self.sample_rate, "paper")
-        return [
-            PitchAnalysis(
-                _one(correct, i),
-                _one(paper, i),
-                f0_track(found["note"][i]),
-                decode_notes(found["onset"][i], found["note"][i]),
-            )
-            for i in range(len(wavs))
-        ]
+
+def analyse_pitch(wavs: Tensor, sample_rate: int) -> list[PitchAnalysis]:
+    """Track clips [B, T] with Basic Pitch; returns an analysis for each."""
+    found = posteriors(wavs, sample_rate)
+    correct, paper = melody_of(found["note"]), track_melody(wavs, sample_rate, "paper")
+    return [
+        PitchAnalysis(
+            _one(correct, i),
+            _one(paper, i),
+            f0_track(found["note"][i]),
+            decode_notes(found["onset"][i], found["note"][i]),
+        )
+        for i in range(len(wavs))
+    ]
 
 
 def _one(melody: Melody, index: int) -> Melody:

@@ -62,6 +62,8 @@ class EvaluationSettings:
     seed: int = 0
     device: "str | torch.device" = "cpu"
     codec: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Sequence[str] = ()
+    tracker: str = "basic_pitch"
 
     @property
     def sweeps_sigma(self) -> bool:
@@ -109,6 +111,8 @@ def read_settings(values: Mapping[str, Any], device: "str | torch.device") -> Ev
         seed=values["seed"],
         device=device,
         codec={key: value for key, value in values["codec"].items() if value is not None},
+        metrics=_as_list(values["metrics"]),
+        tracker=values["tracker"],
     )
 
 
@@ -164,11 +168,13 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
 
 
 def _check_texts(values: Mapping[str, Any]) -> None:
-    for key in ("output", "embedder", "quality", "handoff"):
+    for key in ("output", "embedder", "quality", "handoff", "tracker"):
         check_text(key, values[key])
     for key in ("data", "outputs", "classifier", "solver"):
         check_text(key, values[key], (None,))
     check_single("system", values["system"])
+    for name in _as_list(values["metrics"]):
+        check_text("metrics", name)
 
 
 def _check_models(values: Mapping[str, Any]) -> None:

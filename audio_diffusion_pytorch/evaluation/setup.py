@@ -15,6 +15,7 @@ from audio_diffusion_pytorch.evaluation.clips import (
     find_recordings,
     pairs_of,
 )
+from audio_diffusion_pytorch.evaluation.extensions import own_parts_key
 from audio_diffusion_pytorch.evaluation.outputs import find_outputs
 from audio_diffusion_pytorch.evaluation.problems import Problems
 from audio_diffusion_pytorch.evaluation.settings import EvaluationSettings
@@ -71,7 +72,7 @@ def set_up(settings: EvaluationSettings, classifier: Any = None) -> EvaluationSe
     catalog = ModelCatalog(settings.bridges, settings.codec, settings.device)
     pairs = _choose_pairs(settings, recordings, catalog, problems)
     sample_rate = catalog.sample_rate(pairs)
-    keys = TaskKeys(sample_rate, classifier)
+    keys = TaskKeys(sample_rate, classifier, own_parts_key(settings.tracker, settings.metrics))
     factory = SystemFactory(settings, catalog, sample_rate, problems)
     chooser = _TaskChooser(settings, recordings, factory, keys, problems, len(pairs) == 1)
     tasks: list[ScoringTask] = []

@@ -16,6 +16,7 @@ from audio_diffusion_pytorch.evaluation.aggregate import (
     average,
     overall,
 )
+from audio_diffusion_pytorch.evaluation.extensions import METRICS
 from audio_diffusion_pytorch.evaluation.targets import PAPER_PAIRS, TARGETS, TARGETS_EMBEDDER
 from audio_diffusion_pytorch.evaluation.tasks import pair_name
 
@@ -81,7 +82,9 @@ def main_table(groups: Sequence[Group]) -> Table:
 
 def system_table(groups: Sequence[Group]) -> Table:
     """The other averages of every system."""
-    return _system_table(groups, {**AVERAGES, "evaluations": BRIDGE_AVERAGES["evaluations"]})
+    own = {name: name for name in METRICS}
+    names = {**AVERAGES, **own, "evaluations": BRIDGE_AVERAGES["evaluations"]}
+    return _system_table(groups, names)
 
 
 def middle_table(groups: Sequence[Group]) -> Table:

@@ -112,10 +112,14 @@ class TaskKeys:
     Args:
         sample_rate: rate of the evaluation in Hz.
         classifier: classifier of the timbre scores, or None.
+        own_parts: key of a user's tracker and metrics, see `own_parts_key`.
     """
 
-    def __init__(self, sample_rate: int, classifier: nn.Module | None):
+    def __init__(
+        self, sample_rate: int, classifier: nn.Module | None, own_parts: str | None = None
+    ):
         self.sample_rate = sample_rate
+        self._own_parts = () if own_parts is None else (own_parts,)
         self._classifier = None if classifier is None else digest_of(classifier)
         self._content = cache(content_digest)  # reads each file once
 
@@ -138,6 +142,7 @@ class TaskKeys:
             notes,
             pair[1],
             self._classifier,
+            *self._own_parts,
         )
         return ScoringTask(pair, system, excerpt, octaves, index, key, score_key)
 
