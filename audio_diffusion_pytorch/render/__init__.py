@@ -1,1 +1,1 @@
-"""Data without recordings: scores, and the instruments that play them."""
+"""Synthetic training data: scores, and players that perform them."""

@@ -1,4 +1,4 @@
-"""Options of the command that renders training data."""
+"""Command line of the rendering command."""
 
 import argparse
 import math
@@ -7,83 +7,126 @@ from pathlib import Path
 from typing import Any
 
 from audio_diffusion_pytorch.command_line import typed
+from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.render.chorales import SPLITS
+from audio_diffusion_pytorch.render.options import RenderOptions
 from audio_diffusion_pytorch.render.player import INSTRUMENTS
 from audio_diffusion_pytorch.utils.threads import available_cpus
 
 PARTS_PER_PIECE = 1.2  # five instruments: about 30 hours
 
 
+def parse_options(argv: list[str] | None, about: str | None = None) -> RenderOptions:
+    """Parse the command line.
+
+    Args:
+        argv: arguments; None: those of the process.
+        about: description in the help text.
+
+    Raises:
+        InputError: an instrument is unknown.
+    """
+    arguments = make_parser(about).parse_args(argv)
+    arguments.instruments = _instruments(arguments.instruments)
+    arguments.output = arguments.output.expanduser()
+    return RenderOptions(**vars(arguments))
+
+
+def _instruments(names: list[str]) -> list[str]:
+    names = [name.lower().replace(" ", "_").replace("-", "_") for name in names]
+    if "all" in names:
+        return list(INSTRUMENTS)
+    if unknown := [name for name in names if name not in INSTRUMENTS]:
+        raise InputError(
+            f"unknown instrument {', '.join(unknown)}: choose from {', '.join(INSTRUMENTS)}, or all"
+        )
+    return list(dict.fromkeys(names))
+
+
 def make_parser(about: str | None = None) -> argparse.ArgumentParser:
-    """The options; `about` is the text above them in --help."""
+    """Build the parser; `about`: description in the help text."""
     about = (about or "").replace("python scripts/render_dataset.py", typed("render"))
     parser = argparse.ArgumentParser(
         typed("render"), None, about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    share = PARTS_PER_PIECE
-    fonts = "a General MIDI .sf2 or .sf3; given more than once, one is drawn per performance "
-    fonts += "(default: MuseScore General and FluidR3, whichever are installed)"
-    some = f"how many of a piece's parts an instrument plays; 1.5: one, in half of the pieces two (default {share})"
     add(
         "--output",
         type=Path,
         required=True,
-        help="folder to write; what is there already is not rendered again",
+        help="folder to write; existing clips are not rendered again",
     )
     add(
         "--instruments",
         nargs="+",
         default=["all"],
         metavar="NAME",
-        help=f"all (default), or of {', '.join(INSTRUMENTS)}",
+        help=f"all (default), or names from {', '.join(INSTRUMENTS)}",
     )
-    add("--soundfont", type=Path, action="append", metavar="PATH", help=fonts)
+    add(
+        "--soundfont",
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="General MIDI .sf2 or .sf3 file; repeat the option to draw one SoundFont for each performance "
+        "(default: MuseScore General and FluidR3, if installed)",
+    )
     add(
         "--seed",
         type=int,
         default=0,
-        help="of the split, the parts and the performances (default 0)",
+        help="seed of the split, the parts and the performances (default 0)",
     )
     add(
         "--splits",
         nargs="+",
         choices=SPLITS,
         default=list(SPLITS),
-        help="default: all three, 80, 10 and 10 %%",
+        help="splits to render (default: all three, 80, 10 and 10 %%)",
     )
     add(
         "--paired",
         action="store_true",
-        help="each instrument plays the same performances, in its own register",
+        help="let all instruments play the same performances, each in its own range",
     )
     add(
         "--takes",
         type=positive(int),
         default=1,
         metavar="N",
-        help="performances of a part (default 1)",
+        help="performances of each part (default 1)",
     )
-    add("--parts-per-piece", type=positive(float), default=share, metavar="X", help=some)
+    add(
+        "--parts-per-piece",
+        type=positive(float),
+        default=PARTS_PER_PIECE,
+        metavar="X",
+        help="mean number of parts of a piece that an instrument plays; 1.5: one part in half of the pieces, two in "
+        f"the others (default {PARTS_PER_PIECE})",
+    )
     add(
         "--pieces",
         type=positive(int),
         metavar="N",
-        help="only the first N pieces of the splits, for a quick try",
+        help="render only the first N pieces of the splits",
     )
     add(
         "--workers",
         type=positive(int),
         default=available_cpus(),
         metavar="N",
-        help="default: one per core",
+        help="number of processes (default: one for each core)",
     )
-    add("--dry-run", action="store_true", help="print clips, hours and disk space; write nothing")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="print the number of clips, hours and disk space; write nothing",
+    )
     return parser
 
 
 def positive(kind: type) -> Callable[[str], Any]:
-    """A type for argparse: a number over zero."""
+    """Return an argparse type: a positive, finite number of `kind`."""
 
     def parse(text: str) -> Any:
         if not 0 < (value := kind(text)) < math.inf:

@@ -15,8 +15,9 @@ import pytest
 import soundfile
 from conftest import ROOT
 
-from audio_diffusion_pytorch.commands import render as render_dataset
-from audio_diffusion_pytorch.render import chorales, player
+from audio_diffusion_pytorch.commands import render as command_module
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.render import chorales, clips, player, requirements
 
 SCRIPTS = ROOT / "scripts"
 
@@ -48,9 +49,9 @@ def notes_of(folder: Path) -> dict[str, dict]:
 def renders() -> None:
     """Skips where the `data` extra, FluidSynth or a SoundFont is missing; on CI, which installs them, fails."""
     try:
-        render_dataset.find_soundfonts(None)
-        render_dataset.check_libraries(dry_run=False)
-    except SystemExit:
+        requirements.find_soundfonts(None)
+        requirements.check_libraries(dry_run=False)
+    except InputError:
         reason = "needs the data extra, libfluidsynth3 and a General MIDI SoundFont (apt: fluid-soundfont-gm)"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
 
@@ -116,10 +117,10 @@ def test_a_second_run_renders_only_what_is_missing(rendered: Path) -> None:
     lost = next(rendered.glob("*/flute/*.flac"))
     times = {path: path.stat().st_mtime_ns for path in rendered.glob("*/*/*.flac") if path != lost}
     lost.unlink()
-    stale = lost.with_name(f"{render_dataset.TEMPORARY}1-{lost.name}")
+    stale = lost.with_name(f"{clips.TEMPORARY}1-{lost.name}")
     stale.write_bytes(b"half a clip")
     done = command("--output", rendered, "--instruments", "flute", "cello", "--pieces", 2)
-    assert f"{len(times) + 1} clips, {len(times)} of them there already" in done.stdout
+    assert f"{len(times) + 1} clips, {len(times)} of them already rendered" in done.stdout
     assert hashes(rendered) == before and not stale.exists()
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
@@ -240,9 +241,9 @@ def test_every_note_lies_in_the_instruments_range(instrument: str) -> None:
 def test_a_performance_is_playable_and_its_own() -> None:
     part = [[k / 2, 0.5, 60 + (k // 2) % 7, int(k % 16 == 15)] for k in range(64)]
     state = random.getstate(), np.random.get_state()[1].tolist()
-    seen = [player.perform(part, render_dataset.generator(0, k)) for k in range(20)]
+    seen = [player.perform(part, clips.generator(0, k)) for k in range(20)]
     assert state == (random.getstate(), np.random.get_state()[1].tolist())
-    assert player.perform(part, render_dataset.generator(0, 3)) == seen[3] != seen[4]
+    assert player.perform(part, clips.generator(0, 3)) == seen[3] != seen[4]
     for performance in seen:
         onset, offset, pitch, velocity = np.array(performance.notes).T
         assert 0.09 < onset[0] < 0.31 and np.all(np.diff(onset) > 0.045) and np.all(offset > onset)
@@ -297,9 +298,9 @@ def test_a_soundfont_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_no_soundfont_names_the_packages(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(render_dataset, "SOUNDFONT_FOLDERS", ("/nowhere",))
+    monkeypatch.setattr(requirements, "SOUNDFONT_FOLDERS", ("/nowhere",))
     with pytest.raises(SystemExit) as stopped:
-        render_dataset.main(["--output", "out"])
+        command_module.main(["--output", "out"])
     assert stopped.value.code == 2
     assert "musescore-general-soundfont or fluid-soundfont-gm" in capsys.readouterr().err
 

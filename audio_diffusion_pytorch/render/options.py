@@ -1,0 +1,42 @@
+"""Options of a rendering run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """Arguments of the command, in the order of its manifest.
+
+    Attributes:
+        output: folder to write.
+        instruments: names of the instruments.
+        soundfont: SoundFonts; None: the installed ones.
+        seed: seed of the split, the parts and the performances.
+        splits: splits to render.
+        paired: whether all instruments play the same performances.
+        takes: performances of each part.
+        parts_per_piece: mean number of parts of a piece that an instrument plays.
+        pieces: number of pieces; None: all.
+        workers: number of processes.
+        dry_run: count clips and write nothing.
+    """
+
+    output: Path
+    instruments: list[str]
+    soundfont: list[Path] | None
+    seed: int
+    splits: list[str]
+    paired: bool
+    takes: int
+    parts_per_piece: float
+    pieces: int | None
+    workers: int
+    dry_run: bool
+
+    @property
+    def groups(self) -> list[list[str]]:
+        """Instruments that share their parts and performances: all if paired, otherwise each on its own."""
+        return [self.instruments] if self.paired else [[name] for name in self.instruments]
