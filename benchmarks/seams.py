@@ -14,7 +14,7 @@ from solver_error import find_clips
 from torch import Tensor
 
 from audio_diffusion_pytorch import Bridge, audio
-from audio_diffusion_pytorch.bridge.windows import window_starts
+from audio_diffusion_pytorch.bridge.framing import window_starts
 
 
 def changes(wav: Tensor, hop: int) -> tuple[Tensor, Tensor]:

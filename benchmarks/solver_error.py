@@ -95,7 +95,7 @@ def measure(
             rows.append(
                 (
                     name,
-                    bridge.evaluations,
+                    bridge.num_evaluations,
                     spread(noise, found["noise"]),
                     spread(result, found["result"]),
                 )

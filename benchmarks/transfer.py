@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import chain, repeat
 from pathlib import Path
 
 import torch
@@ -29,9 +30,10 @@ from torch import Tensor
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.bridge.precision import DTYPES, prepare
+from audio_diffusion_pytorch.bridge.overlap_add import OverlapAdd
+from audio_diffusion_pytorch.bridge.precision import DTYPES, at_precision
 from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats
-from audio_diffusion_pytorch.bridge.windows import Track
+from audio_diffusion_pytorch.bridge.windows import WindowCutter
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.codecs.encodec import EncodecCodec
 from audio_diffusion_pytorch.codecs.loading import load_codec
@@ -135,7 +137,7 @@ def run_row(size: str, setting: str, clips: int, device: str) -> dict:
     seconds = [timed(lambda: transfer_folder(bridge, wavs))]
     if seconds[0] < 10 and clips == 1:
         seconds = [timed(lambda: transfer_folder(bridge, wavs)) for _ in range(3)]
-    return {"evaluations": bridge.evaluations, "seconds": statistics.median(seconds)}
+    return {"evaluations": bridge.num_evaluations, "seconds": statistics.median(seconds)}
 
 
 def load(size: str, device: str) -> tuple[list[InstrumentModel], Codec]:
@@ -159,13 +161,15 @@ def clip() -> Tensor:
 
 def transfer_folder(bridge: Bridge, wavs: list[Tensor]) -> list[Tensor]:
     """Recordings [C, T] -> the same through the bridge; windows of all of them share the batches."""
-    tracks = [
-        Track(bridge, RATE, len(wav), RecordingStats(audio.active_rms(wav, RATE))) for wav in wavs
-    ]
-    windows = ((i, window) for i, wav in enumerate(wavs) for window in tracks[i].cut([wav]))
+    windows, joiners = [], []
+    for index, wav in enumerate(wavs):
+        stats = RecordingStats(audio.active_rms(wav, RATE))
+        cutter = WindowCutter(bridge.framing, RATE, len(wav), stats)
+        windows.append(zip(repeat(index), cutter.windows([wav])))
+        joiners.append(OverlapAdd(bridge.framing, RATE, len(wav), stats))
     parts: list[list[Tensor]] = [[] for _ in wavs]
-    for i, window, latents in bridge.bridge_windows(windows):
-        parts[i].append(tracks[i].take(window, latents))
+    for index, window, latents in bridge.bridge_windows(chain.from_iterable(windows)):
+        parts[index].append(joiners[index].add(window, latents))
     return [torch.cat(part, -1) for part in parts]
 
 
@@ -180,7 +184,7 @@ def evaluation(args: argparse.Namespace) -> None:
     for size in args.sizes:
         models, codec = load(size, args.device)
         model = models[0]
-        nets = {name: prepare(model.denoiser, dtype) for name, dtype in DTYPES.items()}
+        nets = {name: at_precision(model.denoiser, dtype) for name, dtype in DTYPES.items()}
         for batch in (1, 4):
             x = torch.randn(batch, 128, model.spec.frames, device=args.device)
             sigma = torch.ones(batch, device=args.device)

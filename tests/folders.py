@@ -6,7 +6,8 @@ import soundfile
 from conftest import RATE, melody
 
 from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.transfer.file_transfer import bridge_files
+from audio_diffusion_pytorch.transfer.batch import TransferBatches
+from audio_diffusion_pytorch.transfer.file_transfer import FileOptions
 from audio_diffusion_pytorch.transfer.jobs import RECORDS, Job
 from audio_diffusion_pytorch.transfer.resolve import resolve_jobs
 
@@ -21,7 +22,7 @@ def plan(*arguments) -> list[Job]:
     return resolve_jobs(*arguments).jobs
 
 
-def make(bridge: Bridge, jobs, **options) -> dict[str, list]:
+def make(bridge: Bridge, jobs, overwrite: bool = False, report=None, **options) -> dict[str, list]:
     """Run jobs -> what was told, by kind."""
     told = {"done": [], "failed": [], "left": []}
 
@@ -29,7 +30,8 @@ def make(bridge: Bridge, jobs, **options) -> dict[str, list]:
         if what in told:
             told[what].append((job, value))
 
-    bridge_files(bridge, jobs, tell, {"a": 1}, **options)
+    files = FileOptions(**options)
+    TransferBatches(bridge, jobs, tell, {"a": 1}, files, overwrite, report).run()
     return told
 
 

@@ -1,40 +1,36 @@
-"""The noise that the source's model hands to the target's, made like the noise that the target's model knows."""
+"""Hand-off: match the source's noise to the noise statistics of the target's own recordings."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from audio_diffusion_pytorch.bridge.bridge import Bridge
-
-
 HANDOFFS = ("auto", "matched", "plain")
-_BANDS = 2  # standard deviation of the Gaussian that smooths over neighbouring channels
-_FRAMES = 16  # of sound at which a window's own statistics and the known ones count alike
+_BANDS = 2  # standard deviation, in channels, of the Gaussian that smooths the statistics
+_FRAMES = 16  # active frames at which a window's own statistics and the target's weigh the same
 
 
-def match(noise: Tensor, sounding: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Noise whose averages over time are those of the target's own recordings.
+def match_moments(noise: Tensor, active: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Match the mean and standard deviation of each channel to those of the target's recordings.
 
-    A perfect model would take its instrument's latents to Gaussian noise, alike in every channel. A real one leaves
-    some of the recording's average spectrum in it, most where the recording is unlike its training data, and the
-    target's model then plays that. Here each channel is shifted and scaled to the mean and deviation that the
-    target's recordings have as noise. A recording's own are those of its frames that sound, smoothed over neighbouring
-    channels: single partials, the melody, stay.
+    A perfect model maps latents of its instrument to Gaussian noise with equal statistics in every
+    channel. A real model leaves part of the recording's average spectrum in the noise, most for
+    recordings unlike its training data, and the target model plays that remainder. Matching removes
+    it. The window's own statistics cover its active frames and are smoothed over neighbouring
+    channels, so single partials, and with them the melody, stay.
 
     Args:
         noise: [B, D, L], of latents whose channels are neighbouring frequency bands.
-        sounding: [B, L] 1 in the frames that hold sound, 0 in silence.
-        mean, std: [D] of the target's recordings, at the noise's level.
+        active: [B, L] 1 in frames with sound, 0 in silence.
+        mean: [D] of the target's recordings at the noise level of `noise`.
+        std: [D] likewise.
 
     Returns:
         [B, D, L].
     """
-    weights = sounding[:, None].to(noise)
+    weights = active[:, None].to(noise)
     count = weights.sum(-1, keepdim=True) + _FRAMES
     mean, std = mean[:, None], std[:, None]
     own = _smooth(((noise * weights).sum(-1, keepdim=True) + _FRAMES * mean) / count)
@@ -45,7 +41,15 @@ def match(noise: Tensor, sounding: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def interpolate_statistics(
     statistics: Mapping[str, Sequence], sigma: float
 ) -> tuple[Tensor, Tensor]:
-    """What `noise_statistics` gave -> mean and standard deviation [D] at a noise level, between those measured."""
+    """Interpolate measured noise statistics at `sigma`.
+
+    Args:
+        statistics: output of `noise_statistics`.
+        sigma: noise level; levels outside the measured ones use the nearest.
+
+    Returns:
+        Mean [D] and standard deviation [D].
+    """
     levels = [math.log(level) for level in statistics["sigma"]]
     at = min(max(math.log(sigma), levels[0]), levels[-1])
     above = next(i for i, level in enumerate(levels) if level >= at - 1e-9)
@@ -56,21 +60,11 @@ def interpolate_statistics(
     return mean, relative * math.sqrt(sigma**2 + 1)
 
 
-def _sums(bridge: "Bridge", wav: Tensor, sample_rate: int) -> Tensor:
-    """Sounding frames of a recording, and over them sums of its noise and of the noise's squares: [3, D]."""
-    encoded = bridge.encode(wav, sample_rate)
-    sounding = torch.stack([window.sounding for window in encoded.windows])[:, None].double()
-    noise = encoded.noise.cpu().double()
-    sums = sounding.expand_as(noise), sounding * noise, sounding * noise.square()
-    return torch.stack([x.sum((0, 2)) for x in sums])
-
-
 def _smooth(x: Tensor) -> Tensor:
-    """Gaussian average over neighbouring channels of [B, D, 1]; at the edges of those that are there."""
+    """Average [B, D, 1] over neighbouring channels with a Gaussian, normalised at the edges."""
     offsets = torch.arange(-3 * _BANDS, 3 * _BANDS + 1, device=x.device, dtype=x.dtype)
     kernel = torch.exp(-0.5 * (offsets / _BANDS) ** 2)[None, None]
     x = x.transpose(1, 2)
     pad = kernel.shape[-1] // 2
-    return (
-        F.conv1d(x, kernel, padding=pad) / F.conv1d(torch.ones_like(x), kernel, padding=pad)
-    ).transpose(1, 2)
+    total = F.conv1d(torch.ones_like(x), kernel, padding=pad)
+    return (F.conv1d(x, kernel, padding=pad) / total).transpose(1, 2)

@@ -1,46 +1,46 @@
-"""Noise statistics of an instrument, for the matched hand-off."""
+"""Measure the noise statistics of an instrument, for the matched hand-off."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from audio_diffusion_pytorch.codecs.base import Codec
-    from audio_diffusion_pytorch.models.instrument import InstrumentModel
-from audio_diffusion_pytorch.bridge.handoff import _sums
+from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.codecs.base import Codec
+from audio_diffusion_pytorch.models.instrument import (
+    InstrumentModel,
+    select_condition,
+    select_instrument,
+)
+from audio_diffusion_pytorch.models.labels import Labels
 
-LEVELS = (1.0, 2.0, 4.0, 8.0)  # noise levels at which statistics are taken
+LEVELS = (1.0, 2.0, 4.0, 8.0)  # noise levels of the measurement
 
 
 def noise_statistics(
-    model: "InstrumentModel", wavs: Iterable[Tensor], sample_rate: int, codec: "Codec"
-) -> dict:
-    """Mean and deviation of an instrument's recordings as noise of its own model.
+    model: InstrumentModel, wavs: Iterable[Tensor], sample_rate: int, codec: Codec
+) -> dict[str, list]:
+    """Measure mean and standard deviation of an instrument's recordings as noise of its own model.
 
     Args:
-        model: as a target, see `select_condition`.
+        model: model as a target, see `select_condition`.
         wavs: recordings [C, T] in [-1, 1].
         sample_rate: in Hz.
-        codec: the model's.
+        codec: codec of the model.
 
     Returns:
-        sigma [K], mean [K, D], and std [K, D] as a share of sqrt(sigma^2 + 1); lists, rounded. Empty where there is no
-        sound.
+        sigma [K], mean [K, D], and std [K, D] relative to sqrt(sigma^2 + 1), as rounded lists; an
+        empty dictionary for silent recordings.
     """
-    from tqdm import tqdm
-
-    from audio_diffusion_pytorch.bridge.bridge import Bridge
-
-    levels = [
-        level for level in LEVELS if model.spec.sigma_min * 10 < level <= model.spec.sigma_max
-    ]
-    wavs, found = list(wavs), []
-    with tqdm(
-        desc=f"measuring the {model.spec.name} as noise", total=len(levels) * len(wavs), unit="clip"
-    ) as bar:
+    spec = model.spec
+    levels = [level for level in LEVELS if spec.sigma_min * 10 < level <= spec.sigma_max]
+    wavs = list(wavs)
+    means, stds = [], []
+    steps = len(levels) * len(wavs)
+    with tqdm(desc=f"measuring the {spec.name} as noise", total=steps, unit="clip") as bar:
         for level in levels:
             bridge = Bridge(
                 model, model, level, handoff="plain", codec=codec, device=model.mean.device
@@ -52,39 +52,46 @@ def noise_statistics(
             if not total[0].all():
                 return {}
             mean, square = total[1:] / total[0]
-            found.append(
-                (mean, (square - mean.square()).clamp_min(1e-6).sqrt() / math.sqrt(level**2 + 1))
-            )
-    rounded = [
-        [[round(value, 4) for value in row.tolist()] for row in rows]
-        for rows in zip(*found, strict=True)
-    ]
-    return dict(zip(("sigma", "mean", "std"), (levels, *rounded), strict=True)) if found else {}
+            deviation = (square - mean.square()).clamp_min(1e-6).sqrt()
+            means.append(_rounded(mean))
+            stds.append(_rounded(deviation / math.sqrt(level**2 + 1)))
+    return {"sigma": levels, "mean": means, "std": stds} if means else {}
 
 
 def noise_of_instruments(
-    model: "InstrumentModel", wavs: Mapping[str, Sequence[Tensor]], sample_rate: int, codec: "Codec"
-) -> dict:
-    """`noise_statistics` as `InstrumentSpec.noise` keeps them, of whatever a model tells apart.
+    model: InstrumentModel, wavs: Mapping[str, Sequence[Tensor]], sample_rate: int, codec: Codec
+) -> dict[str, Any]:
+    """Measure `InstrumentSpec.noise` of a model of one or several instruments.
 
     Args:
-        model: of one or several instruments.
+        model: model of one or several instruments.
         wavs: instrument -> recordings [C, T].
-    """
-    from audio_diffusion_pytorch.models.instrument import select_condition, select_instrument
-    from audio_diffusion_pytorch.models.labels import Labels
+        sample_rate: in Hz.
+        codec: codec of the model.
 
+    Returns:
+        Noise statistics; for several instruments a mapping from each to its statistics.
+    """
     several = Labels(model.spec.labels).instruments
     if not several:
-        return noise_statistics(
-            select_condition(model, "plain"), wavs[model.spec.name], sample_rate, codec
-        )
-    targets = {
-        name: select_condition(select_instrument(model, name), "plain")
-        for name in several
-        if wavs.get(name)
-    }
-    return {
-        name: noise_statistics(target.eval(), wavs[name], sample_rate, codec)
-        for name, target in targets.items()
-    }
+        target = select_condition(model, "plain")
+        return noise_statistics(target, wavs[model.spec.name], sample_rate, codec)
+    found = {}
+    for name in several:
+        if wavs.get(name):
+            target = select_condition(select_instrument(model, name), "plain").eval()
+            found[name] = noise_statistics(target, wavs[name], sample_rate, codec)
+    return found
+
+
+def _sums(bridge: Bridge, wav: Tensor, sample_rate: int) -> Tensor:
+    """Sum the weights of a recording's active frames, their noise and its square: [3, D]."""
+    encoded = bridge.encode(wav, sample_rate)
+    active = torch.stack([window.active for window in encoded.windows])[:, None].double()
+    noise = encoded.noise.cpu().double()
+    sums = active.expand_as(noise), active * noise, active * noise.square()
+    return torch.stack([x.sum((0, 2)) for x in sums])
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]

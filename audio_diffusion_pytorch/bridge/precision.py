@@ -29,7 +29,7 @@ def choose_dtype(precision: str | int, device: torch.device) -> torch.dtype:
     return DTYPES[str(precision)]
 
 
-def prepare(denoiser: Denoiser, dtype: torch.dtype, compile: bool = False) -> Denoiser:
+def at_precision(denoiser: Denoiser, dtype: torch.dtype, compile: bool = False) -> Denoiser:
     """The same denoiser with its network at another precision; itself where nothing changes.
 
     Args:

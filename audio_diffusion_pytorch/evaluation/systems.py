@@ -213,7 +213,7 @@ class BridgeSystem(System):
         self.about = {
             "num_steps": len(schedule),
             "solver": self.bridge.solver,
-            "evaluations": self.bridge.evaluations,
+            "evaluations": self.bridge.num_evaluations,
         }
         self.settings = {
             "bridge": [
@@ -292,7 +292,7 @@ class WarmStart(System):
         self.about = {
             "num_steps": len(schedule),
             "solver": self.bridge.solver,
-            "evaluations": self.bridge.evaluations // 2,
+            "evaluations": self.bridge.num_evaluations // 2,
         }
         self.settings = {
             "warm": [digest_of_model(target), digest_of(self.bridge.codec)],

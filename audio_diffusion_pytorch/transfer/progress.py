@@ -14,7 +14,7 @@ from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.cli import one_line
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.instrument import pitch_range
-from audio_diffusion_pytorch.transfer.file_transfer import reason_of
+from audio_diffusion_pytorch.transfer.batch import reason_of
 from audio_diffusion_pytorch.transfer.jobs import Job
 from audio_diffusion_pytorch.transfer.resolve import Plan
 from audio_diffusion_pytorch.transfer.workers import AUTO, TransferRun
@@ -43,7 +43,8 @@ class TransferProgress:
         )
         self.failures: dict[Job, str] = dict(plan.failures)
         self.sigmas = {
-            job.sigma: bridge if job.sigma is None else bridge.at(job.sigma) for job in self.jobs
+            job.sigma: bridge if job.sigma is None else bridge.with_sigma(job.sigma)
+            for job in self.jobs
         }
         settings = {sigma: run.settings(one, sigma) for sigma, one in self.sigmas.items()}
         self.todo: list[Job] = []

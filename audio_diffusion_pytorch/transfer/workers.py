@@ -27,12 +27,8 @@ from audio_diffusion_pytorch.models.loading import (
 )
 from audio_diffusion_pytorch.paths import ASSETS
 from audio_diffusion_pytorch.pitch.octaves import Octaves
-from audio_diffusion_pytorch.transfer.file_transfer import (
-    Tell,
-    analysis_of,
-    bridge_files,
-    octaves_of,
-)
+from audio_diffusion_pytorch.transfer.batch import Tell, TransferBatches
+from audio_diffusion_pytorch.transfer.file_transfer import FileOptions, analysis_of, octaves_of
 from audio_diffusion_pytorch.transfer.jobs import Job
 from audio_diffusion_pytorch.transfer.listening import Analysis
 from audio_diffusion_pytorch.utils.devices import choose_device
@@ -124,21 +120,22 @@ class TransferRun:
         report = None
         if self.report:
             from audio_diffusion_pytorch.transfer.report import report
-        options = self.mid, self.transpose, self.overwrite, report, self.listen
+        options = FileOptions(self.mid, self.transpose, self.listen)
+        shared = options, self.overwrite, report
         for sigma, group in groupby(jobs, lambda job: job.sigma):
-            here = bridge if sigma is None else bridge.at(sigma)
+            here = bridge if sigma is None else bridge.with_sigma(sigma)
             settings = self.settings(here, sigma)
             if self.source != AUTO:
-                bridge_files(here, group, tell, settings, *options)
+                TransferBatches(here, group, tell, settings, *shared).run()
                 continue
             bridges = {None: here}
             for part in batches(group, _AHEAD):
                 for source, analyses in self._by_source(part).items():
                     if source not in bridges:
                         bridges[source] = self.with_source(here, source, sigma)
-                    bridge_files(
-                        bridges[source], list(analyses), tell, settings, *options, analyses
-                    )
+                    chosen = bridges[source]
+                    jobs_of = list(analyses)
+                    TransferBatches(chosen, jobs_of, tell, settings, *shared, analyses).run()
 
     def examine(self, bridge: Bridge, job: Job) -> dict[str, Any]:
         """What the analysis of a job's input says, as facts of a report.

@@ -7,7 +7,7 @@ import torch
 from conftest import RATE, melody
 
 from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.bridge.handoff import interpolate_statistics, match
+from audio_diffusion_pytorch.bridge.handoff import interpolate_statistics, match_moments
 from audio_diffusion_pytorch.bridge.noise_statistics import noise_statistics
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.loading import load_instrument
@@ -22,7 +22,7 @@ def noise(frames: int = 600, seed: int = 0) -> torch.Tensor:
 def test_statistics_become_the_known_ones():
     slope = torch.linspace(-3, 3, 128)[:, None]
     mean, std = torch.linspace(0, 1, 128), torch.linspace(3, 4, 128)
-    out = match(2 * noise(2000) + slope, torch.ones(1, 2000), mean, std)
+    out = match_moments(2 * noise(2000) + slope, torch.ones(1, 2000), mean, std)
     assert (
         out.mean(-1)[0] - mean
     ).abs().mean() < 0.4  # a channel's own mean, which is the melody, stays
@@ -32,7 +32,7 @@ def test_statistics_become_the_known_ones():
 
 def test_noise_that_fits_is_left_alone():
     z = noise(2000)
-    out = match(z, torch.ones(1, 2000), torch.zeros(128), torch.full((128,), 4.0))
+    out = match_moments(z, torch.ones(1, 2000), torch.zeros(128), torch.full((128,), 4.0))
     assert (out - z).abs().mean() < 0.1
 
 
@@ -40,7 +40,7 @@ def test_a_held_note_stays():
     """A partial that sounds throughout the window is no average spectrum."""
     z = noise()
     z[:, 40] += 8.0
-    out = match(z, torch.ones(1, 600), torch.zeros(128), torch.full((128,), 4.0))
+    out = match_moments(z, torch.ones(1, 600), torch.zeros(128), torch.full((128,), 4.0))
     assert out[:, 40].mean() > 5 and out[:, 60:].mean().abs() < 0.5
 
 
@@ -48,10 +48,10 @@ def test_silence_does_not_count():
     z, sounding = noise(), torch.ones(1, 600)
     sounding[:, 300:] = 0
     z[..., 300:] = -50.0
-    out = match(z, sounding, torch.zeros(128), torch.full((128,), 4.0))
+    out = match_moments(z, sounding, torch.zeros(128), torch.full((128,), 4.0))
     assert (out[..., :300] - z[..., :300]).abs().mean() < 0.3
     assert torch.equal(
-        match(z, torch.zeros(1, 600), torch.zeros(128), torch.full((128,), 4.0)).isfinite(),
+        match_moments(z, torch.zeros(1, 600), torch.zeros(128), torch.full((128,), 4.0)).isfinite(),
         z > -100,
     )
 

@@ -3,22 +3,19 @@
 import pytest
 import torch
 
-from audio_diffusion_pytorch.bridge.inputs import after_first_second, buffer_until_sound
+from audio_diffusion_pytorch.bridge.inputs import SoundBuffer, after_first_second
 from audio_diffusion_pytorch.bridge.recording_stats import audible
 
 
 def stream_of(wav: torch.Tensor, size: int, samples: int) -> tuple[int, torch.Tensor, int]:
     """Samples of silence, what is held, and the samples that were not asked for yet."""
     blocks, silent = iter(audible(wav.split(size, 1), 1000)), 0
-    holding = buffer_until_sound(blocks, 1000, samples / 1000)
-    while True:
-        try:
-            block = next(holding)
-        except StopIteration as end:
-            held = torch.cat([wav[:, :0], *end.value], 1)
-            return silent, held, sum(block.shape[1] for block in blocks)
+    start = SoundBuffer(blocks, 1000, samples / 1000)
+    for block in start.silence():
         assert not block.any()
         silent += block.shape[1]
+    held = torch.cat([wav[:, :0], *start.held], 1)
+    return silent, held, sum(block.shape[1] for block in blocks)
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 1000, 5000])

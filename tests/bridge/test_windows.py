@@ -8,10 +8,13 @@ from tolerances import NETWORK
 from torch import nn
 
 from audio_diffusion_pytorch.audio import LevelMeter
+from audio_diffusion_pytorch.bridge import overlap_add
 from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.bridge.framing import window_starts
+from audio_diffusion_pytorch.bridge.overlap_add import OverlapAdd, fade, matching_gain
 from audio_diffusion_pytorch.bridge.pauses import QuietFollower
 from audio_diffusion_pytorch.bridge.recording_stats import QUIET, RecordingStats, audible
-from audio_diffusion_pytorch.bridge.windows import Track, fade, matching_gain, window_starts
+from audio_diffusion_pytorch.bridge.windows import WindowCutter
 
 HOP = 320
 
@@ -75,15 +78,14 @@ def test_windows_cover_everything_once(frames):
 )
 def test_windows_do_not_depend_on_blocks(samples, make_bridge):
     bridge, wav = make_bridge(), torch.rand(2, samples) - 0.5
-    whole = list(Track(bridge, RATE, 2, RecordingStats(0.1)).cut([wav]))
+    cutters = (WindowCutter(bridge.framing, RATE, 2, RecordingStats(0.1)) for _ in range(3))
+    whole = list(next(cutters).windows([wav]))
     assert [w.start for w in whole if w.channel == 0] == window_starts(-(-samples // HOP), 64, 48)
     assert [w.last for w in whole] == [False] * (len(whole) - 2) + [True] * 2
     for size in (77777, 999):
-        for a, b in zip(
-            whole, Track(bridge, RATE, 2, RecordingStats(0.1)).cut(wav.split(size, 1)), strict=True
-        ):
-            assert (a.channel, a.start, a.last) == (b.channel, b.start, b.last)
-            assert torch.equal(a.wav, b.wav) and torch.equal(a.sounding, b.sounding)
+        for a, b in zip(whole, next(cutters).windows(wav.split(size, 1)), strict=True):
+            assert (a.channel, a.start, a.length) == (b.channel, b.start, b.length)
+            assert torch.equal(a.wav, b.wav) and torch.equal(a.active, b.active)
 
 
 def test_blocks_of_the_decoder_join_without_a_seam(make_bridge, codec, monkeypatch):
@@ -93,9 +95,11 @@ def test_blocks_of_the_decoder_join_without_a_seam(make_bridge, codec, monkeypat
     monkeypatch.setattr(QuietFollower, "__call__", lambda self, wav, *_: wav)
     bridge, wav = make_bridge(identity=True), moving_notes(24.0)
     bridge.to_noise = bridge.from_noise = lambda latents: latents
-    track = Track(bridge, RATE, 1, RecordingStats(0.0))  # no change of level
-    windows = bridge.bridge_windows((None, window) for window in track.cut([wav]))
-    joined = torch.cat([track.take(window, latents) for _, window, latents in windows], -1)
+    stats = RecordingStats(0.0)  # no change of level
+    cutter = WindowCutter(bridge.framing, RATE, 1, stats)
+    joiner = OverlapAdd(bridge.framing, RATE, 1, stats)
+    windows = bridge.bridge_windows((None, window) for window in cutter.windows([wav]))
+    joined = torch.cat([joiner.add(window, latents) for _, window, latents in windows], -1)
     whole = codec.decode(codec.encode(wav[None]))[0]
     assert wav.shape[1] > 3 * 512 * HOP and joined.shape == wav.shape
     error = (joined - whole)[:, 40 * HOP : -40 * HOP]  # the recording's ends are made up
@@ -146,17 +150,16 @@ def test_moving_notes_have_no_seam(make_bridge, codec, monkeypatch):
 
 def test_a_seam_would_be_seen(make_bridge, codec, monkeypatch):
     """The test above fails where windows are joined without a cross-fade and at different levels."""
-    from audio_diffusion_pytorch.bridge import windows
 
     def hard(window: int, hop: int, fade_in: bool, fade_out: bool) -> torch.Tensor:
         weights = torch.ones(window)
         weights[hop:] = 1e-6 if fade_out else 1.0
         return weights
 
-    monkeypatch.setattr(windows, "fade", hard)
-    take = Track.take
+    monkeypatch.setattr(overlap_add, "fade", hard)
+    add = OverlapAdd.add
     monkeypatch.setattr(
-        Track, "take", lambda self, w, z: take(self, w, z + 0.3 * (w.start // 120 % 2))
+        OverlapAdd, "add", lambda self, w, z: add(self, w, z + 0.3 * (w.start // 120 % 2))
     )
     with pytest.raises(AssertionError):
         test_moving_notes_have_no_seam(make_bridge, codec, monkeypatch)
@@ -166,11 +169,14 @@ def test_memory_does_not_grow(make_bridge):
     """After ten minutes a recording holds no more than after one."""
     bridge = make_bridge(batch_size=16)
     bridge.to_noise = bridge.from_noise = lambda latents: latents
-    track, held = Track(bridge, RATE, 1, RecordingStats(0.1)), []
+    stats, held = RecordingStats(0.1), []
+    cutter = WindowCutter(bridge.framing, RATE, 1, stats)
+    joiner = OverlapAdd(bridge.framing, RATE, 1, stats)
     blocks = (moving_notes(10.0) for _ in range(60))
-    for _, window, latents in bridge.bridge_windows((None, window) for window in track.cut(blocks)):
-        track.take(window, latents)
-        held.append(sum(tensor.numel() for tensor in (track._sum, track._weights, track._latents)))
+    windows = ((None, window) for window in cutter.windows(blocks))
+    for _, window, latents in bridge.bridge_windows(windows):
+        joiner.add(window, latents)
+        held.append(joiner._cross_fade._sum.numel() + joiner._decoder._rows.numel())
     assert len(held) > 900 and max(held[90:]) <= max(held[:90])
 
 
@@ -207,8 +213,10 @@ def test_a_constant_offset_is_no_sound(make_bridge):
     assert survey.level == pytest.approx(
         RecordingStats.of([wav], RATE).level, rel=1e-3
     )  # blocks at the edges are others
-    (with_offset,) = Track(bridge, RATE, 1, survey).cut(audible([wav + 0.3], RATE))
-    (without,) = Track(bridge, RATE, 1, survey).cut(audible([wav], RATE))
+    (with_offset,) = WindowCutter(bridge.framing, RATE, 1, survey).windows(
+        audible([wav + 0.3], RATE)
+    )
+    (without,) = WindowCutter(bridge.framing, RATE, 1, survey).windows(audible([wav], RATE))
     # The offset is a mean of float32 sums; gain and resampling follow.
     assert torch.allclose(with_offset.wav, without.wav, atol=10 * NETWORK)
     assert not bridge(torch.full((1, RATE), 0.5), RATE).any()
@@ -220,6 +228,6 @@ def test_faint_parts_are_not_lifted_to_the_floor_of_the_codec(make_bridge):
     level = RecordingStats.of([wav], RATE).level
     for peak, expected in ((1.0, 1.0), (0.01, 0.01 / 0.022), (0.001, 0.001 / 0.022), (1e-4, 0.0)):
         tone = level * peak * torch.sin(torch.arange(wav.shape[1]) * 0.4)[None]
-        (window,) = Track(bridge, RATE, 1, RecordingStats(level)).cut([tone])
+        (window,) = WindowCutter(bridge.framing, RATE, 1, RecordingStats(level)).windows([tone])
         # How much of a block sounds: one frame of twenty.
-        assert float(window.sounding[20:-20].median()) == pytest.approx(expected, rel=0.05)
+        assert float(window.active[20:-20].median()) == pytest.approx(expected, rel=0.05)

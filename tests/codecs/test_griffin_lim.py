@@ -5,7 +5,7 @@ import torch
 from conftest import RATE, melody
 from tolerances import NETWORK
 
-from audio_diffusion_pytorch.bridge.windows import DECODE_CONTEXT, DECODE_FRAMES
+from audio_diffusion_pytorch.bridge.overlap_add import DECODE_CONTEXT, DECODE_FRAMES
 from audio_diffusion_pytorch.codecs.loading import load_codec
 from audio_diffusion_pytorch.codecs.mel import MelCodec
 

@@ -22,7 +22,7 @@ from torch import nn
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats
-from audio_diffusion_pytorch.bridge.windows import Track
+from audio_diffusion_pytorch.bridge.windows import WindowCutter
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.transfer import file_transfer as recordings
 
@@ -184,7 +184,9 @@ def test_octaves(quick, make_instrument, codec, tmp_path):
     ]
     assert told == [-2, 0]
     (window,) = list(
-        Track(quick, RATE, 1, RecordingStats(0.1), octaves=-1).cut([torch.from_numpy(tone(880.0))])
+        WindowCutter(quick.framing, RATE, 1, RecordingStats(0.1), octaves=-1).windows(
+            [torch.from_numpy(tone(880.0))]
+        )
     )
     peak = torch.fft.rfft(window.wav[: RATE // 4]).abs().argmax() * 4
     # The spectrum's bins are a few Hz wide.

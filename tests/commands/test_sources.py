@@ -13,22 +13,22 @@ from folders import clips, make, outputs, plan
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.paths import ASSETS
-from audio_diffusion_pytorch.transfer import file_transfer as recordings
+from audio_diffusion_pytorch.transfer import file_transfer
 
 
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("out of luck"), UnicodeDecodeError("utf8", b"", 0, 1, "")]
 )
-@pytest.mark.parametrize("place", ["windows", "take"])
+@pytest.mark.parametrize("place", ["windows", "add"])
 def test_whatever_a_file_raises_it_fails_alone(error, place, quick, tmp_path, monkeypatch):
-    original = getattr(recordings.Recording, place)
+    original = getattr(file_transfer.FileTransfer, place)
 
     def broken(self, *arguments):
         if self.job.input.name.startswith("1_"):
             raise error
         return original(self, *arguments)
 
-    monkeypatch.setattr(recordings.Recording, place, broken)
+    monkeypatch.setattr(file_transfer.FileTransfer, place, broken)
     told = make(quick, plan(str(clips(tmp_path / "in", 3)), str(tmp_path / "out"), None))
     assert len(told["done"]) == 2 and outputs(tmp_path / "out") == {"0_clip.wav", "2_clip.wav"}
     ((_, reason),) = told["failed"]

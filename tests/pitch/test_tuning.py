@@ -1,16 +1,15 @@
 """The tuning of a recording is found, and a transfer keeps it."""
 
-from functools import partial
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from conftest import RATE
 
 from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.bridge.framing import Framing
+from audio_diffusion_pytorch.bridge.overlap_add import OverlapAdd
 from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats
-from audio_diffusion_pytorch.bridge.windows import Track
+from audio_diffusion_pytorch.bridge.windows import WindowCutter
 from audio_diffusion_pytorch.pitch.tuning import TuningMeter
 
 
@@ -91,15 +90,15 @@ class Samples:
 @pytest.mark.parametrize(("a", "rate"), [(430.0, 24000), (451.0, 44100), (440.0, 48000)])
 def test_sound_comes_back_at_its_own_pitch_and_place(a, rate):
     """Windows, cross-fades and resampling to 440 and back change nothing."""
-    spec = SimpleNamespace(spec=SimpleNamespace(level_db=None))
-    bridge = SimpleNamespace(codec=Samples(), window=64, hop=48, device="cpu", source=spec)
-    bridge.num_frames = partial(Bridge.num_frames, bridge)
+    framing = Framing(Samples(), window=64, hop=48, level_db=None, device=torch.device("cpu"))
     wav = notes(a, 10.0, rate)
-    track = Track(bridge, rate, 1, RecordingStats.of([wav], rate))
-    assert (track.sample_rate != rate) == (a != 440)
+    stats = RecordingStats.of([wav], rate)
+    cutter = WindowCutter(framing, rate, 1, stats)
+    joiner = OverlapAdd(framing, rate, 1, stats)
+    assert (stats.tuned_rate(rate) != rate) == (a != 440)
     parts = [
-        track.take(window, window.wav.reshape(64, 320).T)
-        for window in track.cut(wav.split(50000, 1))
+        joiner.add(window, window.wav.reshape(64, 320).T)
+        for window in cutter.windows(wav.split(50000, 1))
     ]
     out = torch.cat(parts, 1)
     assert out.shape == wav.shape

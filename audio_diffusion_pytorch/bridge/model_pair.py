@@ -1,0 +1,241 @@
+"""Two instrument models, joined at a hand-off noise level: map latents and windows."""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from audio_diffusion_pytorch.bridge.framing import Framing
+from audio_diffusion_pytorch.bridge.handoff import interpolate_statistics, match_moments
+from audio_diffusion_pytorch.bridge.precision import at_precision, choose_dtype
+from audio_diffusion_pytorch.bridge.settings import BridgeSettings
+from audio_diffusion_pytorch.bridge.windows import Window
+from audio_diffusion_pytorch.codecs.base import Codec
+from audio_diffusion_pytorch.diffusion.sampling import SOLVERS
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.models.instrument import InstrumentModel, select_condition
+from audio_diffusion_pytorch.models.labels import Labels
+from audio_diffusion_pytorch.models.loading import load_instrument, require_one_codec, shared_codec
+from audio_diffusion_pytorch.utils.iterables import batches
+
+# Standard deviations: training latents never exceed this, so decoders are undefined beyond it.
+LATENT_LIMIT = 6.0
+
+Owner = TypeVar("Owner")
+Self = TypeVar("Self", bound="ModelPair")
+
+
+class ModelPair:
+    """Map latents of the source instrument to latents of the target instrument.
+
+    `Bridge` extends the class from latents and windows to recordings, and describes the arguments.
+    """
+
+    def __init__(
+        self,
+        source: InstrumentModel | str | Path,
+        target: InstrumentModel | str | Path,
+        sigma: float | None = None,
+        num_steps: int | None = None,
+        solver: str | None = None,
+        sigma_min: float | None = None,
+        rho: float | None = None,
+        quality: str = "normal",
+        handoff: str = "auto",
+        batch_size: int = 4,
+        codec: Codec | None = None,
+        device: str | torch.device = "cpu",
+        precision: str | int = "auto",
+        compile: bool = False,
+    ):
+        # Inputs are recorded under any conditions; outputs shall sound like a clean recording.
+        self.source = select_condition(load_instrument(source, device), "varied")
+        self.target = select_condition(load_instrument(target, device), "plain")
+        models = self.source, self.target
+        _require_one_instrument(models)
+        require_one_codec(*models)
+        self.codec = (shared_codec(*models) if codec is None else codec).to(device)
+        if self.codec.latent_channels != len(self.source.mean):
+            raise InputError(
+                f"the codec has {self.codec.latent_channels} channels, "
+                f"the models {len(self.source.mean)}"
+            )
+        requested = BridgeSettings(
+            sigma, num_steps, solver, sigma_min, rho, quality, handoff, batch_size
+        )
+        self._configure(requested)
+        # Windows hold a whole number of the coarsest network's frames.
+        factor = max(model.denoiser.net.downsample_factor for model in models)
+        self.window = -(-min(model.spec.frames for model in models) // factor) * factor
+        self.hop = self.window * 3 // 4
+        dtype = choose_dtype(precision, torch.device(device))
+        self.denoisers = [at_precision(model.denoiser, dtype, compile) for model in models]
+
+    def _configure(self, requested: BridgeSettings) -> None:
+        """Resolve the settings; set the schedule, the solver and the target's statistics."""
+        bands = self.codec.has_frequency_bands
+        resolved = requested.resolve(self.source.spec, self.target.spec, bands)
+        self._requested = requested
+        self.sigma = resolved.sigma
+        self.rho = resolved.rho
+        self.solver = resolved.solver
+        self.handoff = resolved.handoff
+        self.sigmas = resolved.schedule
+        self.solve = SOLVERS[resolved.solver]
+        self.batch_size = requested.batch_size
+        if self.handoff == "matched":
+            self._statistics = interpolate_statistics(self.target.spec.noise, self.sigma)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the models."""
+        return self.source.mean.device
+
+    @property
+    def framing(self) -> Framing:
+        """Window size, codec and level, for cutting and joining recordings."""
+        return Framing(self.codec, self.window, self.hop, self.source.spec.level_db, self.device)
+
+    @property
+    def settings(self) -> dict[str, float | str]:
+        """Settings that determine the output, besides models, codec and recording."""
+        return {
+            "sigma": self.sigma,
+            "sigma_min": float(self.sigmas[-1]),
+            "rho": self.rho,
+            "num_steps": len(self.sigmas),
+            "solver": self.solver,
+            "handoff": self.handoff,
+        }
+
+    def to(self: Self, device: str | torch.device) -> Self:
+        """Move models and codec in place, also for other bridges that share them."""
+        for module in (self.source, self.target, self.codec, *self.denoisers):
+            module.to(device)
+        return self
+
+    def with_sigma(self: Self, sigma: float) -> Self:
+        """Return a bridge with another hand-off noise level that shares models and codec."""
+        other = copy.copy(self)
+        other._configure(replace(self._requested, sigma=sigma, batch_size=self.batch_size))
+        return other
+
+    at = with_sigma  # name before 0.2
+
+    @torch.inference_mode()
+    def to_noise(self, latents: Tensor) -> Tensor:
+        """Map codec latents [B, D, L] of the source to noise [B, D, L] at the hand-off sigma."""
+        return self.solve(self.denoisers[0], self.source.normalise(latents), self.sigmas.flip(0))
+
+    @torch.inference_mode()
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """Map noise [B, D, L] at the hand-off sigma to codec latents [B, D, L] of the target."""
+        latents = self.solve(self.denoisers[1], noise, self.sigmas)
+        return self.target.denormalise(latents.clamp(-LATENT_LIMIT, LATENT_LIMIT))
+
+    @torch.inference_mode()
+    def hand_over(self, noise: Tensor, active: Tensor) -> Tensor:
+        """Prepare the output of `to_noise` for `from_noise`.
+
+        Args:
+            noise: [B, D, L].
+            active: [B, L] weight of the sound in each frame, 0 in silence.
+
+        Returns:
+            [B, D, L].
+        """
+        if self.handoff == "plain":
+            return noise
+        mean, std = self._statistics
+        return match_moments(noise, active, mean.to(noise.device), std.to(noise.device))
+
+    def bridge_windows(
+        self, windows: Iterable[tuple[Owner, Window]]
+    ) -> Iterator[tuple[Owner, Window, Tensor]]:
+        """Bridge windows, each with an owner of any type; yield them in order with latents [D, L]."""
+        return chain.from_iterable(self.bridge_batches(windows))
+
+    @torch.inference_mode()
+    def bridge_batches(
+        self, windows: Iterable[tuple[Owner, Window]]
+    ) -> Iterator[list[tuple[Owner, Window, Tensor]]]:
+        """Bridge windows in lists.
+
+        Each list holds `batch_size` windows, possibly of several recordings; silent windows bypass
+        the networks.
+        """
+        for batch in batches(windows, self.batch_size):
+            yield self.bridge_batch(batch)
+
+    @torch.inference_mode()
+    def bridge_batch(
+        self, batch: Sequence[tuple[Owner, Window]]
+    ) -> list[tuple[Owner, Window, Tensor]]:
+        """Bridge some windows together, as `bridge_batches` does."""
+        windows = [window for _, window in batch]
+        latents = self._encode(windows)
+        played = [i for i, window in enumerate(windows) if window.played.any()]
+        if played:
+            given = latents[played]
+            noise = self.to_noise(given)
+            latents[played] = self._to_target([windows[i] for i in played], noise, given)
+        return [(*pair, part) for pair, part in zip(batch, latents.cpu(), strict=True)]
+
+    @cached_property
+    def num_evaluations(self) -> int:
+        """Network calls for one window, both ways."""
+        calls = 0
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return x
+
+        for sigmas in (self.sigmas, self.sigmas.flip(0)):
+            self.solve(denoise, torch.zeros(1, 1, 1), sigmas)
+        return calls
+
+    @property
+    def evaluations(self) -> int:
+        """`num_evaluations` under its name before 0.2."""
+        return self.num_evaluations
+
+    def num_windows(self, length: int, sample_rate: float) -> int:
+        """Return the windows of `length` samples at `sample_rate` Hz, per channel."""
+        return self.framing.num_windows(length, sample_rate)
+
+    def num_frames(self, length: int, sample_rate: float) -> int:
+        """Return the latent frames of `length` samples at `sample_rate` Hz."""
+        return self.framing.num_frames(length, sample_rate)
+
+    def _encode(self, windows: Sequence[Window]) -> Tensor:
+        """Return the codec latents [B, D, L] of the windows' sound."""
+        wav = torch.stack([window.wav for window in windows])
+        return self.codec.encode(wav[:, None].to(self.device))
+
+    def _to_target(self, windows: Sequence[Window], noise: Tensor, given: Tensor) -> Tensor:
+        """Turn noise of the source and its latents, both [B, D, L], into latents of the target.
+
+        Frames with only the recording's noise keep their latents: models would play hiss and hum.
+        """
+        played = torch.stack([window.played for window in windows]).to(self.device)
+        latents = self.from_noise(self.hand_over(noise, played))
+        latents = self.codec.impose_levels(latents, self.codec.frame_levels(given))
+        still = torch.stack([window.still for window in windows]).to(self.device)
+        return torch.lerp(latents, given, still[:, None])
+
+
+def _require_one_instrument(models: Sequence[InstrumentModel]) -> None:
+    for model in models:
+        instruments = Labels(model.spec.labels).instruments
+        if instruments:
+            raise InputError(
+                f"the model holds {', '.join(instruments)}: name one, for example "
+                f"all:{instruments[0]}"
+            )

@@ -1,0 +1,135 @@
+"""Settings of a bridge: validate the requested ones and derive the others from the models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TYPE_CHECKING
+
+from audio_diffusion_pytorch.bridge.handoff import HANDOFFS
+from audio_diffusion_pytorch.bridge.presets import QUALITY, Quality
+from audio_diffusion_pytorch.diffusion.sampling import SOLVERS, karras_schedule
+from audio_diffusion_pytorch.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from audio_diffusion_pytorch.models.instrument import InstrumentSpec
+
+
+@dataclass(frozen=True)
+class ResolvedSettings:
+    """Settings that determine the output of a bridge between two given models.
+
+    Args:
+        sigma: hand-off noise level.
+        sigma_min: noise level at the data end of the schedule.
+        rho: spacing of the schedule.
+        num_steps: points of the schedule of each half.
+        solver: name in `SOLVERS`.
+        handoff: "plain" or "matched".
+    """
+
+    sigma: float
+    sigma_min: float
+    rho: float
+    num_steps: int
+    solver: str
+    handoff: str
+
+    @property
+    def schedule(self) -> Tensor:
+        """Noise levels [num_steps], from `sigma` down to `sigma_min`."""
+        return karras_schedule(self.sigma_min, self.sigma, self.rho, self.num_steps)
+
+
+@dataclass(frozen=True)
+class BridgeSettings:
+    """Requested settings of a bridge; None selects a default.
+
+    Args:
+        sigma: hand-off noise level; None: the target's default for the source.
+        num_steps: points of the schedule of each half; None: the preset's.
+        solver: name in `SOLVERS`; None: the preset's.
+        sigma_min: noise level at the data end of the schedule; None: the preset's.
+        rho: spacing of the schedule; None: the preset's.
+        quality: preset, a name in `QUALITY`.
+        handoff: "auto", "matched" or "plain".
+        batch_size: windows per batch.
+    """
+
+    sigma: float | None = None
+    num_steps: int | None = None
+    solver: str | None = None
+    sigma_min: float | None = None
+    rho: float | None = None
+    quality: str = "normal"
+    handoff: str = "auto"
+    batch_size: int = 4
+
+    def resolve(
+        self, source: InstrumentSpec, target: InstrumentSpec, frequency_bands: bool
+    ) -> ResolvedSettings:
+        """Validate the settings and fill in the defaults for two models.
+
+        Args:
+            source: specification of the source model.
+            target: specification of the target model.
+            frequency_bands: whether the codec's latent channels are frequency bands.
+
+        Returns:
+            The settings without defaults.
+
+        Raises:
+            InputError: a setting is unknown, out of range or does not suit the models.
+        """
+        preset = QUALITY[_known("quality", self.quality, QUALITY)]
+        solver = _known("solver", preset.solver if self.solver is None else self.solver, SOLVERS)
+        sigma = self._sigma(source, target)
+        sigma_min = self._sigma_min(source, target, preset, sigma)
+        sigma_max = min(source.sigma_max, target.sigma_max)
+        if not sigma_min < sigma <= sigma_max:
+            raise InputError(
+                f"sigma={sigma:g} lies outside ({sigma_min:g}, {sigma_max:g}], the range of noise "
+                "levels of both models"
+            )
+        num_steps = preset.num_steps if self.num_steps is None else self.num_steps
+        if not isinstance(num_steps, Integral) or num_steps < 2:
+            raise InputError(f"num_steps={num_steps} must be a whole number, at least 2")
+        if not isinstance(self.batch_size, Integral) or self.batch_size < 1:
+            raise InputError(f"batch_size={self.batch_size} must be a positive whole number")
+        rho = preset.rho if self.rho is None else self.rho
+        handoff = self._handoff(source, target, frequency_bands)
+        return ResolvedSettings(sigma, sigma_min, rho, num_steps, solver, handoff)
+
+    def _sigma(self, source: InstrumentSpec, target: InstrumentSpec) -> float:
+        if self.sigma is not None:
+            return float(self.sigma)
+        return min(target.handoff_from(source.name), source.sigma_max, target.sigma_max)
+
+    def _sigma_min(
+        self, source: InstrumentSpec, target: InstrumentSpec, preset: Quality, sigma: float
+    ) -> float:
+        if self.sigma_min is not None:
+            return self.sigma_min
+        # A hand-off close to the preset's data end still needs a schedule.
+        return max(source.sigma_min, target.sigma_min, min(preset.sigma_min or 0.0, sigma / 10))
+
+    def _handoff(
+        self, source: InstrumentSpec, target: InstrumentSpec, frequency_bands: bool
+    ) -> str:
+        _known("handoff", self.handoff, HANDOFFS)
+        measured = frequency_bands and bool(target.noise)
+        if self.handoff == "matched" and not measured:
+            raise InputError(
+                f"handoff=matched needs noise statistics, and the model of {target.name} holds none"
+            )
+        if self.handoff != "auto":
+            return self.handoff
+        return target.handoffs.get(source.name, "matched") if measured else "plain"
+
+
+def _known(key: str, name: str, known: object) -> str:
+    if name not in known:
+        raise InputError(f"no {key} {name!r}; there are {', '.join(known)}")
+    return name
