@@ -84,17 +84,18 @@ class SoundBuffer:
     def __init__(self, blocks: Iterable[Tensor], sample_rate: int, seconds: float):
         self.held: list[Tensor] = []
         self._blocks = blocks
-        self._edge = round(EDGE * sample_rate)
-        self._needed = seconds * sample_rate
+        self._sample_rate = sample_rate
+        self._seconds = seconds
 
     def silence(self) -> Iterator[Tensor]:
         """Yield zeros [C, n] in place of the samples before the first sound, then fill `held`."""
         length = 0
-        edge = self._edge  # only the first block starts with an unsettled filter
+        settled = False
         for block in self._blocks:
             if not self.held:
-                first = _first_loud(block, min(edge, block.shape[-1] // 2))
-                edge = 0
+                edge = 0 if settled else min(round(EDGE * self._sample_rate), block.shape[-1] // 2)
+                settled = True
+                first = _first_loud(block, edge)
                 if first > 0:
                     yield torch.zeros_like(block[:, :first])
                 block = block[:, first:]
@@ -102,7 +103,7 @@ class SoundBuffer:
                     continue
             self.held.append(block)
             length += block.shape[-1]
-            if length >= self._needed:
+            if length >= self._seconds * self._sample_rate:
                 break
 
 

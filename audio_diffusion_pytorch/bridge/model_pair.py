@@ -87,7 +87,7 @@ class ModelPair:
         self.solver = resolved.solver
         self.handoff = resolved.handoff
         self.sigmas = resolved.schedule
-        self.solve = SOLVERS[resolved.solver]
+        self.solve = SOLVERS.find(resolved.solver)
         self.batch_size = requested.batch_size
         if self.handoff == "matched":
             self._statistics = interpolate_statistics(self.target.spec.noise, self.sigma)

@@ -1,4 +1,4 @@
-"""A denoiser as a bridge runs it: in single or half precision, compiled or not."""
+"""Run a denoiser in single or half precision, compiled or not."""
 
 import copy
 
@@ -6,41 +6,45 @@ import torch
 from torch import Tensor, nn
 
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
-from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.unet import UNet1d
+from audio_diffusion_pytorch.utils.settings import check_choice
 
 DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 
 
 def choose_dtype(precision: str | int, device: torch.device) -> torch.dtype:
-    """The type that networks compute in; "auto" is float16 on CUDA and float32 elsewhere.
+    """Choose the type in which networks compute; "auto" is float16 on CUDA and float32 elsewhere.
 
-    float16 keeps 11 bits where bfloat16 keeps 8: its rounding hardly adds to the solver's error, that of bfloat16 is
-    several times larger. A CPU without matrix instructions is no faster in either
-    (`benchmarks/transfer.py --only evaluation`).
+    float16 has 11 bits of precision and bfloat16 has 8: rounding to float16 hardly adds to the
+    solver's error, rounding to bfloat16 adds several times more. A CPU without matrix instructions
+    is not faster in half precision (`benchmarks/transfer.py --only evaluation`).
+
+    Args:
+        precision: "auto" or a name in `DTYPES`.
+        device: device of the networks.
 
     Raises:
-        InputError: no such precision.
+        InputError: the precision is unknown.
     """
+    check_choice("precision", str(precision), ("auto", *DTYPES))
     if str(precision) == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
-    if str(precision) not in DTYPES:
-        raise InputError(f"no precision {precision!r}; there are auto, {', '.join(DTYPES)}")
     return DTYPES[str(precision)]
 
 
 def at_precision(denoiser: Denoiser, dtype: torch.dtype, compile: bool = False) -> Denoiser:
-    """The same denoiser with its network at another precision; itself where nothing changes.
+    """Return a denoiser whose network computes in another type.
 
     Args:
-        denoiser: in float32; a user's own network stays in float32.
-        compile: with torch.compile, and CUDA graphs on a GPU: the first calls for each size of batch take minutes.
+        denoiser: denoiser in float32; it stays unchanged.
+        dtype: type of the network.
+        compile: compile the network with torch.compile, and CUDA graphs on a GPU: the first calls
+            of each batch size take minutes.
+
+    Returns:
+        A denoiser that shares the network in float32; `denoiser` itself without any change.
     """
-    net = denoiser.net
-    if dtype != torch.float32 and isinstance(
-        net, UNet1d
-    ):  # which layer embeds sigma is known there
-        net = Reduced(net, dtype)
+    net = denoiser.net if dtype == torch.float32 else Reduced(denoiser.net, dtype)
     if compile:
         cuda = next(denoiser.parameters()).is_cuda
         net = torch.compile(net, mode="reduce-overhead" if cuda else None)
@@ -48,9 +52,13 @@ def at_precision(denoiser: Denoiser, dtype: torch.dtype, compile: bool = False) 
 
 
 class Reduced(nn.Module):
-    """A copy of a network in another type, for inputs and outputs in float32.
+    """Copy of a network in half precision, with inputs and outputs in float32.
 
-    The embedding of the noise level stays in float32: rounded, it would stand for another level.
+    The embedding of the noise level stays in float32: a rounded level is another level.
+
+    Args:
+        net: network in float32.
+        dtype: type of the copy.
     """
 
     def __init__(self, net: UNet1d, dtype: torch.dtype):
@@ -61,6 +69,7 @@ class Reduced(nn.Module):
         self.dtype = dtype
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """Run the network on x [B, D, L] and noise levels c_noise [B]: [B, D, L]."""
         return self.net(x.to(self.dtype), c_noise).to(x.dtype)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING
 
 from audio_diffusion_pytorch.bridge.handoff import HANDOFFS
 from audio_diffusion_pytorch.bridge.presets import QUALITY, Quality
 from audio_diffusion_pytorch.diffusion.sampling import SOLVERS, karras_schedule
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.utils.settings import check_choice, check_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,8 +83,14 @@ class BridgeSettings:
         Raises:
             InputError: a setting is unknown, out of range or does not suit the models.
         """
-        preset = QUALITY[_known("quality", self.quality, QUALITY)]
-        solver = _known("solver", preset.solver if self.solver is None else self.solver, SOLVERS)
+        check_choice("quality", self.quality, QUALITY)
+        check_choice("handoff", self.handoff, HANDOFFS)
+        check_number("batch_size", self.batch_size, whole=True, least=1)
+        preset = QUALITY[self.quality]
+        solver = preset.solver if self.solver is None else self.solver
+        SOLVERS.find(solver)
+        num_steps = preset.num_steps if self.num_steps is None else self.num_steps
+        check_number("num_steps", num_steps, whole=True, least=2)
         sigma = self._sigma(source, target)
         sigma_min = self._sigma_min(source, target, preset, sigma)
         sigma_max = min(source.sigma_max, target.sigma_max)
@@ -93,11 +99,6 @@ class BridgeSettings:
                 f"sigma={sigma:g} lies outside ({sigma_min:g}, {sigma_max:g}], the range of noise "
                 "levels of both models"
             )
-        num_steps = preset.num_steps if self.num_steps is None else self.num_steps
-        if not isinstance(num_steps, Integral) or num_steps < 2:
-            raise InputError(f"num_steps={num_steps} must be a whole number, at least 2")
-        if not isinstance(self.batch_size, Integral) or self.batch_size < 1:
-            raise InputError(f"batch_size={self.batch_size} must be a positive whole number")
         rho = preset.rho if self.rho is None else self.rho
         handoff = self._handoff(source, target, frequency_bands)
         return ResolvedSettings(sigma, sigma_min, rho, num_steps, solver, handoff)
@@ -118,7 +119,6 @@ class BridgeSettings:
     def _handoff(
         self, source: InstrumentSpec, target: InstrumentSpec, frequency_bands: bool
     ) -> str:
-        _known("handoff", self.handoff, HANDOFFS)
         measured = frequency_bands and bool(target.noise)
         if self.handoff == "matched" and not measured:
             raise InputError(
@@ -127,9 +127,3 @@ class BridgeSettings:
         if self.handoff != "auto":
             return self.handoff
         return target.handoffs.get(source.name, "matched") if measured else "plain"
-
-
-def _known(key: str, name: str, known: object) -> str:
-    if name not in known:
-        raise InputError(f"no {key} {name!r}; there are {', '.join(known)}")
-    return name

@@ -207,8 +207,8 @@ def test_wrong_arguments(make_instrument, codec):
         ({"batch_size": 0}, "batch_size=0"),
         ({"batch_size": 1.5}, "batch_size=1.5"),
         ({"solver": "magic"}, "solver=magic must be one of heun"),
-        ({"precision": "8"}, "no precision '8'; there are auto, 32, bf16, 16"),
-        ({"quality": "best"}, "no quality 'best'; there are draft, normal, high"),
+        ({"precision": "8"}, "precision=8 must be one of auto, 32, bf16, 16"),
+        ({"quality": "best"}, "quality=best must be one of draft, normal, high"),
     ]:
         with pytest.raises(InputError, match=says):
             Bridge(*models, codec=codec, **settings)

@@ -221,10 +221,7 @@ def test_statistics_are_needed_of_the_target_only(evaluate, make_instrument, tmp
     assert result.code == 0, result.err
     row = next(row for row in results(tmp_path / "out")["clips"] if row["system"] == "bridge")
     assert row["cycle_latent"] > 0
-    assert (
-        "the model of flute holds no statistics"
-        in evaluate("pairs=[violin-flute]", *arguments).error()
-    )
+    assert "the model of flute holds none" in evaluate("pairs=[violin-flute]", *arguments).error()
 
 
 def test_all_pairs_of_what_has_clips_and_models(evaluate, data, tmp_path):
