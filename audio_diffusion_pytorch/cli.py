@@ -112,7 +112,7 @@ def start(
 
 
 def run_command(
-    function: Callable[[], None], usage_errors: tuple[type[Exception], ...] = ()
+    function: Callable[[], object], usage_errors: tuple[type[Exception], ...] = ()
 ) -> None:
     """Call `function`; an `InputError` becomes one line on stderr and exit status 1, Ctrl-C exit status 130.
 

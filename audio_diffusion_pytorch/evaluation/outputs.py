@@ -1,4 +1,4 @@
-"""Finished files of other systems: which output belongs to which input."""
+"""Match the finished files of another system to their inputs."""
 
 import os
 from collections import Counter
@@ -8,8 +8,10 @@ from typing import Any
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.evaluation.clips import _LENGTHS_APART, Recording, _audio_files
+from audio_diffusion_pytorch.evaluation.clips import Recording, audio_files
 from audio_diffusion_pytorch.evaluation.problems import Problems
+
+_LENGTHS_APART = 0.1  # seconds by which the length of an output may differ from its input's
 
 
 def find_outputs(
@@ -20,16 +22,21 @@ def find_outputs(
     single: bool,
     problems: Problems,
 ) -> dict[Path, Path]:
-    """Finished outputs of a pair: path of the input -> path of the output.
+    """Find the finished outputs of a pair.
 
-    They lie in `folder/SOURCE-TARGET`, or where only one pair is evaluated in the folder itself, and carry their
-    input's name, in its subfolder where several inputs have one name. One output for one input matches whatever its
-    name.
+    An output has the name of its input. If several inputs share a name, the output also has the input's subfolder. A
+    single output of a single input matches under any name.
 
     Args:
+        folder: folder of the outputs; outputs of several pairs have subfolders SOURCE-TARGET.
+        pair: source and target instrument.
         data: folder of the recordings.
-        recordings: of the source instrument.
-        single: one pair is evaluated.
+        recordings: recordings of the source instrument.
+        single: whether the evaluation has one pair only.
+        problems: collects missing, unreadable and too short or long outputs.
+
+    Returns:
+        The path of each input -> the path of its output.
     """
     folder = Path(folder)
     name = "-".join(part.replace(" ", "_") for part in pair)
@@ -37,10 +44,10 @@ def find_outputs(
     if not place.is_dir() or (place == folder and not single):
         problems.add(f"{name}: no folder of outputs of this name in {folder}", name)
         return {}
-    files, outputs = _audio_files(place), {}
+    files = audio_files(place)
     inputs = [recording.path for recording in recordings]
-    found = dict(zip(inputs, files, strict=True)) if len(files) == len(inputs) == 1 else {}
-    found = found or _same_place(inputs, Path(data), files, place)
+    found = _match(inputs, Path(data), files, place)
+    outputs = {}
     for recording in recordings:
         path = found.get(recording.path)
         if path is None:
@@ -49,53 +56,59 @@ def find_outputs(
                 f"{name}: no output of this name in {place}, or several and none in the input's subfolder",
                 name,
             )
-            continue
-        try:
-            header = audio.info(path)
-        except InputError as error:
-            problems.add(str(error), path)
-            continue
-        if abs(header.seconds - recording.seconds) > _LENGTHS_APART:
-            lengths = f"{header.seconds:.2f} s, its input {recording.seconds:.2f} s"
-            problems.add(
-                f"{path} ({lengths}): not as long as its input, left out", f"{path} ({lengths})"
-            )
-            continue
-        outputs[recording.path] = path
+        elif _is_usable(path, recording, problems):
+            outputs[recording.path] = path
     return outputs
 
 
-def _same_place(
+def _is_usable(path: Path, recording: Recording, problems: Problems) -> bool:
+    """Whether an output can be read and is as long as its input."""
+    try:
+        header = audio.info(path)
+    except InputError as error:
+        problems.add(str(error), path)
+        return False
+    if abs(header.seconds - recording.seconds) > _LENGTHS_APART:
+        name = f"{path} ({header.seconds:.2f} s, its input {recording.seconds:.2f} s)"
+        problems.add(f"{name}: not as long as its input, left out", name)
+        return False
+    return True
+
+
+def _match(
     inputs: Sequence[Path], data: Path, files: Sequence[Path], place: Path
 ) -> dict[Path, Path]:
-    """Inputs and outputs at one place of their trees, then those whose name appears once on either side.
+    """Match inputs and outputs by their relative paths, then by names that occur once on either side.
 
-    The inputs' tree begins at `data` or at the folder that they share: whichever fits more outputs.
+    Paths of inputs are relative to `data` or to the common folder of the inputs, whichever matches more outputs.
     """
+    if len(inputs) == len(files) == 1:
+        return {inputs[0]: files[0]}
     outs = {path: path.relative_to(place) for path in files}
 
-    def fitting(root: Path) -> dict[Path, Path]:
+    def matches(root: Path) -> dict[Path, Path]:
         ins = {path: path.relative_to(root) for path in inputs}
-        found = _alike(_bare(ins), _bare(outs))
-        found |= _alike(ins, _bare(outs))  # a.mp3 -> a.mp3.flac, where there is an a.wav as well
-        return found | _alike(ins, outs)
+        found = _by_key(_without_suffix(ins), _without_suffix(outs))
+        found |= _by_key(ins, _without_suffix(outs))  # a.mp3 -> a.mp3.flac beside a.wav
+        return found | _by_key(ins, outs)
 
-    shared = Path(os.path.commonpath([path.parent for path in inputs]))
-    found = max(fitting(data), fitting(shared), key=len)
-    named = _alike({path: path.stem for path in inputs}, {path: path.stem for path in files})
-    return {**{a: b for a, b in named.items() if b not in found.values()}, **found}
+    common = Path(os.path.commonpath([path.parent for path in inputs]))
+    found = max(matches(data), matches(common), key=len)
+    named = _by_key({path: path.stem for path in inputs}, {path: path.stem for path in files})
+    free = {a: b for a, b in named.items() if b not in found.values()}
+    return {**free, **found}
 
 
-def _bare(paths: Mapping[Path, Path]) -> dict[Path, Path]:
+def _without_suffix(paths: Mapping[Path, Path]) -> dict[Path, Path]:
     return {path: relative.with_suffix("") for path, relative in paths.items()}
 
 
-def _alike(inputs: Mapping[Path, Any], files: Mapping[Path, Any]) -> dict[Path, Path]:
-    """Inputs and files, each with a key, by the keys that one input and one file have."""
-    once = (
-        {key for key, count in Counter(side.values()).items() if count == 1}
-        for side in (inputs, files)
-    )
+def _by_key(inputs: Mapping[Path, Any], files: Mapping[Path, Any]) -> dict[Path, Path]:
+    """Match inputs and files by keys that one input and one file have."""
+    unique = _unique(inputs) & _unique(files)
     by_key = {key: path for path, key in files.items()}
-    both = set.intersection(*once)
-    return {path: by_key[key] for path, key in inputs.items() if key in both}
+    return {path: by_key[key] for path, key in inputs.items() if key in unique}
+
+
+def _unique(side: Mapping[Path, Any]) -> set[Any]:
+    return {key for key, count in Counter(side.values()).items() if count == 1}

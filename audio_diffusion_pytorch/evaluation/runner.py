@@ -12,6 +12,7 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.evaluation.extensions import DEFAULT_TRACKER, TRACKERS, measure
 from audio_diffusion_pytorch.evaluation.problems import Problems
 from audio_diffusion_pytorch.evaluation.scores import (
+    Classifier,
     PitchAnalyser,
     PitchAnalysis,
     distance_to_truth,
@@ -51,7 +52,7 @@ class EvaluationRunner:
         self,
         store: ResultStore,
         keys: TaskKeys,
-        classifier: Any,
+        classifier: Classifier | None,
         batch_size: int,
         problems: Problems,
         roots: Sequence[Path] = (),
@@ -85,8 +86,9 @@ class EvaluationRunner:
             A scored clip for each task that did not fail.
         """
         for batch in batches_of_tasks(tasks, self.batch_size):
-            stored = [self.store.load_scores(task) for task in batch]
-            missing = sum(scores is None for scores in stored)
+            loaded = [self.store.load_scores(task) for task in batch]
+            stored = [scores for scores in loaded if scores is not None]
+            missing = len(batch) - len(stored)
             scored = self._score(batch) if missing else list(zip(batch, stored, strict=True))
             for task, scores in scored:
                 yield ScoredClip(task, {**self._facts(task), **scores})

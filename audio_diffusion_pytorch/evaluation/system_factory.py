@@ -57,10 +57,11 @@ class SystemFactory:
         """
         settings = self.settings
         systems = []
+        levels: Sequence[float | None] = settings.sigmas or [None]
         for name in settings.bridges:
             source, target = (self.catalog.model(name, instrument) for instrument in pair)
             codec = self.catalog.shared_codec(source, target)
-            for sigma in settings.sigmas or [None]:
+            for sigma in levels:
                 try:
                     system = BridgeSystem(
                         name,

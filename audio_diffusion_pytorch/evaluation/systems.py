@@ -253,7 +253,7 @@ class BridgeSystem(System):
         level = audio.active_rms(wav, self.sample_rate)
         expected = bridge.source.spec.level_db
         gain = 1.0 if expected is None else 10 ** (expected / 20) / max(level, 1e-8)
-        length = bridge.window * codec.hop_length
+        length = int(bridge.window * codec.hop_length)
         first = wav[:, :length]
         first = nn.functional.pad(first, (0, length - first.shape[-1]))
         z = codec.encode((first * gain)[None].to(bridge.source.mean.device))

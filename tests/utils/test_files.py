@@ -176,10 +176,10 @@ def test_workers_share_a_warning_and_need_shared_memory(tmp_path, monkeypatch):
         pytest.warns(UserWarning, match="cannot be locked") as told,
         pytest.raises(KeyboardInterrupt),
     ):
-        workers.Run("flute", "violin").do_in_processes(2, [job, job], print)
+        workers.TransferRun("flute", "violin").do_in_processes(2, [job, job], print)
     assert len(told) == 1
     monkeypatch.setattr(workers.multiprocessing, "get_context", lambda _: Context(errno.EROFS))
     with pytest.raises(
         InputError, match=r"shared memory, and /dev/shm .*Read-only file system.*use workers=1"
     ):
-        workers.Run("flute", "violin").do_in_processes(2, [job, job], print)
+        workers.TransferRun("flute", "violin").do_in_processes(2, [job, job], print)
