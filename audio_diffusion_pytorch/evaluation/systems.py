@@ -17,6 +17,7 @@ from audio_diffusion_pytorch.evaluation.scores import noise_scores
 from audio_diffusion_pytorch.evaluation.settings import CODEC, IDENTITY, MOVED, TRUTH, WARM
 from audio_diffusion_pytorch.metrics.spectral import log_mel_distance
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
+from audio_diffusion_pytorch.models.networks import DEFAULT
 from audio_diffusion_pytorch.pitch.octaves import shift_octaves
 from audio_diffusion_pytorch.utils.hashing import digest, digest_of
 
@@ -28,7 +29,10 @@ Output = tuple[Tensor, dict[str, Any]]  # sound [1, T], facts about its making
 def digest_of_model(model: InstrumentModel) -> str:
     """Return a digest of the weights, the statistics and the fields of the spec that a bridge uses."""
     unused = ("handoff_sigma", "handoff_sigmas", "handoffs", "pitch_range", "steps")
-    return digest_of(model, {k: v for k, v in asdict(model.spec).items() if k not in unused})
+    spec = {key: value for key, value in asdict(model.spec).items() if key not in unused}
+    if spec["network"] == DEFAULT:  # stored scores of earlier versions have keys without it
+        del spec["network"]
+    return digest_of(model, spec)
 
 
 class System:
