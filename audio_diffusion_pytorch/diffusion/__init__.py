@@ -1,4 +1,4 @@
-"""The diffusion model: denoiser, schedules, solvers, coupling.
+"""Diffusion: denoiser, schedules, solvers, coupling.
 
 Names load lazily.
 """

@@ -1,4 +1,4 @@
-"""Optimal-transport coupling of noise to data: each chunk of latents meets Gaussian chunks that lie near it."""
+"""Optimal-transport coupling of noise and data: assign nearby Gaussian chunks to each chunk of latents."""
 
 import torch
 from torch import Tensor
@@ -7,21 +7,22 @@ from audio_diffusion_pytorch.errors import InputError
 
 
 class ChunkCoupling:
-    """Rearranges the noise of one clip chunk by chunk, each drawn from its row of an entropic transport plan.
+    """Rearrange the noise of one clip chunk by chunk, each drawn from its row of an entropic transport plan.
 
-    The cost is the mean squared distance of two chunks. Time and memory are bounded by coupling within groups of at
-    most `group` chunks, which go round the clip in turn: 128 x 1280 latents in 4 x 4 chunks are 10,240 chunks, whose
-    whole plan would take 420 MB; in 20 groups of 512 it takes 21 MB and a twentieth of the time. Groups are equal, so
-    their number is the smallest divisor of the number of chunks that keeps the bound.
+    The cost is the mean squared distance of two chunks. To limit time and memory, only chunks of the same group are
+    coupled; chunk i is in group i modulo the number of groups. For 128 x 1280 latents in 4 x 4 chunks (10,240 chunks) a
+    full plan has 420 MB; 20 groups of 512 have 21 MB and run in a twentieth of the time. All groups have the same size:
+    their number is the smallest divisor of the number of chunks that respects the limit.
 
     Args:
-        channels, frames: size of a chunk.
+        channels: channels of a chunk.
+        frames: frames of a chunk.
         regularisation: weight of the plan's entropy, in units of the cost.
         iterations: Sinkhorn iterations.
-        group: most chunks that are coupled with each other.
+        group: largest number of chunks in a group.
 
     Raises:
-        InputError: a size that is no positive number.
+        InputError: an argument is not positive, or a size is not a whole number.
     """
 
     def __init__(
@@ -32,12 +33,8 @@ class ChunkCoupling:
         iterations: int = 100,
         group: int = 512,
     ):
-        for name, value in {
-            "channels": channels,
-            "frames": frames,
-            "iterations": iterations,
-            "group": group,
-        }.items():
+        sizes = {"channels": channels, "frames": frames, "iterations": iterations, "group": group}
+        for name, value in sizes.items():
             if not isinstance(value, int) or value < 1:
                 raise InputError(
                     f"model.coupling.{name} must be a whole number above 0, not {value!r}"
@@ -46,17 +43,28 @@ class ChunkCoupling:
             raise InputError(
                 f"model.coupling.regularisation must be above 0, not {regularisation!r}"
             )
-        self.channels, self.frames, self.group = channels, frames, group
-        self.regularisation, self.iterations = regularisation, iterations
+        self.channels = channels
+        self.frames = frames
+        self.regularisation = regularisation
+        self.iterations = iterations
+        self.group = group
 
     @torch.no_grad()
     def __call__(
         self, z: Tensor, noise: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Latents z [D, L] and their standard normal noise [D, L] -> noise [D, L], of the type of `noise`.
+        """Rearrange noise to match latents.
+
+        Args:
+            z: latents [D, L].
+            noise: standard normal noise [D, L].
+            generator: source of randomness.
+
+        Returns:
+            Noise [D, L] with the dtype of `noise`.
 
         Raises:
-            InputError: D or L is no multiple of the chunk's size.
+            InputError: D or L is not a multiple of the chunk's size.
         """
         if z.shape[0] % self.channels or z.shape[1] % self.frames:
             raise InputError(
@@ -64,28 +72,27 @@ class ChunkCoupling:
                 f"latents' {z.shape[0]} channels and {z.shape[1]} frames"
             )
         with torch.autocast(z.device.type, enabled=False):
-            chunks, free = self._cut(z.float()), self._cut(noise.float())
-            plan = transport_plan(
-                squared_distance(chunks, free), self.regularisation, self.iterations
-            )
-            # Dividing by exponential variables makes the largest entry a draw from each row.
-            drawn = (plan / torch.empty_like(plan).exponential_(generator=generator)).argmax(
-                -1, keepdim=True
-            )
-            coupled = free.gather(1, drawn.expand_as(free))
+            chunks = self._cut(z.float())
+            candidates = self._cut(noise.float())
+            cost = squared_distance(chunks, candidates)
+            plan = transport_plan(cost, self.regularisation, self.iterations)
+            # The largest ratio to exponential variables is a draw from each row (Gumbel-max).
+            ratios = plan / torch.empty_like(plan).exponential_(generator=generator)
+            drawn = ratios.argmax(-1, keepdim=True)
+            coupled = candidates.gather(1, drawn.expand_as(candidates))
         return self._join(coupled, noise.shape).to(noise.dtype)
 
     def _cut(self, z: Tensor) -> Tensor:
-        """[D, L] -> [groups, chunks of a group, values of a chunk]; chunk i is in group i mod groups."""
-        bands = z.unflatten(0, (-1, self.channels)).unflatten(
-            2, (-1, self.frames)
-        )  # [D / c, c, L / f, f]
+        """Cut z [D, L] to [groups, chunks of a group, values of a chunk]; chunk i is in group i mod groups."""
+        rows = z.unflatten(0, (-1, self.channels))
+        bands = rows.unflatten(2, (-1, self.frames))  # [D / c, c, L / f, f]
         chunks = bands.permute(2, 0, 1, 3).flatten(2).flatten(0, 1)
         return chunks.unflatten(0, (-1, self._groups(len(chunks)))).transpose(0, 1).contiguous()
 
     def _join(self, chunks: Tensor, shape: torch.Size) -> Tensor:
-        """The inverse of `_cut`."""
-        rows, columns = shape[0] // self.channels, shape[1] // self.frames
+        """Invert `_cut`."""
+        rows = shape[0] // self.channels
+        columns = shape[1] // self.frames
         bands = chunks.transpose(0, 1).reshape(columns, rows, self.channels, self.frames)
         return bands.permute(1, 2, 0, 3).reshape(shape)
 
@@ -98,23 +105,25 @@ class ChunkCoupling:
 
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    """x [..., N, V] and y [..., M, V] -> mean squared distance [..., N, M]."""
-    # Not by matrix multiplication: its rounding, divided by the regularisation, would move the plan.
+    """Compute the mean squared distances [..., N, M] of x [..., N, V] and y [..., M, V]."""
+    # Avoid matrix multiplication: its rounding error, divided by the regularisation, would change the plan.
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square() / x.shape[-1]
 
 
 def transport_plan(cost: Tensor, regularisation: float, iterations: int) -> Tensor:
-    """Entropic optimal transport between uniform marginals: Sinkhorn in the log domain (Cuturi 2013, algorithm 1).
+    """Solve entropic optimal transport between uniform marginals: log-domain Sinkhorn (Cuturi 2013, algorithm 1).
 
-    The regularisation falls geometrically from the mean cost over the first four fifths of the iterations. At 0.001 and
-    100 iterations this matters: held constant, some columns are left with several times their share and the drawn noise
-    is no longer normal.
+    The regularisation decreases geometrically from the mean cost over the first four fifths of the iterations. With a
+    constant regularisation of 0.001 and 100 iterations, some columns would keep several times their share, and the
+    drawn noise would not be normal.
 
     Args:
         cost: [..., N, M].
+        regularisation: weight of the entropy, in units of the cost.
+        iterations: number of iterations.
 
     Returns:
-        [..., N, M], each row divided by its sum; the columns sum to N / M up to convergence.
+        Plan [..., N, M], each row divided by its sum; the columns sum to N / M up to convergence.
     """
     start = max(float(cost.mean()), regularisation) if iterations > 1 else regularisation
     g = cost.new_zeros(*cost.shape[:-2], 1, cost.shape[-1])
@@ -127,7 +136,7 @@ def transport_plan(cost: Tensor, regularisation: float, iterations: int) -> Tens
 
 
 def _logsumexp(x: Tensor, dim: int) -> Tensor:
-    """log sum exp over `dim`, kept; uses up x. Terms below e^-80 of the largest count as that."""
+    """Log-sum-exp of x over `dim`, which is kept; overwrites x and limits terms to e^-80 of the largest."""
     top = x.amax(dim, keepdim=True)
-    # Without the limit most exponentials are subnormal numbers, which a CPU takes twenty times as long for.
+    # Without the limit most exponentials are subnormal numbers, twenty times slower on a CPU.
     return x.sub_(top).clamp_min_(-80).exp_().sum(dim, keepdim=True).log_().add_(top)

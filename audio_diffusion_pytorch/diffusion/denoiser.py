@@ -1,4 +1,4 @@
-"""EDM preconditioning, its loss, and the distributions of the noise level in training (Karras et al. 2022)."""
+"""EDM preconditioning, its loss, and the distributions of training noise levels (Karras et al. 2022)."""
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,11 @@ class Denoiser(nn.Module):
 
         Args:
             x: noisy latents [B, C, T].
-            sigma: noise level, [B] or one for all; positive.
-            label: [B], for a network with labels.
+            sigma: noise level, [B] or one number; positive.
+            label: label [B], for a network with labels.
 
         Returns:
-            Denoised latents [B, C, T], of the type of x.
+            Denoised latents [B, C, T] with the dtype of x.
         """
         sigma = expand_sigma(sigma, x)
         variance = sigma**2 + self.sigma_data**2
@@ -51,17 +51,17 @@ class Denoiser(nn.Module):
         weighted: bool = True,
         label: Tensor | None = None,
     ) -> Tensor:
-        """Squared error of each sample, averaged over channels and time (Karras et al. 2022, eq. 2 and table 1).
+        """Compute the squared error of each sample, a mean over channels and time (Karras et al. 2022, eq. 2, table 1).
 
         Args:
             x: clean latents [B, C, T].
-            noise: standard normal, [B, C, T].
-            sigma: noise level, [B] or one for all; positive.
-            weighted: times (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, which makes the target's variance 1.
-            label: [B], for a network with labels.
+            noise: standard normal noise [B, C, T].
+            sigma: noise level, [B] or one number; positive.
+            weighted: multiply by (sigma^2 + sigma_data^2) / (sigma sigma_data)^2: the target's variance is 1.
+            label: label [B], for a network with labels.
 
         Returns:
-            [B].
+            Loss [B].
         """
         sigma = expand_sigma(sigma, x)
         denoised = self(x + sigma * noise, sigma.flatten(), label)
@@ -73,11 +73,15 @@ class Denoiser(nn.Module):
 
 
 def expand_sigma(sigma: Tensor | float, x: Tensor) -> Tensor:
-    """Bring a noise level to [B, 1, 1], at least single precision, on the device of x [B, C, T].
+    """Expand a noise level to [B, 1, 1], in single precision or better, on the device of x.
+
+    Args:
+        sigma: noise level, [B] or one number.
+        x: latents [B, C, T].
 
     Raises:
-        ValueError: a number that is not positive, a tensor that is neither [B] nor a single value. (The values in a
-            tensor are not looked at: that would wait for the device.)
+        ValueError: a number is not positive, or a tensor is neither [B] nor a single value. (Values of a tensor are not
+            checked: the check would synchronise with the device.)
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     if not isinstance(sigma, Tensor):
@@ -90,10 +94,13 @@ def expand_sigma(sigma: Tensor | float, x: Tensor) -> Tensor:
 
 
 class SigmaDistribution:
-    """Noise levels of training samples: a map of uniform numbers, so that callers may key the randomness themselves."""
+    """Base class for distributions of noise levels, defined by their inverse cumulative distribution function.
+
+    Callers that key their randomness pass their own uniform numbers to `icdf`.
+    """
 
     def icdf(self, u: Tensor) -> Tensor:
-        """Map u in (0, 1), any shape, to sigma of the same shape."""
+        """Map uniform numbers u in (0, 1), of any shape, to noise levels of the same shape."""
         raise NotImplementedError
 
     def __call__(
@@ -107,10 +114,15 @@ class SigmaDistribution:
 
 
 class KDistribution(SigmaDistribution):
-    """sigma^(1/rho) uniform between the two ends: the density of the sampling steps of Karras et al. 2022, eq. 5.
+    """Uniform sigma^(1/rho): the density of the sampling steps (Karras et al. 2022, eq. 5).
+
+    Args:
+        sigma_min: lowest noise level.
+        sigma_max: highest noise level.
+        rho: spacing.
 
     Raises:
-        ValueError: not 0 < sigma_min <= sigma_max, or rho not positive.
+        ValueError: unless 0 < sigma_min <= sigma_max and rho > 0.
     """
 
     def __init__(self, sigma_min: float, sigma_max: float, rho: float = 7.0):
@@ -124,13 +136,18 @@ class KDistribution(SigmaDistribution):
         self.rho = rho
 
     def icdf(self, u: Tensor) -> Tensor:
-        """Falls from sigma_max at u = 0 to sigma_min at u = 1, as eq. 5 does."""
-        start, end = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        """Map u to noise levels, from sigma_max at u = 0 down to sigma_min at u = 1 (eq. 5)."""
+        start = self.sigma_max ** (1 / self.rho)
+        end = self.sigma_min ** (1 / self.rho)
         return (start + u * (end - start)) ** self.rho
 
 
 class LogNormalDistribution(SigmaDistribution):
-    """ln(sigma) normal (Karras et al. 2022, table 1, "Training").
+    """Normal ln(sigma) (Karras et al. 2022, table 1, "Training").
+
+    Args:
+        mean: mean of ln(sigma).
+        std: standard deviation of ln(sigma).
 
     Raises:
         ValueError: std is negative.
@@ -143,16 +160,20 @@ class LogNormalDistribution(SigmaDistribution):
         self.std = std
 
     def icdf(self, u: Tensor) -> Tensor:
-        """Rises with u; u is kept clear of 0 and 1, where sigma would be 0 and infinite."""
+        """Map u to increasing noise levels; u is clamped away from 0 and 1, where sigma is 0 and infinite."""
         eps = torch.finfo(u.dtype).eps / 2
         return (self.mean + self.std * torch.special.ndtri(u.clamp(eps, 1 - eps))).exp()
 
 
 class UniformDistribution(SigmaDistribution):
-    """sigma uniform between vmin and vmax.
+    """Uniform sigma.
+
+    Args:
+        vmin: lowest noise level.
+        vmax: highest noise level.
 
     Raises:
-        ValueError: not 0 <= vmin <= vmax.
+        ValueError: unless 0 <= vmin <= vmax.
     """
 
     def __init__(self, vmin: float = 0.0, vmax: float = 1.0):
@@ -162,4 +183,5 @@ class UniformDistribution(SigmaDistribution):
         self.vmax = vmax
 
     def icdf(self, u: Tensor) -> Tensor:
+        """Map u to noise levels from vmin to vmax."""
         return self.vmin + u * (self.vmax - self.vmin)

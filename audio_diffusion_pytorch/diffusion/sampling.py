@@ -1,8 +1,8 @@
 """Noise schedules and solvers of the probability-flow ODE: functions of (denoise, x, sigmas).
 
-The ODE is dx/dsigma = (x - D(x; sigma)) / sigma (Karras et al. 2022, eq. 1 and 3, sigma(t) = t). Every solver goes
-from the first sigma to the last: rising sigmas take data to noise, falling ones take noise to data. D is `denoise`,
-a function of x [B, ...] and sigma [B]. The last sigma may be 0, where D is never evaluated.
+The ODE is dx/dsigma = (x - D(x; sigma)) / sigma (Karras et al. 2022, eq. 1 and 3, sigma(t) = t). Each solver integrates
+from the first sigma to the last: increasing sigmas map data to noise, decreasing sigmas map noise to data. D is
+`denoise`, a function of x [B, ...] and sigma [B]. The last sigma may be 0; D is never evaluated there.
 """
 
 import itertools
@@ -20,13 +20,19 @@ Solver = Callable[..., Tensor]  # (denoise, x, sigmas, callback=None) -> x
 
 
 def karras_schedule(sigma_min: float, sigma_max: float, rho: float, num_steps: int) -> Tensor:
-    """`num_steps` noise levels from sigma_max down to sigma_min, no final 0 (Karras et al. 2022, eq. 5).
+    """Compute `num_steps` noise levels from sigma_max down to sigma_min, without a final 0 (Karras et al. 2022, eq. 5).
+
+    Args:
+        sigma_min: lowest noise level.
+        sigma_max: highest noise level.
+        rho: spacing; higher values concentrate steps at low noise levels.
+        num_steps: number of noise levels.
 
     Returns:
         [num_steps], float64.
 
     Raises:
-        ValueError: not 0 < sigma_min < sigma_max, rho not positive, or fewer than 2 steps.
+        ValueError: unless 0 < sigma_min < sigma_max, rho > 0 and num_steps >= 2.
     """
     if not (0 < sigma_min < sigma_max and rho > 0 and num_steps >= 2):
         raise ValueError(
@@ -34,18 +40,23 @@ def karras_schedule(sigma_min: float, sigma_max: float, rho: float, num_steps: i
             f"sigma_min={sigma_min}, sigma_max={sigma_max}, rho={rho}, num_steps={num_steps}"
         )
     ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
-    start, end = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    start = sigma_max ** (1 / rho)
+    end = sigma_min ** (1 / rho)
     return (start + ramp * (end - start)) ** rho
 
 
 def linear_schedule(sigma_max: float, num_steps: int) -> Tensor:
-    """`num_steps` noise levels, evenly spaced from sigma_max towards 0, which is left out.
+    """Compute `num_steps` evenly spaced noise levels from sigma_max towards 0, which is excluded.
+
+    Args:
+        sigma_max: highest noise level.
+        num_steps: number of noise levels.
 
     Returns:
         [num_steps], float64.
 
     Raises:
-        ValueError: sigma_max not positive, or fewer than 2 steps.
+        ValueError: unless sigma_max > 0 and num_steps >= 2.
     """
     if not (sigma_max > 0 and num_steps >= 2):
         raise ValueError(
@@ -55,25 +66,25 @@ def linear_schedule(sigma_max: float, num_steps: int) -> Tensor:
 
 
 def append_zero(sigmas: Tensor) -> Tensor:
-    """[N] -> [N + 1] with a final 0."""
+    """Append a final 0 to sigmas [N]."""
     return torch.cat([sigmas, sigmas.new_zeros(1)])
 
 
 @torch.no_grad()
 def euler(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
-    """Euler steps, order 1, one call of `denoise` each (Karras et al. 2022, algorithm 1 without lines 6 to 8).
+    """Solve the ODE by Euler steps: order 1, one call of `denoise` each (Karras et al. 2022, alg. 1, lines 3 to 5).
 
     Args:
         denoise: D(x [B, ...], sigma [B]) -> [B, ...].
-        x: [B, ...], at the noise level `sigmas[0]`.
-        sigmas: [N], strictly rising or falling, positive (the last may be 0); N - 1 steps.
-        callback: called as callback(steps done, N - 1) after each step.
+        x: [B, ...] at the noise level `sigmas[0]`.
+        sigmas: [N], strictly increasing or decreasing, positive (the last may be 0); N - 1 steps.
+        callback: called as callback(finished steps, N - 1) after each step.
 
     Returns:
-        [B, ...], at the noise level `sigmas[-1]`.
+        [B, ...] at the noise level `sigmas[-1]`.
 
     Raises:
-        ValueError: sigmas as above are not given.
+        ValueError: the sigmas violate these conditions.
     """
     steps = _steps(sigmas)
     for i, (sigma, sigma_next) in enumerate(steps):
@@ -86,9 +97,9 @@ def euler(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None
 
 @torch.no_grad()
 def heun(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
-    """Heun steps, order 2, two calls of `denoise` each, one for a step to 0 (Karras et al. 2022, algorithm 1).
+    """Solve the ODE by Heun steps: order 2, two calls of `denoise` each (Karras et al. 2022, algorithm 1).
 
-    Arguments, result and errors are those of `euler`.
+    A step to 0 is an Euler step. Arguments, result and errors as in `euler`.
     """
     steps = _steps(sigmas)
     for i, (sigma, sigma_next) in enumerate(steps):
@@ -107,16 +118,17 @@ def heun(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None 
 def dpmpp_2m(
     denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None
 ) -> Tensor:
-    """DPM-Solver++(2M), order 2, one call of `denoise` each step (Lu et al. 2022, DPM-Solver++, algorithm 2).
+    """Solve the ODE by DPM-Solver++(2M): order 2, one call of `denoise` each step (Lu et al. 2022, algorithm 2).
 
-    In their terms alpha = 1 and lambda = -ln(sigma): x is carried over exactly, and D, extrapolated from the last two
-    calls, is integrated over lambda. Nothing in this asks for the sign of a step, so rising sigmas will do as well. The
-    first step and one to 0 are of order 1.
+    In the notation of the paper alpha = 1 and lambda = -ln(sigma): the linear part is exact, and D, extrapolated from
+    the last two calls, is integrated over lambda. The derivation does not depend on the sign of a step, so it holds for
+    increasing sigmas, too. The first step and a step to 0 have order 1.
 
-    Arguments, result and errors are those of `euler`.
+    Arguments, result and errors as in `euler`.
     """
     steps = _steps(sigmas)
-    denoised_last, ratio_last = None, None
+    denoised_last: Tensor | None = None
+    ratio_last = 1.0
     for i, (sigma, sigma_next) in enumerate(steps):
         denoised = target = denoise(x, _batch(sigma, x))
         ratio = sigma_next / sigma  # exp(-h)
@@ -134,24 +146,25 @@ def dpmpp_2m(
 def dpmpp_3m(
     denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None
 ) -> Tensor:
-    """Multistep exponential integrator of order 3, one call of `denoise` each step (DPM-Solver++, Lu et al. 2022).
+    """Solve the ODE by a multistep exponential integrator: order 3, one call of `denoise` each step (Lu et al. 2022).
 
-    Like `dpmpp_2m`, but D is the parabola in lambda through the last three calls, and its integral is exact. The first
-    two steps are of orders 1 and 2, one to 0 of order 1.
+    Unlike in `dpmpp_2m`, D is the parabola in lambda through the last three calls, integrated exactly. The first two
+    steps have orders 1 and 2, a step to 0 has order 1.
 
-    Arguments, result and errors are those of `euler`.
+    Arguments, result and errors as in `euler`.
     """
     return _multistep(denoise, x, sigmas, 3, False, callback)
 
 
 @torch.no_grad()
 def unipc(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
-    """Predictor-corrector: `dpmpp_3m`, each step done again with the call at its end (UniPC-3, Zhao et al. 2023).
+    """Solve the ODE by a predictor-corrector: order 4, one call of `denoise` each step (UniPC-3, Zhao et al. 2023).
 
-    The next step needs that call anyway, so correcting is free: one call of `denoise` each step, order 4. The last step
-    stays as predicted, because its end is not called. Solving all order conditions, B(h) drops out.
+    The predictor is `dpmpp_3m`; the corrector repeats each step with the call at its end. The next step needs that call
+    anyway, so the corrector costs no call. The last step is not corrected, because D is not evaluated at its end. All
+    order conditions are solved exactly, so the paper's B(h) cancels.
 
-    Arguments, result and errors are those of `euler`.
+    Arguments, result and errors as in `euler`.
     """
     return _multistep(denoise, x, sigmas, 3, True, callback)
 
@@ -165,14 +178,15 @@ def _multistep(
     callback: Callback | None,
 ) -> Tensor:
     steps = _steps(sigmas)
-    calls: list[tuple[float, Tensor]] = []  # noise level and D there, newest first
+    calls: list[tuple[float, Tensor]] = []  # noise levels and values of D, newest first
     start = x
     for i, (sigma, sigma_next) in enumerate(steps):
         calls = [(sigma, denoise(x, _batch(sigma, x))), *calls[:order]]
         if correct and i > 0:
             x = _exponential_step(start, *steps[i - 1], calls)
-        start, known = x, order if sigma_next > 0 else 1
-        x = _exponential_step(start, sigma, sigma_next, calls[:known])
+        start = x
+        used = order if sigma_next > 0 else 1
+        x = _exponential_step(start, sigma, sigma_next, calls[:used])
         if callback is not None:
             callback(i + 1, len(steps))
     return x
@@ -181,14 +195,13 @@ def _multistep(
 def _exponential_step(
     x: Tensor, sigma: float, sigma_next: float, calls: list[tuple[float, Tensor]]
 ) -> Tensor:
-    """From sigma to sigma_next with D in between a polynomial in ln(sigma) through the calls, integrated exactly."""
+    """Step from sigma to sigma_next; D is the polynomial in ln(sigma) through the calls, integrated exactly."""
     ratio = sigma_next / sigma
     target = newest = calls[0][1]
     if len(calls) > 1:
         weights = _mean_weights([level for level, _ in calls], sigma, sigma_next)
-        for weight, (_, denoised) in zip(
-            weights[1:], calls[1:], strict=True
-        ):  # the weights' sum is 1
+        # The sum of the weights is 1.
+        for weight, (_, denoised) in zip(weights[1:], calls[1:], strict=True):
             target = target + weight * (denoised - newest)
     return ratio * x + (1 - ratio) * target
 
@@ -196,26 +209,26 @@ def _exponential_step(
 def _mean_weights(levels: Sequence[float], sigma: float, sigma_next: float) -> list[float]:
     """Weights of D at `levels` in its mean over the step; exact for polynomials in ln(sigma) of degree < len(levels).
 
-    The step is t in [0, 1], linear in ln(sigma); the ODE weighs D(t) by e^(h (t - 1)), h = ln(sigma / sigma_next).
+    t in [0, 1] is linear in ln(sigma); the ODE weights D(t) by e^(h (t - 1)), h = ln(sigma / sigma_next).
     """
     h = math.log(sigma / sigma_next)
-    moments = [
-        0.0
-    ]  # the mean of t^k, by parts: downwards from where it does not matter, since upwards it cancels
+    # Mean of t^k by parts. The recursion starts at a negligible moment and goes down: upwards it is unstable.
+    moments = [0.0]
     for k in range(64, 0, -1):
         moments.insert(0, (1 - h * moments[0]) / k)
     nodes = [math.log(sigma / level) / h for level in levels]
     weights = []
     for node in nodes:
-        polynomial = [
-            1.0
-        ]  # Lagrange's, 1 at this node and 0 at the others; coefficients of t^0, t^1 ...
+        # Lagrange polynomial, 1 at this node and 0 at the others; coefficients of t^0, t^1, ...
+        polynomial = [1.0]
         for other in nodes:
-            if other != node:
-                shifted, same = [0.0, *polynomial], [*polynomial, 0.0]
-                polynomial = [
-                    (a - other * b) / (node - other) for a, b in zip(shifted, same, strict=True)
-                ]
+            if other == node:
+                continue
+            shifted = [0.0, *polynomial]
+            padded = [*polynomial, 0.0]
+            polynomial = [
+                (a - other * b) / (node - other) for a, b in zip(shifted, padded, strict=True)
+            ]
         weights.append(sum(a * m for a, m in zip(polynomial, moments, strict=False)) / moments[0])
     return weights
 
@@ -228,12 +241,13 @@ def ancestral_euler(
     callback: Callback | None = None,
     noise: Callable[[Tensor], Tensor] = torch.randn_like,
 ) -> Tensor:
-    """Euler steps to below the next noise level, then fresh noise up to it: a sampler of the reverse SDE.
+    """Sample the reverse SDE: Euler steps to below the next noise level, then fresh noise up to it.
 
-    A step from s to n goes to n^2 / s and adds noise of variance n^2 (1 - n^2 / s^2), as the ancestral sampling of
-    DDPM does (Ho et al. 2020, eq. 6 and 7).
+    A step from s to n ends at n^2 / s and adds noise of variance n^2 (1 - n^2 / s^2), as the ancestral sampling of DDPM
+    (Ho et al. 2020, eq. 6 and 7).
 
-    Arguments, result and errors are those of `euler`, but sigmas fall; `noise` gives standard normal values like x.
+    Arguments, result and errors as in `euler`, except that sigmas must decrease; noise(x) draws standard normal values
+    of the shape of x.
     """
     steps = _falling_steps(sigmas)
     for i, (sigma, sigma_next) in enumerate(steps):
@@ -255,12 +269,12 @@ def ancestral_midpoint(
     noise: Callable[[Tensor], Tensor] | None = torch.randn_like,
     rho: float = 1.0,
 ) -> Tensor:
-    """`ancestral_euler` with midpoint steps, two calls of `denoise` each.
+    """Sample as `ancestral_euler` with midpoint steps, two calls of `denoise` each.
 
-    The midpoint of s and n^2 / s is taken in sigma^(1 / rho). `noise` None adds none, though steps still end below
-    their noise level: that is the original's ADPM2Sampler, which smooths; `heun` solves the ODE.
+    The midpoint of s and n^2 / s is computed in sigma^(1 / rho). With `noise` None each step still ends below its noise
+    level, without fresh noise: the ADPM2Sampler of the original, which smooths. To solve the ODE use `heun`.
 
-    Arguments, result and errors are those of `ancestral_euler`.
+    Arguments, result and errors as in `ancestral_euler`.
     """
     steps = _falling_steps(sigmas)
     for i, (sigma, sigma_next) in enumerate(steps):
@@ -276,7 +290,7 @@ def ancestral_midpoint(
     return x
 
 
-# Those that solve the ODE, both ways: what a bridge is made of.
+# Solvers of the ODE in both directions, for bridges.
 SOLVERS: Registry[Solver] = Registry(
     "solver",
     {"heun": heun, "euler": euler, "dpmpp_2m": dpmpp_2m, "dpmpp_3m": dpmpp_3m, "unipc": unipc},
@@ -284,7 +298,7 @@ SOLVERS: Registry[Solver] = Registry(
 
 
 def _steps(sigmas: Tensor) -> list[tuple[float, float]]:
-    """Pairs (sigma, sigma_next), checked; one transfer from the device, none later."""
+    """Check sigmas and return pairs (sigma, sigma_next), with a single transfer from the device."""
     values = sigmas.tolist()
     steps = list(itertools.pairwise(values))
     if (
@@ -294,24 +308,22 @@ def _steps(sigmas: Tensor) -> list[tuple[float, float]]:
         or values[-1] < 0
     ):
         raise ValueError(
-            f"sigmas must be 2 or more, finite and positive (the last may be 0), got {values}"
+            f"sigmas must be two or more finite, positive numbers (the last may be 0), got {values}"
         )
     if not (all(a < b for a, b in steps) or all(a > b for a, b in steps)):
-        raise ValueError(f"sigmas must strictly rise or strictly fall, got {values}")
+        raise ValueError(f"sigmas must strictly increase or strictly decrease, got {values}")
     return steps
 
 
 def _falling_steps(sigmas: Tensor) -> list[tuple[float, float]]:
     steps = _steps(sigmas)
     if steps[0][0] < steps[0][1]:
-        raise ValueError(
-            f"ancestral steps go from noise to data: sigmas must fall, got {sigmas.tolist()}"
-        )
+        raise ValueError(f"sigmas must decrease for ancestral samplers, got {sigmas.tolist()}")
     return steps
 
 
 def _batch(sigma: float, x: Tensor) -> Tensor:
-    """The same sigma for every sample of x: [B], at least single precision."""
+    """Repeat sigma for each sample of x: [B], in single precision or better."""
     return torch.full(
         (x.shape[0],), sigma, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device
     )

@@ -1,4 +1,4 @@
-"""Pitch tracks, notes, tuning, octaves.
+"""Pitch tracks, notes, tuning, transposition by octaves.
 
 Names load lazily.
 """

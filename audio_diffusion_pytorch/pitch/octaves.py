@@ -1,37 +1,44 @@
-"""Moving a melody by whole octaves into the range of another instrument, at its own tempo."""
+"""Transposition of melodies by whole octaves into the range of another instrument."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from audio_diffusion_pytorch.instruments import MAX_OCTAVES
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from audio_diffusion_pytorch.audio import AudioReader
-from audio_diffusion_pytorch.instruments import MAX_OCTAVES
 
 Octaves = int | Literal["auto"]
-STRAYS = 0.02  # share of the notes that may lie outside a range
-HEARD_SECONDS = 60  # of a recording, in which its register is looked for
-_CLEAR = 0.5  # posterior of a note that counts there
-_SILENT = 1e-5  # peak of silence before the first sound
+STRAYS = 0.02  # largest share of notes outside a range
+HEARD_SECONDS = 60  # seconds of a recording that determine its range
+_CLEAR = 0.5  # lowest posterior of a clear note
+_SILENT = 1e-5  # peak below which samples before the first sound are silent
 _TONE_FFT = 2048  # samples
-_FADE = 0.05  # s at both ends: less than counts in the cross-fades of a bridge's windows
-_EQUALISER_DB = 25.0  # most that the equaliser changes a frequency by, up or down
+_FADE = 0.05  # seconds at both ends: shorter than the cross-fades of a bridge's windows
+_EQUALISER_DB = 25.0  # largest gain of the equaliser in dB, up or down
 
 
 def heard_pitches(file: AudioReader) -> list[float]:
-    """MIDI pitch of each frame of a recording's first minute in which the pitch tracker clearly finds a note."""
+    """Return the MIDI pitch of each frame with a clear note in the first minute of a recording."""
     wav = first_sound(file.mono_blocks(), file.info.sample_rate, mid=True)
     return [] if wav is None else pitches_of(wav, file.info.sample_rate)
 
 
 def first_sound(blocks: Iterable[Tensor], sample_rate: int, mid: bool) -> Tensor | None:
-    """The first minute of sound [1, T] of blocks [C, n] at sample_rate Hz; silence before it does not count.
+    """Return the first minute of sound, without leading silence.
 
     Args:
-        mid: the average of the channels, in phase; else the loudest channel, as each is bridged on its own.
+        blocks: blocks [C, n] of the recording.
+        sample_rate: sample rate in Hz.
+        mid: average the channels in phase; otherwise select the loudest channel, because a bridge transfers each
+            channel separately.
+
+    Returns:
+        Waveform [1, T]; None: the recording is silent.
     """
     import torch
 
@@ -43,9 +50,8 @@ def first_sound(blocks: Iterable[Tensor], sample_rate: int, mid: bool) -> Tensor
             loud = (block.abs() >= _SILENT).any(0)
             if not loud.any():
                 continue
-            block = block[
-                :, int(loud.int().argmax()) :
-            ]  # the same however the recording is cut into blocks
+            # Start at the first loud sample: the result must not depend on the size of the blocks.
+            block = block[:, int(loud.int().argmax()) :]
         parts.append(block[:, :missing])
         missing -= parts[-1].shape[1]
         if missing <= 0:
@@ -59,14 +65,14 @@ def first_sound(blocks: Iterable[Tensor], sample_rate: int, mid: bool) -> Tensor
 
 
 def pitches_of(wav: Tensor, sample_rate: int) -> list[float]:
-    """MIDI pitch of each frame of wav [1, T], T > 0, in which the pitch tracker clearly finds a note."""
+    """Return the MIDI pitch of each frame with a clear note in wav [1, T], T > 0, at `sample_rate` Hz."""
     from audio_diffusion_pytorch.pitch.tracker import posteriors
 
     return clear_pitches(without_pauses(posteriors(wav, sample_rate)["note"][0], wav))
 
 
 def without_pauses(note: Tensor, wav: Tensor) -> Tensor:
-    """Note posteriors [F, 88] of wav [1, T], zeros 30 dB below the loudest frame: a hum has a pitch, too."""
+    """Zero the note posteriors [F, 88] of frames 30 dB below the loudest frame of wav [1, T]: hum has a pitch, too."""
     import torch.nn.functional as F
 
     if not len(note):
@@ -76,7 +82,7 @@ def without_pauses(note: Tensor, wav: Tensor) -> Tensor:
 
 
 def clear_pitches(note: Tensor) -> list[float]:
-    """Note posteriors [F, 88] -> MIDI pitch of each frame with a clear note."""
+    """Return the MIDI pitch of each frame with a clear note in note posteriors [F, 88]."""
     from audio_diffusion_pytorch.pitch.notes import LOWEST
 
     strength, keys = note.max(-1)
@@ -84,11 +90,15 @@ def clear_pitches(note: Tensor) -> list[float]:
 
 
 def nearest_octaves(pitches: Sequence[float], low: float, high: float) -> tuple[int, float]:
-    """Octaves that bring a part into a range, nearest its middle, and the share of the notes still outside.
+    """Find the transposition that brings a part into a range, nearest to its middle.
 
     Args:
-        pitches: MIDI numbers, one or more.
-        low, high: the range, both included.
+        pitches: MIDI pitches, one or more.
+        low: lowest pitch of the range.
+        high: highest pitch of the range.
+
+    Returns:
+        Octaves, and the share of the transposed notes outside the range.
     """
     mean = sum(pitches) / len(pitches)
 
@@ -101,19 +111,30 @@ def nearest_octaves(pitches: Sequence[float], low: float, high: float) -> tuple[
 
 
 def octaves_for(pitches: Sequence[float], low: float, high: float) -> int:
-    """Octaves by which a melody is moved for an instrument: 0 where it lies in the range, else `nearest_octaves`.
+    """Return the octaves by which to transpose a melody: 0 if it lies in the range, otherwise `nearest_octaves`.
 
-    Up to 2 % of the notes may lie outside. No pitches: 0.
+    Args:
+        pitches: MIDI pitches; none: 0 octaves.
+        low: lowest pitch of the range.
+        high: highest pitch of the range; 2 % of the notes may lie outside the range.
     """
     outside = sum(not low <= pitch <= high for pitch in pitches)
     return 0 if outside <= STRAYS * len(pitches) else nearest_octaves(pitches, low, high)[0]
 
 
 def shift_octaves(wav: Tensor, octaves: int, sample_rate: int) -> Tensor:
-    """wav [C, T] moved by whole octaves, duration and tone kept; the peak stays at or below 1.
+    """Transpose by whole octaves, with the duration, the timbre and a peak of at most 1.
 
-    A phase vocoder moves the whole spectrum, and with it the resonances that make an instrument's tone: an equaliser
-    then brings the average spectrum back to the recording's. Models know their instrument by its tone.
+    A phase vocoder shifts the whole spectrum, including the resonances of the instrument's timbre; an equaliser then
+    restores the average spectrum of the recording.
+
+    Args:
+        wav: [C, T].
+        octaves: octaves, negative for downwards.
+        sample_rate: sample rate in Hz.
+
+    Returns:
+        Transposed waveform [C, T].
     """
     if octaves == 0:
         return wav
@@ -121,35 +142,32 @@ def shift_octaves(wav: Tensor, octaves: int, sample_rate: int) -> Tensor:
 
     from audio_diffusion_pytorch.pitch.phase_vocoder import shift_pitch
 
-    moved = torch.from_numpy(shift_pitch(wav.cpu().numpy(), 12 * octaves, sample_rate)).to(
-        wav.device
-    )
-    out = _with_tone_of(moved, wav, sample_rate)
+    shifted = shift_pitch(wav.cpu().numpy(), 12 * octaves, sample_rate)
+    out = _with_tone_of(torch.from_numpy(shifted).to(wav.device), wav, sample_rate)
     return out / max(1.0, float(out.abs().max()))
 
 
 def _with_tone_of(wav: Tensor, other: Tensor, sample_rate: int) -> Tensor:
-    """wav [C, T] with the level and smoothed average spectrum of `other` [C, T], by a gain for each frequency."""
+    """Equalise wav [C, T] to the level and the smoothed average spectrum of `other` [C, T]."""
     import torch
     from torchaudio.functional import fftconvolve
 
     from audio_diffusion_pytorch.audio import fade_ends
 
-    # The ends fade, as the filter would raise the highs of a sound that breaks off.
+    # Fade the ends: the filter would amplify the high frequencies of a sound that breaks off.
     wav = fade_ends(wav, round(_FADE * sample_rate))
-    have, want = (_tone(x) for x in (wav, other))
-    gain = (want / (have + 1e-9 * have.max() + 1e-20)).sqrt()
+    power = _tone(wav)
+    gain = (_tone(other) / (power + 1e-9 * power.max() + 1e-20)).sqrt()
     decibels = (20 * gain.clamp_min(1e-6).log10()).clamp(-_EQUALISER_DB, _EQUALISER_DB)
-    # A zero-phase filter of one window's length: the ends of the recording do not meet, as in one long transform.
-    kernel = torch.fft.irfft(10 ** (decibels / 20)).roll(_TONE_FFT // 2)[1:] * torch.hann_window(
-        _TONE_FFT - 1, periodic=False, device=wav.device
-    )
+    # A zero-phase filter with the length of one window; one long transform would wrap around at the ends.
+    window = torch.hann_window(_TONE_FFT - 1, periodic=False, device=wav.device)
+    kernel = torch.fft.irfft(10 ** (decibels / 20)).roll(_TONE_FFT // 2)[1:] * window
     out = fftconvolve(wav, kernel.expand(len(wav), -1), mode="same")
     return out * (other.square().mean() / (out.square().mean() + 1e-20)).sqrt()
 
 
 def _tone(wav: Tensor) -> Tensor:
-    """Mean power spectrum of wav [C, T] over half an octave around each of the bins -> [bins]."""
+    """Mean power spectrum [bins] of wav [C, T], smoothed over half an octave around each bin."""
     import torch
 
     window = torch.hann_window(_TONE_FFT, device=wav.device)

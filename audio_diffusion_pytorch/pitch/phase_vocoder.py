@@ -1,43 +1,55 @@
-"""Phase vocoder."""
+"""Phase vocoder: pitch shifts without a change of duration."""
 
 import numpy as np
 from scipy import fft
 
 _WINDOW = 0.085  # s: a Hann window that separates partials 50 Hz apart
-_BLOCK = 512  # frames that are transformed together
+_BLOCK = 512  # frames of one FFT call
 
 
 def shift_pitch(wav: np.ndarray, semitones: float, sample_rate: int) -> np.ndarray:
-    """Move all frequencies by `semitones` and keep the duration: wav [C, T] float32 -> [C, T] float32.
+    """Shift all frequencies by `semitones`, with the same duration.
 
     A phase vocoder with identity phase locking (Laroche and Dolson 1999, section IV): the spectrum of a window of n
-    samples is brought back as one of m = n / ratio samples at the same place, which moves every frequency by the ratio;
-    each spectral peak takes the phase that its new frequency has reached since the last window, and the bins around
-    it turn with it. Channels keep their phase difference; peaks are those of their average, in which channels out of
-    phase are turned over. What would lie above half the sample rate is dropped.
+    samples is inverted to m = n / ratio samples at the same position, which multiplies every frequency by the ratio.
+    Each spectral peak advances its phase by its new frequency since the last window; the surrounding bins rotate with
+    their peak. Phase differences of the channels are preserved: peaks are detected in the average of the channels, in
+    which channels out of phase are inverted. Frequencies above half the sample rate are dropped.
+
+    Args:
+        wav: [C, T], float32.
+        semitones: shift, not necessarily whole.
+        sample_rate: sample rate in Hz.
+
+    Returns:
+        Shifted waveform [C, T], float32.
     """
     ratio = 2 ** (semitones / 12)
     n, m = _windows(ratio, sample_rate)
-    ratio, hop, bins = n / m, min(n, m) // 4, min(n, m) // 2
-    window, fade = _hann(n), _hann(m) * np.float32(m / n)
+    ratio = n / m
+    hop = min(n, m) // 4
+    bins = min(n, m) // 2
+    window = _hann(n)
+    fade = _hann(m) * np.float32(m / n)
     loudest = wav[np.square(wav).sum(-1).argmax()]
     polarity = np.where((wav * loudest).sum(-1) < 0, np.float32(-1), np.float32(1))[:, None, None]
-    length, count = wav.shape[-1], -(-wav.shape[-1] // hop) + 1
+    length = wav.shape[-1]
+    count = -(-length // hop) + 1
     padded = np.pad(wav.astype(np.float32), ((0, 0), (n // 2, hop + n)))
     frames = np.lib.stride_tricks.sliding_window_view(padded, n, axis=-1)[:, ::hop]
     out = np.zeros((len(wav), (count - 1) * hop + m), np.float32)
     weight = np.full(out.shape[-1], 1e-6, np.float32)
 
-    # Phase by which a bin's centre advances in a hop; what the shift adds to it.
+    # Phase advance of a bin's centre in a hop, and the additional advance of the shift.
     advance = 2 * np.pi * (np.arange(bins) * hop % n) / n
     added = (ratio - 1) * 2 * np.pi * np.arange(bins) * hop / n % (2 * np.pi)
-    last, turn = np.zeros((1, bins), np.complex64), np.ones(bins, np.complex64)
+    last = np.zeros((1, bins), np.complex64)
+    turn = np.ones(bins, np.complex64)
     for start in range(0, count, _BLOCK):
         spectrum = fft.rfft(frames[:, start : min(start + _BLOCK, count)] * window)[..., :bins]
         mix = (spectrum * polarity).mean(0)
-        moved = np.angle(mix * np.conj(np.concatenate([last, mix[:-1]]))) - advance.astype(
-            np.float32
-        )
+        previous = np.concatenate([last, mix[:-1]])
+        moved = np.angle(mix * np.conj(previous)) - advance.astype(np.float32)
         moved -= np.float32(2 * np.pi) * np.round(moved / np.float32(2 * np.pi))
         steps = _unit(added.astype(np.float32) + np.float32(ratio - 1) * moved)
         nearest = _nearest_peaks(np.abs(mix))
@@ -55,16 +67,16 @@ def shift_pitch(wav: np.ndarray, semitones: float, sample_rate: int) -> np.ndarr
 
 
 def _windows(ratio: float, sample_rate: int) -> tuple[int, int]:
-    """Even window lengths before and after whose quotient comes nearest to `ratio` (to 0.3 cents at 24 kHz)."""
-    # The window after is longer downwards and smears onsets: there both are made shorter.
+    """Even lengths of the two windows, with the quotient nearest to `ratio` (within 0.3 cents at 24 kHz)."""
+    # Downward shifts have a longer second window, which smears onsets: shorten both windows.
     shortest = round(_WINDOW * min(1.0, ratio) ** 0.5 * sample_rate / 2)
     pairs = [(2 * half, 2 * round(half / ratio)) for half in range(shortest, shortest * 3 // 2)]
-    quick = [pair for pair in pairs if all(fft.next_fast_len(length) == length for length in pair)]
-    return min(quick or pairs, key=lambda pair: abs(pair[0] / pair[1] / ratio - 1))
+    fast = [pair for pair in pairs if all(fft.next_fast_len(length) == length for length in pair)]
+    return min(fast or pairs, key=lambda pair: abs(pair[0] / pair[1] / ratio - 1))
 
 
 def _unit(angle: np.ndarray) -> np.ndarray:
-    """exp(i angle), complex64."""
+    """Compute exp(i angle) as complex64."""
     out = np.empty(angle.shape, np.complex64)
     np.cos(angle, out=out.real)
     np.sin(angle, out=out.imag)
@@ -76,7 +88,7 @@ def _hann(length: int) -> np.ndarray:
 
 
 def _nearest_peaks(magnitude: np.ndarray) -> np.ndarray:
-    """magnitude [frames, bins] -> index [frames, bins] of the nearest peak: a bin above two neighbours each side."""
+    """Index [frames, bins] of the nearest peak, a bin above two neighbours on each side; magnitude [frames, bins]."""
     bins = magnitude.shape[1]
     around = np.pad(magnitude, ((0, 0), (2, 2)), constant_values=-1.0)
     peak = np.ones(magnitude.shape, bool)

@@ -1,4 +1,4 @@
-"""Which pitch class sounds when: Basic Pitch's note posteriors, folded into one octave."""
+"""Melody tracking: note posteriors of Basic Pitch (Bittner et al. 2022), folded into one octave."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from audio_diffusion_pytorch.utils.devices import exact_device
 Mode = Literal["paper", "correct"]
 
 PITCH_CLASSES = ("A", "A#", "B", "C", "C#", "D", "D#", "E", "F", "F#", "G", "G#")
-PAPER_RATE = (
-    24000  # what the authors feed to a model of 22.05 kHz: everything reads 1.47 semitones sharp
-)
-VOICED = (
-    0.3  # a frame has a pitch where a note's posterior reaches this (the official note threshold)
-)
+# The authors pass audio at this rate to a model of 22.05 kHz: all pitches are 1.47 semitones sharp.
+PAPER_RATE = 24000
+VOICED = 0.3  # lowest note posterior of a voiced frame: the official threshold
 
 
 @dataclass(frozen=True)
 class Melody:
-    """The strongest pitch class of every frame.
+    """The strongest pitch class of each frame.
 
-    classes [B, F] int64, index into PITCH_CLASSES; strength [B, F], its posterior; voiced [B, F], strength >= VOICED;
-    chroma [B, F, 12], the posteriors that they were chosen from.
+    Attributes:
+        classes: indices into PITCH_CLASSES [B, F], int64.
+        strength: posteriors of the classes [B, F].
+        voiced: strength >= VOICED [B, F].
+        chroma: posteriors of all classes [B, F, 12].
     """
 
     classes: Tensor
@@ -44,30 +44,31 @@ class Melody:
 
 @lru_cache(maxsize=4)
 def _tracker(device: torch.device) -> BasicPitch:
-    """The model, loaded once per device."""
+    """Load the model, once for each device."""
     return BasicPitch.load(device)
 
 
 def fold_octaves(note: Tensor) -> Tensor:
-    """Note posteriors [B, F, 88] from A0 upwards -> pitch-class posteriors [B, F, 12], the maximum over octaves."""
+    """Fold note posteriors [B, F, 88] from A0 upwards to pitch classes [B, F, 12] by the maximum over octaves."""
     octaves = -(-note.shape[-1] // 12)
-    padded = F.pad(
-        note, (0, octaves * 12 - note.shape[-1])
-    )  # posteriors are positive, so zeros never win
+    # Posteriors are positive, so the padding never is the maximum.
+    padded = F.pad(note, (0, octaves * 12 - note.shape[-1]))
     return padded.unflatten(-1, (octaves, 12)).amax(dim=-2)
 
 
 def median_over_time(classes: Tensor, frames: int) -> Tensor:
-    """Running median of [B, F] over `frames` (odd) frames of each clip on its own; the edges are mirrored.
+    """Apply a running median to each clip, with mirrored edges.
 
-    0 and 1 change nothing.
+    Args:
+        classes: [B, F].
+        frames: odd length of the window; 0 or 1: no smoothing.
 
     Raises:
-        InputError: an even or negative number of frames.
+        InputError: the number of frames is even or negative.
     """
     if frames < 0 or (frames > 1 and frames % 2 == 0):
         raise InputError(
-            f"the median window is an odd number of frames, or 0 for none; got {frames}"
+            f"the median window must be an odd number of frames, or 0 for none; got {frames}"
         )
     length = classes.shape[-1]
     if frames <= 1 or length == 0:
@@ -81,19 +82,23 @@ def median_over_time(classes: Tensor, frames: int) -> Tensor:
 def track_melody(
     wav: Tensor, sample_rate: int, mode: Mode = "correct", median_frames: int = 0
 ) -> Melody:
-    """The melody of every clip; the model runs where wav is.
+    """Track the melody of each clip, on the device of wav.
 
-    wav [B, T] mono at sample_rate. `correct` resamples to the model's 22.05 kHz and runs the official 2-second windows
-    (F = floor(86 * seconds)). `paper` does as the authors do: 24 kHz audio is fed as if it were 22.05 kHz, in one piece
-    (F = 1 + T // 256). `median_frames` smooths the classes over time.
+    Args:
+        wav: mono clips [B, T].
+        sample_rate: sample rate in Hz.
+        mode: "correct" resamples to the 22.05 kHz of the model and uses the official 2-second windows
+            (F = floor(86 * seconds)); "paper" reproduces the authors (Mancusi et al. 2025): audio at 24 kHz is
+            interpreted as 22.05 kHz, in one piece (F = 1 + T // 256).
+        median_frames: odd length of a median filter over the classes; 0: none.
 
     Raises:
-        InputError: an unknown mode, or audio that is empty, not [B, T] or not finite.
+        InputError: the mode is unknown, or the audio is empty, not [B, T] or not finite.
     """
     check_clips(wav, sample_rate)
     wav = wav.to(exact_device(wav.device))
     if mode not in ("correct", "paper"):
-        raise InputError(f'the mode is "paper" or "correct"; got {mode!r}')
+        raise InputError(f'mode must be "paper" or "correct"; got {mode!r}')
     if mode == "correct":
         return melody_of(posteriors(wav, sample_rate)["note"], median_frames)
     return melody_of(
@@ -103,36 +108,48 @@ def track_melody(
 
 @torch.no_grad()
 def posteriors(wav: Tensor, sample_rate: int) -> dict[str, Tensor]:
-    """wav [B, T] mono -> Basic Pitch's `onset` and `note` [B, F, 88] and `contour` [B, F, 264], in 2-second windows.
+    """Run Basic Pitch over 2-second windows, on the device of wav.
 
-    Frame times: `frame_seconds`. The model runs where wav is (`exact_device`).
+    Args:
+        wav: mono clips [B, T].
+        sample_rate: sample rate in Hz.
+
+    Returns:
+        Posteriors `onset` and `note` [B, F, 88] and `contour` [B, F, 264]; times of the frames: `frame_seconds`.
     """
     wav = wav.to(exact_device(wav.device))
     return _tracker(wav.device).predict(resample(wav.float(), sample_rate, SAMPLE_RATE))
 
 
 def melody_of(note: Tensor, median_frames: int = 0) -> Melody:
-    """The melody in note posteriors [B, F, 88]; `median_frames` as in `track_melody`."""
+    """Derive the melody from note posteriors [B, F, 88]; `median_frames` as in `track_melody`."""
     chroma = fold_octaves(note)
     strength, classes = chroma.max(dim=-1)
     return Melody(median_over_time(classes, median_frames), strength, strength >= VOICED, chroma)
 
 
 def frame_seconds(count: int) -> np.ndarray:
-    """Times [count] in seconds of the frames of `posteriors`, which keeps 142 frames 256 samples apart of each window.
+    """Return the times in seconds [count] of the frames of `posteriors`.
 
-    The windows begin 36164 samples apart, so a frame at the end of one lies up to 7 ms after the next one's first.
+    `posteriors` keeps 142 frames of each window, 256 samples apart. Windows start 36164 samples apart, so the last
+    frame of a window is up to 7 ms later than the first frame of the next.
     """
     frame = np.arange(count)
-    step, kept = WINDOW - OVERLAP_FRAMES * HOP, 1 + WINDOW // HOP - OVERLAP_FRAMES
+    step = WINDOW - OVERLAP_FRAMES * HOP
+    kept = 1 + WINDOW // HOP - OVERLAP_FRAMES
     return (frame // kept * step + frame % kept * HOP) / SAMPLE_RATE
 
 
 def check_clips(wav: Tensor, sample_rate: int, name: str = "audio") -> None:
-    """Refuse what has no melody to look for.
+    """Validate clips for melody tracking.
+
+    Args:
+        wav: mono clips [B, T].
+        sample_rate: sample rate in Hz.
+        name: name of the clips in messages.
 
     Raises:
-        InputError: wav is not [B, T], holds no samples, or samples that are not finite; an impossible sample rate.
+        InputError: wav is not [B, T], is empty or not finite, or the sample rate is not a positive integer.
     """
     if wav.ndim != 2:
         raise InputError(
@@ -145,4 +162,4 @@ def check_clips(wav: Tensor, sample_rate: int, name: str = "audio") -> None:
             f"{name}: expected finite floating-point samples, got {wav.dtype} with NaN or infinite values"
         )
     if not isinstance(sample_rate, int) or sample_rate <= 0:
-        raise InputError(f"a sample rate is a positive integer, got {sample_rate!r}")
+        raise InputError(f"the sample rate must be a positive integer, got {sample_rate!r}")

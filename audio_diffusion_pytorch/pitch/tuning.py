@@ -1,4 +1,4 @@
-"""The tuning of a recording: how far its notes lie from equal temperament at A = 440 Hz."""
+"""Tuning of a recording: deviation of its notes from equal temperament at A = 440 Hz."""
 
 import math
 
@@ -7,21 +7,22 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.audio import in_phase
 
-_SECONDS = 0.35  # of a window: tells partials a few cents apart
-_LOW, _HIGH = 200.0, 2000.0  # Hz: the partials that are looked at
-_RANGE = math.log(100)  # peaks down to 40 dB below a segment's highest
-_FEWEST = 0.3  # length of the mean direction (0 to 1) below which a recording has no tuning
-_LEAST = 5.0  # cents below which a recording is in tune
+_SECONDS = 0.35  # of a window: resolves partials a few cents apart
+_LOW = 200.0  # lowest partial in Hz
+_HIGH = 2000.0  # highest partial in Hz
+_RANGE = math.log(100)  # use peaks down to 40 dB below the highest peak of a segment
+_MIN_DIRECTION = 0.3  # length of the mean direction (0 to 1) below which the tuning is undefined
+_MIN_CENTS = 5.0  # deviation below which a recording is in tune
 
 
 class TuningMeter:
-    """Tuning of a recording that comes in blocks.
+    """Measure the tuning of a recording block by block.
 
-    The deviations of spectral peaks from the nearest semitone, weighted by amplitude, are averaged as angles: they wrap
-    at half a semitone. Glides and noise have no common deviation; they count as in tune.
+    Deviations of spectral peaks from the nearest semitone, weighted by amplitude, are averaged as angles, because they
+    wrap at half a semitone. Glides and noise lack a common deviation and count as in tune.
 
     Args:
-        sample_rate: of the recording, in Hz.
+        sample_rate: sample rate of the recording in Hz.
     """
 
     def __init__(self, sample_rate: int):
@@ -31,26 +32,25 @@ class TuningMeter:
         self._sums = torch.zeros(3, dtype=torch.float64)
 
     def update(self, wav: Tensor) -> None:
-        """Take the next block [C, n]."""
+        """Add the next block [C, n]."""
         wav = wav if self._rest is None else torch.cat([self._rest, wav], -1)
-        segment = 16 * self._size  # the same segments however the recording is cut
+        segment = (
+            16 * self._size
+        )  # fixed segments: the result must not depend on the size of the blocks
         for start in range(0, wav.shape[-1] - segment + 1, segment):
-            self._sums += self._listen(wav[:, start : start + segment])
+            self._sums += self._measure(wav[:, start : start + segment])
         self._rest = wav[:, wav.shape[-1] // segment * segment :].clone()
 
     @property
     def cents(self) -> float:
-        """-50 to 50, of what came so far; 0 within 5 cents, and where there is no tuning."""
-        sine, cosine, weight = (self._sums + self._listen(self._rest)).tolist()
+        """Deviation of all blocks so far in cents, -50 to 50; 0 if undefined or within 5 cents."""
+        sine, cosine, weight = (self._sums + self._measure(self._rest)).tolist()
         cents = round(math.atan2(sine, cosine) / (2 * math.pi) * 100)
-        return (
-            float(cents)
-            if math.hypot(sine, cosine) > _FEWEST * weight and abs(cents) > _LEAST
-            else 0.0
-        )
+        is_defined = math.hypot(sine, cosine) > _MIN_DIRECTION * weight
+        return float(cents) if is_defined and abs(cents) > _MIN_CENTS else 0.0
 
-    def _listen(self, wav: Tensor | None) -> Tensor:
-        """[C, n] -> sums over its peaks of weight times sine and cosine of the deviation, and of the weights."""
+    def _measure(self, wav: Tensor | None) -> Tensor:
+        """Sum weight * sine and weight * cosine of the deviation, and the weight, over the peaks of wav [C, n]."""
         if wav is None or wav.shape[-1] < self._size or not wav.any():
             return torch.zeros(3, dtype=torch.float64)
         wav = in_phase(wav).mean(0)
@@ -60,18 +60,12 @@ class TuningMeter:
         )
         power = spectrum.abs().clamp(min=1e-9).log()
         left, peak, right = power[:-2], power[1:-1], power[2:]
-        # The vertex of a parabola through three bins.
-        bins = torch.arange(1, len(power) - 1)[:, None] + 0.5 * (left - right) / (
-            left - 2 * peak + right
-        )
+        # Vertex of the parabola through three bins.
+        vertex = 0.5 * (left - right) / (left - 2 * peak + right)
+        bins = torch.arange(1, len(power) - 1)[:, None] + vertex
         hertz = bins * self.sample_rate / self._size
-        found = (
-            (peak > left)
-            & (peak >= right)
-            & (peak > peak.max() - _RANGE)
-            & (hertz > _LOW)
-            & (hertz < _HIGH)
-        )
+        is_peak = (peak > left) & (peak >= right) & (peak > peak.max() - _RANGE)
+        found = is_peak & (hertz > _LOW) & (hertz < _HIGH)
         angle = 2 * math.pi * 12 * torch.log2(hertz[found].double() / 440)
         weight = peak[found].double().exp()
         return torch.stack(

@@ -253,7 +253,7 @@ def test_noise_levels_that_cannot_be_are_refused(solver, sigmas: list[float], x:
 @each_solver
 @pytest.mark.parametrize("sigmas", [[1.0, 1.0], [1.0, 2.0, 1.5], [3.0, 1.0, 2.0]])
 def test_noise_levels_out_of_order_are_refused(solver, sigmas: list[float], x: torch.Tensor):
-    with pytest.raises(ValueError, match="strictly rise or strictly fall"):
+    with pytest.raises(ValueError, match="strictly increase or strictly decrease"):
         solver(Gaussian(), x, torch.tensor(sigmas))
 
 
@@ -316,5 +316,5 @@ def test_ancestral_samples_have_the_spread_of_the_data(sampler):
 
 @pytest.mark.parametrize("sampler", [ancestral_euler, ancestral_midpoint])
 def test_ancestral_steps_towards_noise_are_refused(sampler, x: torch.Tensor):
-    with pytest.raises(ValueError, match="must fall"):
+    with pytest.raises(ValueError, match="must decrease"):
         sampler(Gaussian(), x, torch.tensor([1.0, 2.0]))
