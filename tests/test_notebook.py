@@ -18,6 +18,10 @@ def test_committed_with_outputs():
     ]
 
 
+def test_is_small():
+    assert (ROOT / "inference.ipynb").stat().st_size < 1.5e6
+
+
 def test_runs():
     notebook = read()
     settings = next(cell for cell in notebook.cells if "SIGMAS = " in cell.source)
