@@ -1,12 +1,17 @@
-"""The error that a user can act on, and how a command ends with it."""
+"""Exceptions that commands report in one line."""
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the message says what, where and what to do."""
+    """Unusable input; the message names the cause, the place and the remedy."""
 
 
 class Interrupted(BaseException):
-    """A signal ended the run after its state was saved; the command's exit status is 128 + `signal`."""
+    """End of a run by a signal, after its state was saved; the exit status of the command is 128 + `signal`.
+
+    Args:
+        signal: number of the signal.
+        message: message for the user.
+    """
 
     def __init__(self, signal: int, message: str):
         super().__init__(message)

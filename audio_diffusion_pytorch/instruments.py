@@ -1,21 +1,17 @@
-"""The instruments: names, ranges, the instrument in a file's name."""
+"""Instruments: names, pitch ranges, and the instrument in a file name."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
-
-
-# The thirteen instruments of CocoChorales. The longest match wins: "bass" takes neither "bassoon" nor "double bass".
+# The thirteen instruments of CocoChorales (Wu et al. 2022).
 INSTRUMENTS = (
     *("violin", "viola", "cello", "double bass", "flute", "oboe", "clarinet", "bassoon"),
     *("saxophone", "trumpet", "horn", "trombone", "tuba"),
 )
+# Further names in file names: "bass" must match neither "bassoon" nor "double bass", so the longest match wins.
 _OTHER_NAMES = (
     "bass",
     "piano",
@@ -34,13 +30,21 @@ def _plain(text: str) -> str:
 
 
 def instrument_of(path: str | Path, names: Sequence[str] = ()) -> str | None:
-    """The instrument named anywhere in the file's name (case, `_`, `-` and spaces alike); the longest match wins."""
+    """Find the instrument in a file name; case, `_`, `-` and spaces are ignored, and the longest match wins.
+
+    Args:
+        path: path of the file; only its stem counts.
+        names: further names of instruments.
+
+    Returns:
+        The name; None: the file name contains none.
+    """
     stem = _plain(Path(path).stem)
     found = [name for name in {*INSTRUMENTS, *_OTHER_NAMES, *names} if _plain(name) in stem]
     return max(found, key=lambda name: (len(_plain(name)), name), default=None)
 
 
-# Lowest and highest sounding MIDI pitch of each instrument, as in the rendered data.
+# Lowest and highest sounding MIDI pitch of each instrument in the rendered data.
 PITCH_RANGES = {
     "violin": (55, 93),
     "viola": (48, 81),
@@ -56,4 +60,4 @@ PITCH_RANGES = {
     "trombone": (40, 72),
     "tuba": (28, 60),
 }
-MAX_OCTAVES = 5  # octaves
+MAX_OCTAVES = 5  # largest transposition

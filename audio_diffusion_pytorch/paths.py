@@ -1,4 +1,4 @@
-"""Where the shipped files lie: in a clone beside the package, in an installation inside it."""
+"""Paths of the shipped files: in a clone beside the package, in an installation inside the package."""
 
 from pathlib import Path
 
@@ -11,8 +11,6 @@ ASSETS = PACKAGE / "assets"
 CLIPS = ASSETS / "clips"
 
 
-ASSETS = Path(__file__).parent / "assets"
-
-
 def shipped_clips() -> Path:
-    return ASSETS / "clips"
+    """Return the folder of the shipped clips."""
+    return CLIPS

@@ -1,4 +1,6 @@
-"""How many threads a command computes with."""
+"""Number of computing threads of a command."""
+
+from __future__ import annotations
 
 import glob
 import math
@@ -6,21 +8,26 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-_SMALL = 20_000_000  # parameters; the models that ship have 3 million, the paper's 302
-_LOOK = 0.05  # seconds between two looks at the machine
-# Share of the time that threads wait for a core: half where one of two is taken, else some percent.
+if TYPE_CHECKING:
+    from torch import nn
+
+_SMALL = 20_000_000  # parameters; the shipped models have 3 million, the paper's 302 million
+_INTERVAL = 0.05  # seconds between two measurements
+# Share of time that threads wait for a core: a half if another program occupies one of two cores, otherwise a few
+# percent.
 _CROWDED = 0.2
-_RETRY = 30.0  # seconds before all threads are tried again
-_QUOTAS = (  # of control groups, as containers have them: microseconds in each period
+_RETRY = 30.0  # seconds until all threads are used again
+_QUOTAS = (  # of control groups, for containers: microseconds of each period
     Path("/sys/fs/cgroup/cpu.max"),
     Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
 )
 
 
 def available_cpus() -> int:
-    """Return the number of processors that this process may use: its affinity, and its container's share of time."""
-    if hasattr(os, "process_cpu_count"):  # Python 3.13, which has an option for it, too
+    """Return the number of processors available to this process, by its affinity and its container's quota."""
+    if hasattr(os, "process_cpu_count"):  # Python 3.13; respects -X cpu_count
         count = os.process_cpu_count() or 1
     elif hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
@@ -30,31 +37,35 @@ def available_cpus() -> int:
 
 
 def _quota() -> float:
+    """Processors by the quota of the container; infinite without a quota."""
     for path in _QUOTAS:
         try:
             quota = path.read_text().split()
             period = quota[1] if len(quota) > 1 else path.with_name("cpu.cfs_period_us").read_text()
             if float(quota[0]) > 0:
                 return float(quota[0]) / float(period)
-        except (OSError, ValueError, IndexError):  # there is none, or it says "max"
+        except (OSError, ValueError, IndexError):  # the file is missing, or contains "max"
             continue
     return math.inf
 
 
-def parameters(*modules) -> int:
-    """Number of parameters of the largest of some torch modules."""
+def parameters(*modules: nn.Module) -> int:
+    """Return the number of parameters of the largest module."""
     return max((sum(p.numel() for p in module.parameters()) for module in modules), default=0)
 
 
 def set_threads(size: int = 0, processes: int = 1, spare: bool = False) -> int:
-    """Choose how many threads torch computes with, unless the user did, by OMP_NUM_THREADS; returns the number.
+    """Set the number of torch's computing threads, unless OMP_NUM_THREADS is set.
 
     Args:
         size: parameters of the largest network.
         processes: processes that share the machine.
-        spare: leave a core to a loader's process, where the network is small. Its threads wait for each other after
-            every few microseconds of work, all of them for the one whose core is taken: on two cores one thread trains
-            more quickly than two (benchmarks/busy.py).
+        spare: leave one core to a loader's process if the network is small. Threads of a small network synchronise
+            every few microseconds, so all wait for a thread whose core is occupied: on two cores, training with one
+            thread is faster than with two (benchmarks/busy.py).
+
+    Returns:
+        The number of threads.
     """
     import torch
 
@@ -65,52 +76,55 @@ def set_threads(size: int = 0, processes: int = 1, spare: bool = False) -> int:
 
 
 class ThreadGuard:
-    """Compute with one thread less while another program takes a core; called now and then, in the computing thread.
+    """Use one thread fewer while another program occupies a core; call it regularly in the computing thread.
 
-    Threads wait for each other at the end of every operation. Where one of them waits for its core they all do, and
-    two can be slower than one by a factor of ten.
+    Threads synchronise at the end of each operation. If one waits for its core, all wait, and two threads can be ten
+    times slower than one.
 
     Args:
-        most: threads where the machine is free; by default those that torch has, and none less where the user chose
-            their number, by OMP_NUM_THREADS.
+        most: threads on an idle machine; None: the current number of torch's threads. If OMP_NUM_THREADS is set, the
+            number of threads does not change.
     """
 
     def __init__(self, most: int | None = None):
         import torch
 
         self.most = most or (1 if "OMP_NUM_THREADS" in os.environ else torch.get_num_threads())
-        self.threads, self.again = self.most, 0.0
-        self._look()
+        self.threads = self.most
+        self.again = 0.0
+        self._measure()
 
-    def __call__(self, *_) -> None:
+    def __call__(self, *_: Any) -> None:
         import torch
 
         now = time.perf_counter()
         seconds = now - self.seen
-        if self.most == 1 or seconds < _LOOK:
+        if self.most == 1 or seconds < _INTERVAL:
             return
         crowded = (_waited() - self.waited) / seconds > _CROWDED
         if self.threads == self.most and crowded:
-            self.threads, self.again = self.most - 1, now + _RETRY
+            self.threads = self.most - 1
+            self.again = now + _RETRY
             torch.set_num_threads(self.threads)
         elif self.threads < self.most and now > self.again:
             self.threads = self.most
             torch.set_num_threads(self.threads)
-        self._look()
+        self._measure()
 
-    def watch(self, *modules) -> None:
-        """Look whenever one of some torch modules is called."""
+    def watch(self, *modules: nn.Module) -> None:
+        """Call the guard before each forward pass of the modules."""
         for module in modules:
             module.register_forward_pre_hook(self)
 
-    def _look(self) -> None:
-        self.seen, self.waited = time.perf_counter(), _waited()
+    def _measure(self) -> None:
+        self.seen = time.perf_counter()
+        self.waited = _waited()
 
 
 def _waited() -> float:
-    """Seconds for which threads of this process could have run, and had no core; 0 where the system does not say."""
+    """Seconds that runnable threads of this process waited for a core; 0 if the system does not count them."""
     total = 0
     for path in glob.glob("/proc/self/task/*/schedstat"):
-        with suppress(OSError, ValueError, IndexError):  # a thread may just have ended
+        with suppress(OSError, ValueError, IndexError):  # a thread may have ended
             total += int(Path(path).read_text().split()[1])
     return total / 1e9
