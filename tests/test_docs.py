@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from audio_diffusion_pytorch.codecs.loading import CODECS
+from audio_diffusion_pytorch.compat.moved import MOVED, RENAMED
 from audio_diffusion_pytorch.diffusion.sampling import SOLVERS
 from audio_diffusion_pytorch.evaluation.extensions import METRICS, TRACKERS
 from audio_diffusion_pytorch.models.networks import NETWORKS
@@ -172,6 +173,14 @@ def test_examples_of_extending_run():
         for registry, parts in zip(registries, before, strict=True):
             registry.clear()
             registry.update(parts)
+
+
+def test_migrating_lists_every_moved_module_and_renamed_name():
+    text = prose(ROOT / "docs" / "migrating.md")
+    for old, (new, *_) in MOVED.items():
+        assert f"| `{old}` | `{new.replace('.', '/')}.py` |" in text
+    for old, new in RENAMED.items():
+        assert f"| `{old}` | `{new}` |" in text
 
 
 def commands(page: Path) -> Iterator[list[str]]:
