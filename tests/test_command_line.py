@@ -40,7 +40,7 @@ def test_version_and_help():
 
 
 @pytest.mark.parametrize(
-    ("verb", "says"), [("trasnfer", "did you mean timbridge transfer?"), ("x", "there are tra")]
+    ("verb", "says"), [("trasnfer", "did you mean timbridge transfer?"), ("x", "choose from tra")]
 )
 def test_a_verb_that_is_not_there(verb, says):
     result = timbridge(verb)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import remove_weight_norm
 
 from audio_diffusion_pytorch.codecs.base import Codec
@@ -32,6 +32,8 @@ class EncodecCodec(Codec):
     """
 
     name = "encodec"
+    encoder: nn.Module
+    decoder: nn.Module
 
     def __init__(
         self,
@@ -69,7 +71,7 @@ class EncodecCodec(Codec):
         if state is not None:
             load_into({"encoder": self.encoder, "decoder": self.decoder}, state)
         self.hop_length = int(self.encoder.hop_length)
-        self.latent_channels = self.encoder.dimension
+        self.latent_channels = int(self.encoder.dimension)
 
     def freeze(self) -> Codec:
         """Freeze the codec, and fold weight norm into the weights, which saves its computation in every call."""

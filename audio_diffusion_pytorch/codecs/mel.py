@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -113,7 +114,7 @@ class MelCodec(Codec):
         self.mel = LogMel(sample_rate, n_fft, hop_length, n_mels, f_min, floor)
         self.backbone = VocosBackbone(n_mels, dim, intermediate_dim, num_layers)
         self.head = ISTFTHead(dim, synthesis_n_fft, hop_length, padding="same")
-        self.phase = MelGriffinLim(self.mel.filters, n_fft, hop_length, rounds)
+        self.phase = MelGriffinLim(cast(Tensor, self.mel.filters), n_fft, hop_length, rounds)
 
     def encode(self, wav: Tensor) -> Tensor:
         """Encode wav [B, 1, T] to log-mel bands [B, n_mels, ceil(T / hop_length)]."""

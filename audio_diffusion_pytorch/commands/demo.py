@@ -1,4 +1,4 @@
-"""What the project does, on a clip that ships: play a flute on a violin; then train a flute model a little.
+"""Demonstrate the project on a shipped clip: transfer a flute to a violin, then train a flute model for a few steps.
 
 python scripts/demo.py [--output demo] [--play]
 """
@@ -18,21 +18,22 @@ from audio_diffusion_pytorch.command_line import INSTALLED_NAME, typed
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.paths import CLIPS, INSTALLED, ROOT
 
-STEPS = 120  # of training in all
+STEPS = 120  # training steps
 
 
 def make_parser() -> argparse.ArgumentParser:
-    here = INSTALLED or INSTALLED_NAME in os.environ
-    about = __doc__.replace("python scripts/demo.py", typed("demo"))
+    """Build the parser of the command line."""
+    is_installed = INSTALLED or INSTALLED_NAME in os.environ
+    about = (__doc__ or "").replace("python scripts/demo.py", typed("demo"))
     parser = argparse.ArgumentParser(
         typed("demo"), None, about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default = Path("demo") if here else ROOT / "demo"
+    default = Path("demo") if is_installed else ROOT / "demo"
     parser.add_argument(
         "--output", type=Path, default=default, help="folder for the results (default: demo)"
     )
     parser.add_argument(
-        "--play", action="store_true", help="play the flute on a violin, and train nothing"
+        "--play", action="store_true", help="transfer the clip only, without training"
     )
     return parser
 
@@ -40,14 +41,19 @@ def make_parser() -> argparse.ArgumentParser:
 def demo(arguments: argparse.Namespace) -> None:
     """Transfer, train, interrupt, resume.
 
+    Args:
+        arguments: parsed command line.
+
     Raises:
-        InputError: nothing can be written to the output folder, or one of the commands failed.
+        InputError: a command failed.
+        OSError: the output folder cannot be written.
     """
     output = arguments.output.expanduser().absolute()
     output.mkdir(parents=True, exist_ok=True)
-    print("== Play a flute recording, which no model has seen, on a violin", flush=True)
+    print("== Transfer a flute recording, unseen in training, to a violin", flush=True)
     flute = min(CLIPS.glob("*_flute.flac"))
-    result, picture = output / "flute_to_violin.wav", output / "flute_to_violin.png"
+    result = output / "flute_to_violin.wav"
+    picture = output / "flute_to_violin.png"
     check(
         "transfer",
         "source=flute",
@@ -62,7 +68,7 @@ def demo(arguments: argparse.Namespace) -> None:
 
 
 def train(output: Path) -> None:
-    """Train a small model for a few steps, in two parts."""
+    """Train a small model for a few steps, with an interruption, into the folder `output`."""
     run = output / "demo_run"
     last = run / "checkpoints" / "last.ckpt"
     settings = [
@@ -76,38 +82,44 @@ def train(output: Path) -> None:
         *("datamodule.dataset.crops_per_file=64", "callbacks.samples.sampling_steps=[10]"),
     ]
     print(
-        "\n== Train a flute model, and interrupt it (Ctrl-C) once a checkpoint is there", flush=True
+        "\n== Train a flute model, and interrupt it (Ctrl-C) after the first checkpoint", flush=True
     )
-    shutil.rmtree(run, ignore_errors=True)  # of an earlier demo
+    shutil.rmtree(run, ignore_errors=True)  # of a previous demo
     with subprocess.Popen(command("train", *settings)) as process:
         while process.poll() is None and not last.exists():
             time.sleep(0.5)
-        if os.name == "nt":  # which has no Ctrl-C for one process only
+        if os.name == "nt":  # Windows cannot send Ctrl-C to a single process
             process.terminate()
         else:
             process.send_signal(signal.SIGINT)
     if not last.is_file():
-        raise InputError("the training wrote no checkpoint; see its messages above")
+        raise InputError("the training did not write a checkpoint; see its messages above")
     print(f"\n== Resume it from {last}", flush=True)
     check("train", *settings, f"ckpt={last}")
     print(f"\ncurves:  {shlex.join(['tensorboard', '--logdir', str(output)])}")
 
 
 def command(verb: str, *arguments: str) -> list[str]:
+    """Return the command line of a verb."""
     return [sys.executable, "-m", "audio_diffusion_pytorch", verb, *arguments]
 
 
 def check(verb: str, *arguments: str) -> None:
+    """Run a verb.
+
+    Raises:
+        InputError: the verb failed.
+    """
     status = subprocess.run(command(verb, *arguments)).returncode
     if status:
-        raise InputError(f"{verb} ended with exit status {status}; see its messages above")
+        raise InputError(f"{verb} failed with exit status {status}; see its messages above")
 
 
 def main() -> None:
+    """Run the command."""
     arguments = make_parser().parse_args()
-    if (
-        os.name != "nt"
-    ):  # a shell's background job ignores Ctrl-C, and so would the training that it is sent to
+    # Background jobs of a shell ignore Ctrl-C, and their children inherit that.
+    if os.name != "nt":
         signal.signal(signal.SIGINT, signal.default_int_handler)
     run_command(lambda: demo(arguments), (OSError,))
 

@@ -14,13 +14,13 @@ VERBS = {
     "transfer": "play a recording on another instrument",
     "train": "train a model on your own recordings",
     "evaluate": "score transfers",
-    "demo": "hear it on a clip that ships, then train a little",
-    "render": "make training data from scores",
+    "demo": "transfer a shipped clip, then train for a few steps",
+    "render": "render training data from scores",
 }
 HELP = f"""{NAME} {__version__}: play a recording on another instrument: the melody stays, the timbre changes.
 
   {NAME} transfer source=flute target=violin input=FILE output=FILE
-  {NAME} VERB --help     what the verb takes
+  {NAME} VERB --help     options of the verb
 
 {chr(10).join(f"  {verb:12} {text}" for verb, text in VERBS.items())}
 
@@ -29,7 +29,7 @@ Tab-completion in bash and zsh: eval "$(register-python-argcomplete {NAME})"
 
 
 def main() -> None:
-    """Run the verb on the command line."""
+    """Run the verb of the command line."""
     if "_ARGCOMPLETE" in os.environ:
         from audio_diffusion_pytorch.completion import complete
 
@@ -44,12 +44,17 @@ def main() -> None:
 
 
 def run(verb: str, arguments: list[str]) -> None:
-    """Run a verb's module as `python -m` does, so that processes which Lightning starts can do the same."""
+    """Run the module of a verb like `python -m`, so that processes of Lightning can repeat it.
+
+    Args:
+        verb: name of the verb, in any case.
+        arguments: arguments of the verb.
+    """
     name = verb.lower()
     if name not in VERBS:
         close = get_close_matches(name, VERBS, 1)
-        meant = f"did you mean {NAME} {close[0]}?" if close else f"there are {', '.join(VERBS)}"
-        sys.exit(f"error: {NAME} has no verb {verb!r}: {meant}")
+        meant = f"did you mean {NAME} {close[0]}?" if close else f"choose from {', '.join(VERBS)}"
+        sys.exit(f"error: unknown verb {verb!r}: {meant}")
     os.environ[INSTALLED_NAME] = NAME
     if name == "train":
         os.environ["DIR_LOGS"] = os.environ.get("DIR_LOGS") or str(Path.cwd() / "logs")

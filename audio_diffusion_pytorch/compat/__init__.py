@@ -1,4 +1,4 @@
-"""The names and keys of the original system.
+"""Compatibility with the original system: its names, and the keys of its configurations.
 
 Names load lazily.
 """

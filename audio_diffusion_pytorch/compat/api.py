@@ -1,13 +1,14 @@
-"""The names that scripts and notebooks of the original system import, as thin adapters over this package.
+"""Names that scripts and notebooks of the original system import, as thin adapters over this package.
 
-Arguments, shapes and results are the original's (Mancusi et al. 2025, arXiv 2409.06096).
+Arguments, shapes and results are those of the original (Mancusi et al. 2025, arXiv 2409.06096).
 """
 
 import base64
+import inspect
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ __all__ = [
     "z_norm",
 ]
 
-# Arguments of the original that this package knows with one value only: the one of the published models.
+# Arguments of the original that support one value only: the value of the published models.
 _ONE_VALUE = {
     "diffusion_type": "k",
     "diffusion_dynamic_threshold": 0.0,
@@ -63,7 +64,7 @@ _ONE_VALUE = {
 
 
 class AudioDiffusionModel(nn.Module):
-    """A UNet and its diffusion; its parameters go by unet.*, diffusion.net.* and diffusion.diffusion.net.* alike.
+    """UNet and its diffusion; parameters have the names unet.*, diffusion.net.* and diffusion.diffusion.net.*.
 
     Args:
         diffusion_sigma_distribution: noise levels of training; None: `KDistribution(0.001, 100, 9)`.
@@ -71,8 +72,9 @@ class AudioDiffusionModel(nn.Module):
         unet: arguments of `UNet1d`; the defaults are the published size.
 
     Raises:
-        InputError: an argument that only had another value in the original.
-        TypeError, ValueError: arguments that `UNet1d` does not take.
+        InputError: an argument of the original, or its value, is not supported.
+        TypeError: an argument has the wrong type.
+        ValueError: the arguments of `UNet1d` are inconsistent.
     """
 
     def __init__(
@@ -84,10 +86,10 @@ class AudioDiffusionModel(nn.Module):
         super().__init__()
         for name, value in _ONE_VALUE.items():
             if unet.pop(name, value) != value:
-                raise InputError(f"{name} can only be {value!r} here")
-        for name in unet.keys() - UNet1d.__init__.__annotations__.keys():
-            if unet.pop(name):  # such as context_channels=None, use_context_features=False
-                raise InputError(f"{name} has no counterpart here: leave it out")
+                raise InputError(f"{name} must be {value!r}: this package supports no other value")
+        for name in unet.keys() - inspect.signature(UNet1d).parameters.keys():
+            if unet.pop(name):  # ignore context_channels=None, use_context_features=False
+                raise InputError(f"{name} is not supported: remove it")
         self.sigma_distribution = diffusion_sigma_distribution or KDistribution(0.001, 100.0, 9.0)
         self.unet = UNet1d(**unet)
         self.diffusion = nn.Module()
@@ -95,11 +97,10 @@ class AudioDiffusionModel(nn.Module):
         self.diffusion.diffusion = Denoiser(self.unet, diffusion_sigma_data)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The training loss of latents x [B, C, T], a mean over the batch."""
+        """Compute the training loss of latents x [B, C, T], a mean over the batch."""
         sigmas = self.sigma_distribution(x.shape[0], device=x.device)
-        return self.diffusion.diffusion.loss(
-            x, torch.randn_like(x) if noise is None else noise, sigmas
-        ).mean()
+        noise = torch.randn_like(x) if noise is None else noise
+        return cast(Denoiser, self.diffusion.diffusion).loss(x, noise, sigmas).mean()
 
     @torch.no_grad()
     def sample(
@@ -110,42 +111,65 @@ class AudioDiffusionModel(nn.Module):
         sampler: Callable[..., Tensor],
         clamp: bool = False,
     ) -> Tensor:
-        """Run a sampler over a schedule of `num_steps` points from x [B, C, T]; `clamp` cuts the result to [-1, 1]."""
+        """Sample latents.
+
+        Args:
+            noise: initial noise [B, C, T].
+            num_steps: points of the schedule.
+            sigma_schedule: schedule(num_steps, device) -> sigmas.
+            sampler: a sampler such as `KarrasSampler`.
+            clamp: clamp the result to [-1, 1].
+
+        Returns:
+            Latents [B, C, T].
+        """
         sigmas = sigma_schedule(num_steps, noise.device)
         x = sampler(noise, fn=self.diffusion.diffusion, sigmas=sigmas, num_steps=num_steps)
         return x.clamp(-1.0, 1.0) if clamp else x
 
 
 class KarrasSchedule:
-    """Karras et al. 2022, eq. 5: schedule(num_steps, device) -> [num_steps + 1] float32, the last one 0."""
+    """Schedule of Karras et al. 2022, eq. 5.
+
+    Args:
+        sigma_min: lowest noise level.
+        sigma_max: highest noise level.
+        rho: spacing.
+    """
 
     def __init__(self, sigma_min: float = 0.1, sigma_max: float = 100.0, rho: float = 7.0):
-        self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.rho = rho
 
     def __call__(self, num_steps: int, device: torch.device | str | None = None) -> Tensor:
-        return (
-            append_zero(karras_schedule(self.sigma_min, self.sigma_max, self.rho, num_steps))
-            .float()
-            .to(device)
-        )
+        """Return [num_steps + 1] sigmas, float32; the last one is 0."""
+        sigmas = karras_schedule(self.sigma_min, self.sigma_max, self.rho, num_steps)
+        return append_zero(sigmas).float().to(device)
 
 
 class LinearSchedule:
-    """From `start` evenly towards 0, which is left out: schedule(num_steps, device) -> [num_steps] float32."""
+    """Evenly spaced schedule from `start` towards 0, which is excluded."""
 
     def __init__(self, start: float = 1.0):
         self.start = start
 
     def __call__(self, num_steps: int, device: torch.device | str | None = None) -> Tensor:
+        """Return [num_steps] sigmas, float32."""
         return linear_schedule(self.start, num_steps).float().to(device)
 
 
 class KarrasSampler:
-    """Heun steps over the first `num_steps` sigmas, num_steps - 1 of them: the last sigma, 0, is not reached.
+    """Sampler with num_steps - 1 Heun steps over the first `num_steps` sigmas; it does not reach the final 0.
+
+    The original sets the churn to 0, so s_tmin, s_tmax, s_churn and s_noise have no effect.
 
     Args:
-        bridge: take the input as it is; False: multiply it by the first sigma.
-        s_tmin, s_tmax, s_churn, s_noise: without effect, as in the original, which sets the churn to 0.
+        s_tmin: without effect.
+        s_tmax: without effect.
+        s_churn: without effect.
+        s_noise: without effect.
+        bridge: use the input unchanged; False: multiply it by the first sigma.
     """
 
     def __init__(
@@ -159,11 +183,13 @@ class KarrasSampler:
         self.bridge = bridge
 
     def __call__(self, noise: Tensor, fn: Callable, sigmas: Tensor, num_steps: int) -> Tensor:
-        return heun(_by_name(fn), noise if self.bridge else sigmas[0] * noise, sigmas[:num_steps])
+        """Map noise [B, C, T] at `sigmas[0]` towards data."""
+        x = noise if self.bridge else sigmas[0] * noise
+        return heun(_by_name(fn), x, sigmas[:num_steps])
 
 
 class KarrasSamplerReverse(KarrasSampler):
-    """`KarrasSampler` from the last of the `num_steps` sigmas to the first: data to noise."""
+    """`KarrasSampler` in the opposite direction, from data to noise."""
 
     def __init__(
         self,
@@ -175,24 +201,33 @@ class KarrasSamplerReverse(KarrasSampler):
         super().__init__(s_tmin, s_tmax, s_churn, s_noise)
 
     def __call__(self, x: Tensor, fn: Callable, sigmas: Tensor, num_steps: int) -> Tensor:
+        """Map data x [B, C, T] to noise at `sigmas[0]`."""
         return heun(_by_name(fn), x, sigmas[:num_steps].flip(0))
 
 
 class ADPM2Sampler:
-    """`sampling.ancestral_midpoint` without its noise term; `bridge` as in `KarrasSampler`, here False by default."""
+    """`sampling.ancestral_midpoint` without its noise term.
+
+    Args:
+        bridge: use the input unchanged; False: multiply it by the first sigma.
+        rho: see `sampling.ancestral_midpoint`.
+    """
 
     def __init__(self, bridge: bool = False, rho: float = 1.0):
-        self.bridge, self.rho = bridge, rho
+        self.bridge = bridge
+        self.rho = rho
 
     def __call__(self, noise: Tensor, fn: Callable, sigmas: Tensor, num_steps: int) -> Tensor:
+        """Map noise [B, C, T] at `sigmas[0]` towards data."""
         x = noise if self.bridge else sigmas[0] * noise
         return ancestral_midpoint(_by_name(fn), x, sigmas[:num_steps], noise=None, rho=self.rho)
 
 
 class AEulerSampler:
-    """`sampling.ancestral_euler`; multiplies its input by the first sigma."""
+    """`sampling.ancestral_euler`, with the input multiplied by the first sigma."""
 
     def __call__(self, noise: Tensor, fn: Callable, sigmas: Tensor, num_steps: int) -> Tensor:
+        """Map standard normal noise [B, C, T] towards data."""
         return ancestral_euler(_by_name(fn), sigmas[0] * noise, sigmas[:num_steps])
 
 
@@ -200,9 +235,9 @@ class NormalizedEncodec:
     """EnCodec 24 kHz with latents normalised per channel.
 
     Args:
-        model_name: "facebook/encodec_24khz" for the pretrained weights (the `encodec` package's download); or what
-            `EncodecCodec` takes as weights: a folder from the hub, a checkpoint of the original.
-        device: None: the GPU where there is one.
+        model_name: "facebook/encodec_24khz" for the pretrained weights (the `encodec` package's download), or weights
+            as for `EncodecCodec`: a folder from the hub, a checkpoint of the original.
+        device: device of the codec; None: the GPU if available.
     """
 
     def __init__(
@@ -212,15 +247,14 @@ class NormalizedEncodec:
     ):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         pretrained = str(model_name) == "facebook/encodec_24khz" and not Path(model_name).exists()
-        self.encodec_model = (
-            EncodecCodec(None if pretrained else model_name).freeze().to(self.device)
-        )
+        self.encodec_model = EncodecCodec(None if pretrained else model_name)
+        self.encodec_model.freeze().to(self.device)
 
     @torch.no_grad()
     def encode_latent(
         self, x: Tensor, mean: Tensor | None = None, std: Tensor | None = None
     ) -> Tensor:
-        """wav [B, 1, T] -> latents [B, D, ceil(T / 320)], normalised where mean and std [D, 1] are given."""
+        """Encode wav [B, 1, T] to latents [B, D, ceil(T / 320)], normalised if mean and std [D, 1] are given."""
         z = self.encodec_model.encoder(x.to(self.device))
         return z if mean is None or std is None else z_norm(z, mean, std)
 
@@ -228,25 +262,25 @@ class NormalizedEncodec:
     def decode_latent(
         self, z: Tensor, mean: Tensor | None = None, std: Tensor | None = None
     ) -> Tensor:
-        """Latents [B, D, L], normalised where mean and std are given -> wav [B, 1, 320 L]."""
+        """Decode latents [B, D, L], normalised if mean and std are given, to wav [B, 1, 320 L]."""
         z = z.to(self.device)
-        return self.encodec_model.decode(
-            z if mean is None or std is None else z_denorm(z, mean, std)
-        )
+        if mean is not None and std is not None:
+            z = z_denorm(z, mean, std)
+        return self.encodec_model.decode(z)
 
 
 def z_norm(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Latents [B, D, L] -> (x - mean) / std; mean and std [D, 1] or [D]."""
+    """Normalise latents x [B, D, L]: (x - mean) / std; mean and std are [D, 1] or [D]."""
     return (x - mean.to(x.device).reshape(-1, 1)) / std.to(x.device).reshape(-1, 1)
 
 
 def z_denorm(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """The inverse of `z_norm`."""
+    """Invert `z_norm`."""
     return x * std.to(x.device).reshape(-1, 1) + mean.to(x.device).reshape(-1, 1)
 
 
 class PitchTracker:
-    """Melody distances as the authors compute them: 24 kHz audio, read as 22.05 kHz in one piece."""
+    """Melody distances as in the paper: audio at 24 kHz is interpreted as 22.05 kHz, in one piece."""
 
     def cals_pitch_metric(
         self,
@@ -258,29 +292,35 @@ class PitchTracker:
         specs_back: bool = False,
         pair: tuple[str, str] | None = None,
     ) -> list | tuple:
-        """Compare clips y1 and y2, [B, samples] or [B, 1, samples] at 24 kHz, pair by pair.
+        """Compare clips pair by pair.
 
         Args:
-            window_size: odd length of a median filter over the melodies' frames; 0: none. (The original's also ran
-                over the batch, which set a single clip's melody to zero.)
-            plot: draw the first pair; `pair` has the pictures' titles.
+            y1: clips [B, samples] or [B, 1, samples] at 24 kHz.
+            y2: clips of the same shape.
+            metric: "dtw" (DPD), "jaccard" (JD) or "both".
+            plot: draw the first pair.
+            window_size: odd length of a median filter over the frames of the melodies; 0: none. (The filter of the
+                original also averages over the batch, which sets the melody of a single clip to zero.)
+            specs_back: return the chroma, too.
+            pair: titles of the pictures.
 
         Returns:
-            For every pair a float, or with "both" a tuple (DPD, JD). With `specs_back` a tuple: that list, and the
-            chroma of y1 and of y2 as arrays [B, frames, 12]; else with `plot` a tuple: that list, and two <img> tags.
+            List of a float for each pair, or with "both" a tuple (DPD, JD). With `specs_back` a tuple: this list, and
+            the chroma of y1 and of y2 as arrays [B, frames, 12]; otherwise with `plot` a tuple: this list, and two
+            <img> tags.
 
         Raises:
-            InputError: clips that cannot be compared, or an unknown metric.
+            InputError: the clips cannot be compared, or the metric is unknown.
         """
         if metric not in ("dtw", "jaccard", "both"):
             raise InputError(f'metric={metric!r}: choose "dtw", "jaccard" or "both"')
         y1, y2 = torch.as_tensor(y1), torch.as_tensor(y2)
         clips = [y.squeeze(1).detach().cpu() if y.ndim == 3 else y.detach().cpu() for y in (y1, y2)]
-        found = pitch_metrics(*clips, PAPER_RATE, mode="paper", median_frames=window_size)
+        first, second = clips
+        found = pitch_metrics(first, second, PAPER_RATE, mode="paper", median_frames=window_size)
         dpd, jaccard = found.dpd.tolist(), found.jaccard.tolist()
-        distances = {"dtw": dpd, "jaccard": jaccard, "both": list(zip(dpd, jaccard, strict=True))}[
-            metric
-        ]
+        both = list(zip(dpd, jaccard, strict=True))
+        distances: list[Any] = {"dtw": dpd, "jaccard": jaccard, "both": both}[metric]
         if not (plot or specs_back):
             return distances
         melodies = [track_melody(clip, PAPER_RATE, "paper", window_size) for clip in clips]
@@ -296,7 +336,7 @@ class PitchTracker:
 def plot_spec(
     waveform: Tensor | np.ndarray, title: str = "", sample_rate: int = PAPER_RATE
 ) -> None:
-    """Show a mel spectrogram of a clip [T], [C, T] or [1, C, T] (the channels' average)."""
+    """Show the mel spectrogram of a clip [T], [C, T] or [1, C, T], averaged over the channels."""
     import matplotlib.pyplot as plt
 
     from audio_diffusion_pytorch.plots import mel_spectrogram_db
@@ -310,7 +350,7 @@ def plot_spec(
 
 
 def play_audio(waveform: Tensor | np.ndarray, sample_rate: int = PAPER_RATE) -> Any:
-    """A player for a clip [T], [C, T] or [1, C, T] (the channels' average), to be shown by a notebook.
+    """Return a notebook player of a clip [T], [C, T] or [1, C, T], averaged over the channels.
 
     Raises:
         InputError: IPython is not installed.
@@ -332,7 +372,7 @@ def _mono(waveform: Tensor | np.ndarray) -> Tensor:
 
 
 def _melody_tag(chroma: np.ndarray, classes: np.ndarray, title: str) -> str:
-    """Chroma [frames, 12] with the melody [frames] over it, as an <img> tag."""
+    """Draw a melody [frames] over its chroma [frames, 12], as an <img> tag."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")

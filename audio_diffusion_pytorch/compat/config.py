@@ -1,6 +1,6 @@
-"""Configurations written for the original system: its keys and `_target_` names, in terms of this package.
+"""Configurations of the original system: translate keys and `_target_` names to those of this package.
 
-Works on containers and OmegaConf only. What has no counterpart is an error that names what to use instead.
+The module operates on containers and OmegaConf only. A key without a counterpart is an error that names a replacement.
 """
 
 import ast
@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,7 +20,7 @@ Node = dict[str, Any]
 
 _PACKAGE = "audio_diffusion_pytorch"
 _ORIGINAL = re.compile(r"main\.(?:\w+\.)*(\w+)")
-# Arguments of Lightning 1 that 2 does not know: what says the same here.
+# Arguments of Lightning 1 that Lightning 2 lacks -> replacement.
 _TRAINER = {
     "amp_backend": "trainer.precision",
     "amp_level": "trainer.precision",
@@ -46,33 +46,34 @@ _TRAINER = {
     "weights_summary": "callbacks.summary",
 }
 _SOLVERS = {"KarrasSampler": "heun", "ADPM2Sampler": "heun", "AEulerSampler": "euler"}
-
-
 _UNUSED = (
     "latent",
     "cond",
     "latent_lenght",
-)  # keys of the original's experiments that change nothing here
+)  # keys of the original's experiments without effect here
 
 
 def adapt(cfg: DictConfig) -> DictConfig:
-    """Bring a composed training configuration to this package's names; one that has them already comes out as it was.
+    """Translate a composed training configuration to the names of this package.
 
-    Interpolations stay as they are. The string "None" means null, everywhere.
+    A configuration with these names is returned unchanged. Interpolations are preserved; the string "None" means null.
+
+    Args:
+        cfg: the composed configuration.
 
     Raises:
-        InputError: a key or a `_target_` that has no counterpart; the message names its successor.
+        InputError: a key or a `_target_` lacks a counterpart; the message names the replacement.
     """
     root = _without_none(OmegaConf.to_container(cfg, resolve=False))
     idle = _root_keys(root)
     for key, node in root.items():
         root[key] = node if key in _UNUSED else _translate(node, key, idle)
     text = str(root)
-    for key in _UNUSED:  # a user's group file may still refer to one
+    for key in _UNUSED:  # keep keys that a user's group file interpolates
         if f"${{{key}}}" not in text:
             root.pop(key, None)
     if idle:
-        warnings.warn(f"without effect here: {', '.join(sorted(idle))}", stacklevel=2)
+        warnings.warn(f"settings without effect: {', '.join(sorted(idle))}", stacklevel=2)
     return OmegaConf.create(root)
 
 
@@ -85,14 +86,14 @@ def _without_none(node: Any) -> Any:
 
 
 def _root_keys(root: Node) -> set[str]:
-    """Settle the keys of the original's experiments; returns those that change nothing."""
+    """Translate the root keys of the original's experiments in place; return the keys without effect."""
     idle = set()
     if isinstance(root.get("instruments"), str) and not root["instruments"].startswith("${"):
         root["instruments"] = [root["instruments"]]
     for key in ("callbacks", "loggers"):
         root[key] = root.get(key) or {}
     codec = root.get("codec") or {}
-    if "_target_" not in codec:  # the original knew one codec
+    if "_target_" not in codec:  # the original supports one codec
         root["codec"] = {
             "_target_": f"{_PACKAGE}.codecs.loading.load_codec",
             "name": "encodec",
@@ -100,27 +101,25 @@ def _root_keys(root: Node) -> set[str]:
         }
     if root.get("latent") is False:
         raise InputError(
-            "latent=false: models of waveforms are not built here; codec= chooses the latents"
+            "latent=false: models of waveforms are not supported; choose the latents with codec="
         )
     if root.get("cond"):
-        idle.add("cond (the networks take no condition)")
+        idle.add("cond (the networks are not conditioned)")
     frames, length = root.get("latent_lenght"), root.get("length")
     if isinstance(frames, int) and isinstance(length, int) and frames != -(-length // 320):
-        idle.add(
-            f"latent_lenght={frames} (the codec makes {-(-length // 320)} frames of length={length})"
-        )
+        idle.add(f"latent_lenght={frames} (length={length} has {-(-length // 320)} frames)")
     encodec = root.pop("encodec_model", None)
     if isinstance(encodec, str) and not encodec.endswith("encodec_24khz"):
         if not Path(encodec).exists():
             raise InputError(
-                f"encodec_model={encodec}: use codec.weights=PATH, a folder or a file of EnCodec's weights"
+                f"encodec_model={encodec}: use codec.weights=PATH with a folder or a file of EnCodec's weights"
             )
         root["codec"]["weights"] = encodec
     return idle
 
 
 def _translate(node: Any, path: str, idle: set[str]) -> Any:
-    """`node` and all below it with this package's targets."""
+    """Translate the targets of `node` and of all its children."""
     if isinstance(node, list):
         return [_translate(value, f"{path}.{index}", idle) for index, value in enumerate(node)]
     if not isinstance(node, dict):
@@ -136,7 +135,7 @@ def _rule(target: str, path: str) -> Callable[[Node, str, set[str]], Node] | Non
         rules = {"Model": _model, "Datamodule": _datamodule, "SampleLogger": _sample_logger}
         if original[1] not in rules:
             raise InputError(
-                f"{path}._target_={target} has no counterpart here: see the files in exp/ for what there is instead"
+                f"{path}._target_={target} is not supported: see the files in exp/ for a replacement"
             )
         return rules[original[1]]
     if target == "audio_data_pytorch.WAVDataset":
@@ -168,7 +167,9 @@ def _model(node: Node, path: str, idle: set[str]) -> Node:
     net = dict(node.pop("model", None) or {})
     for name, value in _one_value().items():
         if net.pop(name, value) != value:
-            raise InputError(f"{path}.model.{name} can only be {value!r} here")
+            raise InputError(
+                f"{path}.model.{name} must be {value!r}: this package supports no other value"
+            )
     distribution = net.pop("diffusion_sigma_distribution", None) or {
         "_target_": f"{_PACKAGE}.KDistribution",
         **{key: f"${{{key}}}" for key in ("sigma_min", "sigma_max", "rho")},
@@ -209,7 +210,7 @@ def _datamodule(node: Node, path: str, idle: set[str]) -> Node:
 
 
 def _dataset(node: Node, path: str, idle: set[str]) -> Node:
-    """Their WAVDataset, with its AllTransform: crops, rate and channels are the data set's own affair here."""
+    """Translate the original's WAVDataset and its AllTransform: crops, rate and channels move to the data set."""
     transforms = node.get("transforms")
     if isinstance(transforms, dict) and str(transforms.get("_target_")).endswith("AllTransform"):
         transforms = dict(node.pop("transforms"))
@@ -228,14 +229,14 @@ def _dataset(node: Node, path: str, idle: set[str]) -> Node:
             }
     if node.pop("stereo", None) is True:
         raise InputError(
-            f"{path}: stereo=true, but the codecs are mono: use mono=true, which averages the channels"
+            f"{path}: stereo=true is not supported, the codecs are mono: use mono=true to average the channels"
         )
     _drop(node, path, idle, "mono", "with_ID3", "latent", "cond")
     _rename(node, "random_crop_size", "length")
     if node.pop("check_silence", True) is False:
         node["silence_db"] = None
     sign = node.pop("sign", "${sign}")
-    own = {"sample_rate": "${sampling_rate}", "length": "${length}", "seed": "${seed}"}
+    own: Node = {"sample_rate": "${sampling_rate}", "length": "${length}", "seed": "${seed}"}
     own["pitch_shift"] = {
         "_target_": f"{_PACKAGE}.data.pitch_shift.make_pitch_shift",
         "sign": sign,
@@ -253,7 +254,7 @@ def _sample_logger(node: Node, path: str, idle: set[str]) -> Node:
         node.setdefault("solver", _SOLVERS[name])
     elif name:
         raise InputError(
-            f"{path}.diffusion_sampler: {name} is not known; use {path}.solver=heun, euler or dpmpp_2m"
+            f"{path}.diffusion_sampler: unknown sampler {name}: use {path}.solver=heun, euler or dpmpp_2m"
         )
     _drop(
         node,
@@ -267,7 +268,7 @@ def _sample_logger(node: Node, path: str, idle: set[str]) -> Node:
         "std_path",
     )
     _drop(node, path, idle, "latent", "cond", "latent_lenght", "encodec_model")
-    if "latent_lenght" in str(node.get("length")):  # theirs counted frames, ours counts samples
+    if "latent_lenght" in str(node.get("length")):  # in frames; ours is in samples
         del node["length"]
     return {
         "length": "${length}",
@@ -279,9 +280,9 @@ def _sample_logger(node: Node, path: str, idle: set[str]) -> Node:
 def _trainer(node: Node, path: str, idle: set[str]) -> Node:
     for key, successor in _TRAINER.items():
         if node.pop(key, None) is not None:
-            raise InputError(f"{path}.{key} is no argument of Lightning 2: use {successor}")
+            raise InputError(f"{path}.{key} is not an argument of Lightning 2: use {successor}")
     for key in ("accelerator", "devices", "strategy"):
-        if key in node and node[key] is None:  # null meant the default
+        if key in node and node[key] is None:  # null: the default in Lightning 1
             del node[key]
     if "gpus" in node:
         node["_target_"] = f"{_PACKAGE}.training.trainer.make_trainer"
@@ -291,13 +292,13 @@ def _trainer(node: Node, path: str, idle: set[str]) -> Node:
 def _rich(node: Node, path: str, idle: set[str]) -> Node:
     if importlib.util.find_spec("rich") is None:
         plain = "ModelSummary" if node["_target_"].endswith("ModelSummary") else "TQDMProgressBar"
-        kept = {key: node[key] for key in ("max_depth", "refresh_rate") if key in node}
+        kept: Node = {key: node[key] for key in ("max_depth", "refresh_rate") if key in node}
         return {**kept, "_target_": f"pytorch_lightning.callbacks.{plain}"}
     return node
 
 
 def _drop(node: Node, path: str, idle: set[str], *keys: str) -> None:
-    """Take away what the original passed around and this package finds for itself; named only where it is set."""
+    """Remove keys that this package derives itself; report `cond` as idle if it is set."""
     for key in keys:
         value = node.pop(key, None)
         if key == "cond" and value:
@@ -310,7 +311,7 @@ def _rename(node: Node, old: str, new: str) -> None:
         node.setdefault(new, value)
 
 
-_OPERATORS = {
+_OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -322,24 +323,27 @@ _OPERATORS = {
 
 
 def arithmetic(expression: str) -> float:
-    """The value of a sum like `81920 // 320`: what is left of the original's `eval` resolver.
+    """Evaluate an arithmetic expression such as `81920 // 320`, a safe replacement of the original's `eval` resolver.
+
+    Args:
+        expression: numbers, + - * / // % and parentheses.
 
     Raises:
-        InputError: anything but numbers, + - * / // % and brackets.
+        InputError: the expression contains anything else.
     """
 
     def value(node: ast.AST) -> float:
         if isinstance(node, ast.Expression):
             return value(node.body)
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            return node.value
+            return cast(float, node.value)
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
             return _OPERATORS[type(node.op)](value(node.left), value(node.right))
         if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
             return _OPERATORS[type(node.op)](value(node.operand))
-        raise ValueError("only numbers, + - * / // % and brackets are known")
+        raise ValueError("only numbers, + - * / // % and parentheses are supported")
 
     try:
         return value(ast.parse(str(expression).strip(), mode="eval"))
     except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
-        raise InputError(f"${{eval:{expression}}}: {error}; write the value itself") from error
+        raise InputError(f"${{eval:{expression}}}: {error}; write the value instead") from error

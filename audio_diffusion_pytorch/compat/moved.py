@@ -229,7 +229,7 @@ RENAMED: dict[str, str] = {
 
 
 class _MovedModule(ModuleType):
-    """Stand in for a module that moved: attributes come from the modules that hold its names today."""
+    """Placeholder of a module that moved: attributes are looked up in the modules that define them today."""
 
     def __getattr__(self, name: str) -> object:
         if not name.startswith("__"):

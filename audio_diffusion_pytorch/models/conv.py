@@ -21,9 +21,9 @@ class Conv1d(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, in_channels, T] to [B, out_channels, T / stride]."""
-        (kernel,) = self.kernel_size
-        (stride,) = self.stride
-        (padding,) = self.padding
+        kernel = self.kernel_size[0]
+        stride = self.stride[0]
+        padding = int(self.padding[0])
         length = (x.shape[2] + 2 * padding - kernel) // stride + 1
         if not _as_product(x, self.weight, x.shape[0] * length):
             return super().forward(x)
@@ -37,9 +37,9 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, in_channels, T] to [B, out_channels, T * stride]."""
-        (stride,) = self.stride
-        (padding,) = self.padding
-        (extra,) = self.output_padding
+        stride = self.stride[0]
+        padding = int(self.padding[0])
+        extra = self.output_padding[0]
         if not _as_product(x, self.weight, x.shape[0] * x.shape[2]):
             return super().forward(x)
         pieces = x.transpose(1, 2) @ self.weight.flatten(1)  # [B, T, out_channels * kernel]
@@ -48,4 +48,5 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         out = F.pad(own, (0, 0, 0, 0, 0, 1)) + F.pad(following, (0, 0, 0, 0, 1, 0))
         samples = out.transpose(1, 2).flatten(2)  # [B, out_channels, (T + 1) * stride]
         end = x.shape[2] * stride + stride - padding + extra
-        return samples[..., padding:end] + self.bias[:, None]
+        out = samples[..., padding:end]
+        return out if self.bias is None else out + self.bias[:, None]

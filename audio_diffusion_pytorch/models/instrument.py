@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -102,7 +102,8 @@ class InstrumentModel(nn.Module):
         self.denoiser = denoiser or Denoiser(
             build_network(spec.network, spec.unet), spec.sigma_data
         )
-        shape = Labels(spec.labels).statistics_shape(self.denoiser.net.in_channels)
+        channels = cast(int, self.denoiser.net.in_channels)
+        shape = Labels(spec.labels).statistics_shape(channels)
         self.register_buffer("mean", statistics_of(mean, shape))
         self.register_buffer("std", statistics_of(std, shape))
 
@@ -184,7 +185,10 @@ def _relabelled(
 
 
 class _NoInitialValues(TorchFunctionMode):
-    """Skip the initialisation of modules. (The meta device imports torch's compiler, which takes a second.)"""
+    """Skip the initialisation of modules.
+
+    The meta device would import torch's compiler, which takes a second.
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if getattr(func, "__module__", None) == "torch.nn.init":

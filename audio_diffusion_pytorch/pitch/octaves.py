@@ -44,7 +44,8 @@ def first_sound(blocks: Iterable[Tensor], sample_rate: int, mid: bool) -> Tensor
 
     from audio_diffusion_pytorch.audio import in_phase, to_mono
 
-    parts, missing = [], HEARD_SECONDS * sample_rate
+    parts: list[Tensor] = []
+    missing = HEARD_SECONDS * sample_rate
     for block in blocks:
         if not parts:
             loud = (block.abs() >= _SILENT).any(0)

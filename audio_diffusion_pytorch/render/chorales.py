@@ -52,7 +52,7 @@ def read_piece(path: str) -> dict[str, Any]:
             }
     all_notes = [part["notes"] for part in parts.values()]
     sopranos = [part["notes"] for part in parts.values() if part["name"].startswith("Soprano")]
-    tune = next(iter([*sopranos, *all_notes]), [])
+    tune: list[list[float]] = next(iter([*sopranos, *all_notes]), [])
     return {"parts": parts, "melody": opening(tune)}
 
 

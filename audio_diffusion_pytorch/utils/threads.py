@@ -95,6 +95,7 @@ class ThreadGuard:
         self._measure()
 
     def __call__(self, *_: Any) -> None:
+        """Measure, and adapt the number of threads; arguments are ignored."""
         import torch
 
         now = time.perf_counter()

@@ -1,8 +1,8 @@
-"""The network of Basic Pitch in PyTorch.
+"""Basic Pitch in PyTorch.
 
 Bittner, Bosch, Rubinstein, Meseguer-Brocal, Ewert: "A Lightweight Instrument-Agnostic Model for Polyphonic Note
-Transcription and Multipitch Estimation", ICASSP 2022. Written from the paper and from the graph of the published model
-file; the weights are that file's (see assets/).
+Transcription and Multipitch Estimation", ICASSP 2022. The code follows the paper and the graph of the published model
+file; the weights are those of the file (see assets/).
 """
 
 from __future__ import annotations
@@ -25,44 +25,42 @@ BLOCK = 64  # samples of the halved signal computed at once
 CQT_BINS = 309
 CONTOUR_BINS = 264
 HARMONICS = (0.5, 1, 2, 3, 4, 5, 6, 7)
-WINDOW = 2 * SAMPLE_RATE - HOP  # 43844 samples: what the official model takes at once
+WINDOW = 2 * SAMPLE_RATE - HOP  # 43844 samples: the window of the official model
 OVERLAP_FRAMES = 30
 FRAMES_PER_SECOND = (
     SAMPLE_RATE // HOP
-)  # 86: the rounded rate the official inference counts with (really 86.13)
+)  # 86: the rounded rate of the official inference (exact: 86.13)
 MIN_LENGTH = HOP * (
     KERNEL // 2 + 1
-)  # below this the lowest octave is too short for the front end's reflected edges
+)  # in shorter clips the lowest octave is too short for reflect padding
 
 WEIGHTS = Path(__file__).parent / "assets" / "basic_pitch.safetensors"
 
 
 class ConstantQ(nn.Module):
-    """Constant-Q magnitudes, 36 bins per octave: one octave's kernels on a signal that is halved octave by octave."""
+    """Constant-Q magnitudes, 36 bins per octave: the kernels of one octave, applied at successively halved rates."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer(
-            "kernel", torch.zeros(2, BINS_PER_OCTAVE, KERNEL)
-        )  # real and imaginary part
+        kernel = torch.zeros(2, BINS_PER_OCTAVE, KERNEL)  # real and imaginary part
+        self.register_buffer("kernel", kernel)
         self.register_buffer("lowpass", torch.zeros(KERNEL))
         self.register_buffer("scale", torch.zeros(CQT_BINS))
 
     def forward(self, wav: Tensor) -> Tensor:
-        """wav [B, T] -> squared magnitudes [B, 1 + T // 256, 309], lowest frequency first."""
+        """Map wav [B, T] to squared magnitudes [B, 1 + T // 256, 309], from low to high frequencies."""
         frames = 1 + wav.shape[-1] // HOP
         kernel = self.kernel.reshape(-1, KERNEL).T
         halving = _sliding(self.lowpass, BLOCK, 2)
-        octaves, hop = [], HOP
+        octaves = []
+        hop = HOP
         for octave in range(OCTAVES):
             padded = F.pad(wav[:, None], (KERNEL // 2, KERNEL // 2), mode="reflect")[:, 0]
-            octaves.append(
-                (padded.unfold(-1, KERNEL, hop)[:, :frames] @ kernel).unflatten(
-                    -1, (2, BINS_PER_OCTAVE)
-                )
-            )
+            products = padded.unfold(-1, KERNEL, hop)[:, :frames] @ kernel
+            octaves.append(products.unflatten(-1, (2, BINS_PER_OCTAVE)))
             if octave < OCTAVES - 1:
-                wav, hop = _halve(wav, halving), hop // 2
+                wav = _halve(wav, halving)
+                hop //= 2
         spectrum = torch.cat(octaves[::-1], dim=-1)[..., -CQT_BINS:] * self.scale
         return spectrum.square().sum(dim=2)
 
@@ -86,12 +84,20 @@ class BasicPitch(nn.Module):
     def load(
         cls, device: torch.device | str | None = None, path: Path | str = WEIGHTS
     ) -> BasicPitch:
-        """The published weights, frozen, in evaluation mode. Raises FileNotFoundError where the file is missing."""
+        """Load the published weights, frozen and in evaluation mode.
+
+        Args:
+            device: device of the model.
+            path: file of the weights.
+
+        Raises:
+            FileNotFoundError: the file is missing.
+        """
         from safetensors.torch import load_file
 
         if not Path(path).is_file():
             raise FileNotFoundError(
-                f"no Basic Pitch weights at {path}: scripts/import_basic_pitch.py writes them"
+                f"weights of Basic Pitch not found: {path}; write them with scripts/import_basic_pitch.py"
             )
         model = cls()
         model.load_state_dict(load_file(path))
@@ -100,12 +106,20 @@ class BasicPitch(nn.Module):
     def forward(self, wav: Tensor) -> dict[str, Tensor]:
         """Run a batch in one piece.
 
-        wav [B, T] float at 22.05 kHz -> {"onset": [B, F, 88], "contour": [B, F, 264], "note": [B, F, 88]} in (0, 1)
-        with F = 1 + T // 256. The level of each clip is normalised over its whole length, so a part of a clip does not
-        give that part of the answer. A clip below 1.5 s is padded with zeros to the official window (2 s) first.
-        Raises ValueError for another shape, no samples, or samples that are not finite.
+        The level of each clip is normalised over its whole length, so posteriors of a section differ from a section of
+        the posteriors. Clips below 1.5 s are zero-padded to the official window (2 s).
+
+        Args:
+            wav: clips [B, T] at 22.05 kHz, floating-point.
+
+        Returns:
+            Posteriors in (0, 1): "onset" [B, F, 88], "contour" [B, F, 264], "note" [B, F, 88], F = 1 + T // 256.
+
+        Raises:
+            ValueError: wav has another shape, is empty or is not finite.
         """
-        wav, frames = self._checked(wav), 1 + wav.shape[-1] // HOP
+        wav = self._validated(wav)
+        frames = 1 + wav.shape[-1] // HOP
         if wav.shape[-1] < MIN_LENGTH:
             wav = F.pad(wav, (0, WINDOW - wav.shape[-1]))
         with _full_precision(wav.device):
@@ -123,18 +137,28 @@ class BasicPitch(nn.Module):
     def predict(
         self, wav: Tensor, sample_rate: int = SAMPLE_RATE, batch_size: int = 32
     ) -> dict[str, Tensor]:
-        """Run clips of any length through the windows of the official inference.
+        """Run clips of any length in the windows of the official inference.
 
-        wav [B, T] at sample_rate (resampled to 22.05 kHz where that differs) -> as `forward`, F = floor(seconds * 86).
-        Windows of 43844 samples overlap by 30 frames, half of which are cut from either end, and are normalised one by
-        one; `batch_size` of them run at once. As in the official code 142 frames are kept of every 36164 samples, so
-        that a frame stands for 254.7 samples, not 256, and the last 0.7 % of a clip has no frame.
-        Raises ValueError as `forward` does; a clip below 1/86 s has no frames (F = 0).
+        Windows of 43844 samples overlap by 30 frames; 15 frames are cut from each end. Each window is normalised
+        separately. As in the official code, 142 frames are kept for each 36164 samples, so a frame represents 254.7
+        samples instead of 256, and the last 0.7 % of a clip has no frames.
+
+        Args:
+            wav: clips [B, T].
+            sample_rate: sample rate in Hz; wav is resampled to 22.05 kHz.
+            batch_size: windows in a batch.
+
+        Returns:
+            Posteriors as in `forward`, with F = floor(seconds * 86); clips below 1/86 s have no frames.
+
+        Raises:
+            ValueError: as in `forward`.
         """
-        wav = resample(self._checked(wav), sample_rate, SAMPLE_RATE)
+        wav = resample(self._validated(wav), sample_rate, SAMPLE_RATE)
         batch, length = wav.shape
         step = WINDOW - OVERLAP_FRAMES * HOP
-        lead, trim = OVERLAP_FRAMES // 2 * HOP, OVERLAP_FRAMES // 2
+        trim = OVERLAP_FRAMES // 2
+        lead = trim * HOP
         count = -(-(lead + length) // step)
         padded = F.pad(wav, (lead, (count - 1) * step + WINDOW - lead - length))
         windows = padded.unfold(-1, WINDOW, step).flatten(0, 1)  # [B * count, 43844]
@@ -146,7 +170,7 @@ class BasicPitch(nn.Module):
             joined[name] = kept.unflatten(0, (batch, count)).flatten(1, 2)[:, :frames]
         return joined
 
-    def _checked(self, wav: Tensor) -> Tensor:
+    def _validated(self, wav: Tensor) -> Tensor:
         if wav.ndim != 2:
             raise ValueError(f"expected mono clips [batch, samples], got shape {tuple(wav.shape)}")
         if wav.shape[0] == 0 or wav.shape[1] == 0:
@@ -158,7 +182,7 @@ class BasicPitch(nn.Module):
         return wav.to(self.cqt.kernel.device, torch.float32)
 
     def _normalise(self, power: Tensor) -> Tensor:
-        """Decibels scaled to 0..1 over the clip, then the learned affine map. A flat spectrum (silence) becomes 0."""
+        """Scale decibels to 0..1 over the clip, then apply the learned affine map; a flat spectrum (silence) is 0."""
         decibels = 10 * torch.log10(power + 1e-10)
         decibels = decibels - decibels.amin(dim=(1, 2), keepdim=True)
         peak = decibels.amax(dim=(1, 2), keepdim=True)
@@ -166,57 +190,67 @@ class BasicPitch(nn.Module):
         return scaled * self.norm_scale + self.norm_shift
 
     def _harmonics(self, x: Tensor) -> Tensor:
-        """Harmonic stacking: [B, F, 309] -> [B, 8, F, 264], where channel h holds the bin at HARMONICS[h] times the
-        pitch and zeros where there is none."""
+        """Stack harmonics of x [B, F, 309] to [B, 8, F, 264].
+
+        Channel h contains the bin at HARMONICS[h] times the pitch, zeros outside the spectrum.
+        """
         stack = []
         for harmonic in HARMONICS:
             shift = round(BINS_PER_OCTAVE * math.log2(harmonic))
             moved = F.pad(x, (-shift, max(0, shift + CONTOUR_BINS - CQT_BINS)))
             stack.append(moved[..., :CONTOUR_BINS])
-        return torch.stack(stack, dim=-1).permute(
-            0, 3, 1, 2
-        )  # channels last: 5 times as fast on a CPU
+        # Channels last: 5 times as fast on a CPU.
+        return torch.stack(stack, dim=-1).permute(0, 3, 1, 2)
 
 
 def _sliding(taps: Tensor, count: int, stride: int) -> Tensor:
-    """The matrix [K + (count - 1) * stride, count] whose column i is taps [K] moved down by i * stride."""
+    """Build the matrix [K + (count - 1) * stride, count] whose column i is taps [K] shifted down by i * stride."""
     rows = [F.pad(taps, (i * stride, (count - 1 - i) * stride)) for i in range(count)]
     return torch.stack(rows, dim=1)
 
 
 def _halve(wav: Tensor, halving: Tensor) -> Tensor:
-    """wav [B, T] -> filtered and decimated [B, T // 2], BLOCK samples per matrix row (a one-channel convolution with
-    256 taps takes 20 times as long on a CPU)."""
-    length, edge = wav.shape[-1] // 2, KERNEL // 2 - 1
+    """Filter wav [B, T] and decimate to [B, T // 2], by a product with BLOCK samples in each row.
+
+    A convolution of one channel with 256 taps is 20 times slower on a CPU.
+    """
+    length = wav.shape[-1] // 2
+    edge = KERNEL // 2 - 1
     padded = F.pad(wav, (edge, edge + 2 * BLOCK))
     return (padded.unfold(-1, halving.shape[0], 2 * BLOCK) @ halving).flatten(1)[:, :length]
 
 
 def resample(wav: Tensor, source: int, target: int) -> Tensor:
-    """Band-limited resampling in the frequency domain: wav [B, T] -> [B, ceil(T * target / source)].
+    """Resample wav [B, T] to [B, ceil(T * target / source)] in the frequency domain.
 
-    Raises ValueError for rates that are not positive integers.
+    Args:
+        wav: [B, T].
+        source: sample rate of wav in Hz.
+        target: sample rate of the result in Hz.
+
+    Raises:
+        ValueError: a rate is not a positive integer.
     """
     for rate in (source, target):
         if int(rate) != rate or rate <= 0:
-            raise ValueError(f"a sample rate is a positive integer, got {rate}")
+            raise ValueError(f"a sample rate must be a positive integer, got {rate}")
     if source == target:
         return wav
     common = math.gcd(int(source), int(target))
-    down, up = int(source) // common, int(target) // common
-    blocks = (
-        -(-wav.shape[-1] // down) + 1
-    )  # whole blocks keep the ratio exact; the spare one keeps the ends apart
+    down = int(source) // common
+    up = int(target) // common
+    # Whole blocks keep the ratio exact; the additional block separates the ends, which the transform joins.
+    blocks = -(-wav.shape[-1] // down) + 1
     spectrum = torch.fft.rfft(F.pad(wav, (0, blocks * down - wav.shape[-1])))
-    return torch.fft.irfft(spectrum, n=blocks * up)[:, : -(-wav.shape[-1] * up // down)] * (
-        up / down
-    )
+    length = -(-wav.shape[-1] * up // down)
+    return torch.fft.irfft(spectrum, n=blocks * up)[:, :length] * (up / down)
 
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """float32 throughout: no autocast, TF32 or bfloat16 from the surroundings, whose settings come back afterwards."""
-    cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    """Compute in float32 without autocast, TF32 or bfloat16; restore the caller's settings afterwards."""
+    cudnn = torch.backends.cudnn
+    precision = torch.get_float32_matmul_precision()
     flags = {
         "enabled": cudnn.enabled,
         "benchmark": cudnn.benchmark,
