@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
+from typing import Any
 
 from audio_diffusion_pytorch import __version__
 from audio_diffusion_pytorch.command_line import (
@@ -99,7 +100,8 @@ def start(
         print(f"{NAME} {__version__}")
         return
     run_command(lambda: check_arguments(sys.argv[1:], verb, hydra_parser(verb)))
-    sys.modules["hydra.main"].get_args_parser = partial(hydra_parser, verb)
+    hydra_main: Any = sys.modules["hydra.main"]
+    hydra_main.get_args_parser = partial(hydra_parser, verb)
     os.environ[AS_TYPED] = typed(verb)
     sys.argv[1:] = quote_paths(sys.argv[1:], path_keys)
     plain_warnings()
@@ -120,7 +122,7 @@ def run_command(
     """
     try:
         function()
-    except (InputError, *usage_errors) as error:
+    except (InputError, *usage_errors) as error:  # type: ignore[misc]  # mypy rejects the star
         if TRACEBACKS:
             raise
         sys.exit(f"error: {one_line(error)}")

@@ -116,7 +116,7 @@ class _Scan:
                 self.drop = self.size - round(last)  # what the container tells of the last packet
         skip = max(self.skip, self.discarded * self.size if self.name in EVEN else 0)
         several = self.container.several
-        problems = (
+        problems: tuple[str, ...] = (
             (f"it holds {several} sound tracks: the main one is read",) if several > 1 else ()
         )
         parts = self._parts(skip)

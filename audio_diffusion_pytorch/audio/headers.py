@@ -8,6 +8,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 _MOST_CHUNKS = 10000
 _LARGE = 0xFFFFFFFF - 4096
@@ -221,7 +222,7 @@ def _aiff(file, size: int) -> Mended | None:
 
 
 def _au(head: bytes, size: int) -> Mended | None:
-    order = "big" if head[:4] == b".snd" else "little"
+    order: Literal["big", "little"] = "big" if head[:4] == b".snd" else "little"
     start, told = (int.from_bytes(head[at : at + 4], order) for at in (4, 8))
     there = size - start
     if there <= 0 or (told <= there and told != 0) or start < 24:

@@ -22,6 +22,8 @@ class LogMel(nn.Module):
         f_max: float | None = None,
     ):
         super().__init__()
+        self.window: Tensor
+        self.filters: Tensor
         from torchaudio.functional import melscale_fbanks
 
         self.n_fft, self.hop_length, self.floor = n_fft, hop_length, floor

@@ -55,7 +55,7 @@ def index_of(path: Path, mended: Mended | None, tail: int | None = None) -> Inde
             frames = _count(file)
             info = AudioInfo(frames, file.samplerate, file.channels, file.subtype)
             mended = _with_length(path, mended, frames)
-    problems = (mended.problem,) if mended and mended.problem else ()
+    problems: tuple[str, ...] = (mended.problem,) if mended and mended.problem else ()
     if cut:
         problems += ("it was cut off in the middle; what is there is read",)
     return Index(info, mended, problems, tail)

@@ -44,7 +44,11 @@ def at_precision(denoiser: Denoiser, dtype: torch.dtype, compile: bool = False) 
     Returns:
         A denoiser that shares the network in float32; `denoiser` itself without any change.
     """
-    net = denoiser.net if dtype == torch.float32 else Reduced(denoiser.net, dtype)
+    net = denoiser.net
+    if dtype != torch.float32 and isinstance(
+        net, UNet1d
+    ):  # which layer embeds sigma is known there
+        net = Reduced(net, dtype)
     if compile:
         cuda = next(denoiser.parameters()).is_cuda
         net = torch.compile(net, mode="reduce-overhead" if cuda else None)

@@ -22,5 +22,7 @@ def octaves_into_range(blocks: Iterable[Tensor], sample_rate: int, spec: Instrum
         blocks: [C, n] at sample_rate Hz.
     """
     limits = pitch_range(spec)
-    wav = None if limits is None else first_sound(blocks, sample_rate, mid=True)
+    if limits is None:
+        return 0
+    wav = first_sound(blocks, sample_rate, mid=True)
     return 0 if wav is None else octaves_for(pitches_of(wav, sample_rate), *limits)

@@ -312,7 +312,7 @@ class InstrumentDataset(WAVDataset):
         Raises:
             InputError: it cannot be read.
         """
-        shifts = {None: 1.0}
+        shifts: dict[int | None, float] = {None: 1.0}
         if self.pitch_shift:
             self.pitch_shift.keys.setdefault(file, self.cache.digests[file])
             shifts[None] -= self.pitch_shift.probability

@@ -1,5 +1,7 @@
 """EDM preconditioning, its loss, and the distributions of training noise levels (Karras et al. 2022)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,7 @@ class Denoiser(nn.Module):
         super().__init__()
         if not sigma_data > 0:
             raise ValueError(f"sigma_data must be positive, got {sigma_data}")
-        self.net = net
+        self.net: Any = net  # a network of the user has attributes of its own
         self.sigma_data = sigma_data
 
     def forward(self, x: Tensor, sigma: Tensor | float, label: Tensor | None = None) -> Tensor:

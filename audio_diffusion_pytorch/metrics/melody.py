@@ -50,9 +50,8 @@ def pitch_metrics(
         InputError: audio that is empty, not [B, T], not finite, or of different batch sizes; an unknown mode.
     """
     _check_pair(a, b, sample_rate)
-    return melody_distances(
-        *(track_melody(clip, sample_rate, mode, median_frames) for clip in (a, b)), mode
-    )
+    first, second = (track_melody(clip, sample_rate, mode, median_frames) for clip in (a, b))
+    return melody_distances(first, second, mode)
 
 
 def melody_distances(a: Melody, b: Melody, mode: Mode = "correct") -> PitchMetrics:

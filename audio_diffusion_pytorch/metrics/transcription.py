@@ -47,4 +47,5 @@ def note_scores(reference: np.ndarray, estimate: np.ndarray) -> tuple[float, flo
     scores = transcription.precision_recall_f1_overlap(
         *given, onset_tolerance=ONSET_TOLERANCE, offset_ratio=None
     )
-    return tuple(map(float, scores[:3]))
+    precision, recall, f1 = map(float, scores[:3])
+    return precision, recall, f1

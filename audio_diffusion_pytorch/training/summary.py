@@ -41,7 +41,7 @@ def _transfer_commands(module: nn.Module, run_dir: Path, plugins: Sequence[str])
 
     if not hasattr(module, "spec"):
         return
-    spec = module.spec
+    spec: InstrumentSpec = module.spec
     if unregistered := _unregistered(spec):
         yield f"register {' and '.join(unregistered)} first, see docs/extending.md"
         return

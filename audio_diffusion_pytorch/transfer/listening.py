@@ -94,8 +94,8 @@ class Analysis:
         if not shipped:
             return None
         best, nearest = (
-            max(self.instruments, key=self.instruments.get),
-            max(shipped, key=shipped.get),
+            max(self.instruments, key=self.instruments.__getitem__),
+            max(shipped, key=shipped.__getitem__),
         )
         return model_name(best if self.instruments[best] >= 2 * shipped[nearest] else nearest)
 

@@ -187,7 +187,8 @@ class _Search:
 
     def _walk(self, top: Path) -> Iterator[Path]:
         """Files of a folder and of those below it; linked ones come last, so that the real ones keep their names."""
-        folders, links = [top], []
+        folders = [top]
+        links: list[Path] = []
         while folders or links:
             linked = not folders
             folder = links.pop(0) if linked else folders.pop()
@@ -208,7 +209,7 @@ class _Search:
             if folder.resolve() == self.resolved:  # outputs are not input
                 continue
             self._seen.add(identity)
-            below = []
+            below: list[Path] = []
             for entry in entries:
                 path = folder / entry.name
                 if entry.is_dir():
@@ -301,7 +302,7 @@ def _check_distinct(jobs: list[Job]) -> None:
     for job in jobs:
         other = taken.setdefault(_folded(job.output), job)
         if other is not job:
-            one, two = other.input, job.input
+            one, two = str(other.input), str(job.input)
             if one == two:
                 one, two = f"sigma={other.sigma}", f"sigma={job.sigma}"
             raise InputError(

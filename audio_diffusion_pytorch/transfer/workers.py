@@ -128,7 +128,7 @@ class TransferRun:
             if self.source != AUTO:
                 TransferBatches(here, group, tell, settings, *shared).run()
                 continue
-            bridges = {None: here}
+            bridges: dict[str | None, Bridge] = {None: here}
             for part in batches(group, _AHEAD):
                 for source, analyses in self._by_source(part).items():
                     if source not in bridges:

@@ -16,7 +16,7 @@ from audio_diffusion_pytorch.errors import InputError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 NAME_BYTES = 255  # the longest name on Linux, macOS and (in UTF-16 units, which are fewer) Windows
 _DISK_ERRORS = (errno.EIO, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))

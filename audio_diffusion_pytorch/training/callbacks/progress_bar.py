@@ -85,8 +85,8 @@ class Parts(ModelSummary):
         **kwargs,
     ) -> None:
         columns = dict(summary_data)
-        parts = zip(columns["Name"], columns["Type"], columns["Params"], strict=True)
-        parts = [part for part in parts if part[2].strip() != "0"]
+        cells = zip(columns["Name"], columns["Type"], columns["Params"], strict=True)
+        parts = [part for part in cells if part[2].strip() != "0"]
         widths = [max(map(len, cells)) for cells in zip(*parts, strict=True)]
         lines = ["  ".join(map(str.ljust, part, widths)).rstrip() for part in parts]
         trained, total = (
