@@ -1,4 +1,4 @@
-"""Pictures of sound."""
+"""Plot spectrograms and pitch tracks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,16 @@ PICTURES = (".png", ".pdf", ".svg")
 
 
 def mel_spectrogram_db(wav: Tensor, sample_rate: int, max_frames: int = 4000) -> np.ndarray:
-    """wav [T] -> [160 mel bands, frames] in dB of a full-scale sine; long recordings get a longer hop."""
+    """Compute a mel spectrogram for a picture.
+
+    Args:
+        wav: sound [T].
+        sample_rate: rate of `wav` in Hz.
+        max_frames: most frames; long recordings have a longer hop.
+
+    Returns:
+        Levels [160, frames] in dB re a full-scale sine.
+    """
     hop = max(sample_rate // 100, -(-wav.shape[-1] // max_frames))
     n_fft = (
         max(2048, 1 << (hop * 2 - 1).bit_length()) if sample_rate <= 48000 else max(8192, hop * 2)
@@ -30,14 +39,17 @@ def mel_spectrogram_db(wav: Tensor, sample_rate: int, max_frames: int = 4000) ->
 def plot_spectrograms(
     clips: Mapping[str, tuple[Tensor, int]], path: str | Path | None = None
 ) -> Figure:
-    """Draw mel spectrograms under each other.
+    """Draw mel spectrograms, one below the other.
 
     Args:
-        clips: title -> (wav [C, T], sample rate in Hz); the channels' average is drawn.
-        path: also written to this .png, .pdf or .svg file.
+        clips: title -> (wav [C, T], sample rate in Hz); the mean of the channels is drawn.
+        path: .png, .pdf or .svg file to write; None for none.
+
+    Returns:
+        The figure.
 
     Raises:
-        InputError: another extension, or the folder cannot be written to.
+        InputError: the file has another extension, or cannot be written.
     """
     figure, axes = _rows(len(clips), 3.2)
     for axis, (title, (wav, rate)) in zip(axes, clips.items(), strict=True):
@@ -55,7 +67,18 @@ def plot_spectrograms(
 def plot_pitch_tracks(
     clips: Mapping[str, tuple[Tensor, int]], path: str | Path | None = None
 ) -> Figure:
-    """Draw the strongest pitch class of every frame, all clips over each other; arguments as `plot_spectrograms`."""
+    """Draw the strongest pitch class of every voiced frame, all clips in one plot.
+
+    Args:
+        clips: title -> (wav [C, T], sample rate in Hz); the mean of the channels is tracked.
+        path: .png, .pdf or .svg file to write; None for none.
+
+    Returns:
+        The figure.
+
+    Raises:
+        InputError: the file has another extension, or cannot be written.
+    """
     from audio_diffusion_pytorch.pitch.tracker import PITCH_CLASSES, track_melody
 
     figure, (axis,) = _rows(1, 3.2)
@@ -63,7 +86,7 @@ def plot_pitch_tracks(
         melody = track_melody(wav.mean(0)[None], rate)
         seconds = np.linspace(0, wav.shape[-1] / rate, melody.classes.shape[-1])
         voiced = melody.voiced[0].numpy()
-        offset = 0.25 * index  # so that equal tracks lie beside, not behind each other
+        offset = 0.25 * index  # separates equal tracks
         axis.plot(
             seconds[voiced],
             melody.classes[0].numpy()[voiced] + offset,
@@ -74,9 +97,8 @@ def plot_pitch_tracks(
     axis.set(xlabel="seconds", ylabel="pitch class", ylim=(-0.5, 11.9))
     axis.set_yticks(range(12), PITCH_CLASSES)
     axis.grid(axis="y", alpha=0.3)
-    axis.legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=len(clips), frameon=False
-    )  # beside the notes
+    # above the axes, so that the legend hides no pitch
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(clips), frameon=False)
     return _save(figure, path)
 
 
@@ -90,7 +112,7 @@ def _save(figure: Figure, path: str | Path | None) -> Figure:
         return figure
     if Path(path).suffix.lower() not in PICTURES:
         raise InputError(
-            f"cannot draw into {path}: the picture's name must end in {', '.join(PICTURES)}"
+            f"cannot write the picture {path}: its name must end in {', '.join(PICTURES)}"
         )
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)

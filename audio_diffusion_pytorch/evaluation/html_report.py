@@ -1,7 +1,6 @@
-"""A self-contained HTML page of an evaluation: tables, plots, pictures and players of some clips."""
+"""The report of an evaluation, one HTML file: tables, plots, and pictures and players of some clips."""
 
 import base64
-import hashlib
 import html
 import io
 import math
@@ -23,8 +22,9 @@ from audio_diffusion_pytorch.evaluation.tasks import ScoredClip, pair_name
 from audio_diffusion_pytorch.plots import plot_pitch_tracks, plot_spectrograms
 from audio_diffusion_pytorch.utils import about
 from audio_diffusion_pytorch.utils.files import atomic_write
+from audio_diffusion_pytorch.utils.hashing import fingerprint
 
-PLAYERS = 60  # clips that a page plays at most: about 0.1 MB each
+PLAYERS = 60  # most players on a page: about 0.1 MB each
 _STYLE = """
 :root { color-scheme: light dark; --text: #222; --faint: #666; --line: #ddd; --page: #fff; --box: #f5f5f5 }
 @media (prefers-color-scheme: dark) {
@@ -48,33 +48,34 @@ a { color: inherit }
 
 
 def write_report(
-    evaluation: EvaluationRunner,
+    runner: EvaluationRunner,
     groups: Sequence[Group],
     content: Mapping[str, Any],
     path: str | Path,
     clips: int,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> None:
-    """Write the page, and its plots beside it (`pairs.png`, `trade_off.png`).
+    """Write the report, and its plots beside it (`pairs.png`, `trade_off.png`).
 
     Args:
-        content: what `results.collect` gave.
-        clips: excerpts of each pair that are shown and played, as long as the page stays small.
+        runner: returns the sounds.
+        groups: groups with their figures.
+        content: content of results.json.
+        path: file of the report.
+        clips: most excerpts of each pair that are shown and played; `PLAYERS` limits them, too.
         progress: called after each pair.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: a file cannot be written.
     """
-    (first, *further), systems = (
-        results.all_tables(groups, content),
-        list(results.systems_of(groups)),
-    )
+    first, *further = results.all_tables(groups, content)
+    systems = list(results.systems_of(groups))
     parts = [f'<p class="about">{html.escape(text)}</p>' for text in _about(content)]
     parts += [
         _table(*first, systems),
         *(_table(*found, systems) for found in further if _is_early(found[0])),
     ]
-    for name in ("pairs", "trade_off"):  # of an earlier evaluation
+    for name in ("pairs", "trade_off"):  # remove plots of an earlier evaluation
         Path(path).with_name(f"{name}.png").unlink(missing_ok=True)
     for name, title, picture in _plots(groups, content["embedder"]):
         with atomic_write(Path(path).with_name(f"{name}.png")) as temporary:
@@ -86,7 +87,7 @@ def write_report(
         for clip in list(dict.fromkeys(row.scores["clip"] for row in rows))[:clips]:
             same = [row for row in rows if row.scores["clip"] == clip]
             if len(sounds.places) + len(same) <= PLAYERS:
-                parts.append(_clip(evaluation, same, sounds))
+                parts.append(_clip(runner, same, sounds))
         progress()
     parts += [_table(*found, systems) for found in further if not _is_early(found[0])]
     if content["left_out"]:
@@ -98,13 +99,12 @@ def write_report(
         f"<style>{_STYLE}</style></head><body><h1>Evaluation of timbre transfers</h1>{''.join(parts)}</body></html>\n"
     )
     with atomic_write(path) as temporary:
-        temporary.write_text(
-            page, encoding="utf-8", errors="backslashreplace"
-        )  # names of files may be any bytes
+        # names of files may not be UTF-8
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _is_early(title: str) -> bool:
-    """Whether a table comes before the plots and the clips."""
+    """Return whether a table comes before the plots and the clips."""
     return title.endswith((": each pair", ": targets"))
 
 
@@ -115,13 +115,13 @@ def _about(content: Mapping[str, Any]) -> list[str]:
     return [
         about.line(content["made"]),
         ", ".join(given),
-        f"Intervals are 95 % bootstrap intervals over clips. Frechet distances: {content['embedder']}. An arrow points "
-        "to what is better.",
+        f"Intervals are 95 % bootstrap intervals over clips. Frechet distances: {content['embedder']}. Arrows show "
+        "the better direction.",
     ]
 
 
 def _table(title: str, table: Sequence[Sequence[str]], systems: Sequence[str]) -> str:
-    """A table in a box of its own, which scrolls where the page is narrow; the rows of `systems` are set off."""
+    """Write a table in a box that scrolls on a narrow page; the rows of `systems` are bold."""
     head, *body = table
     cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     rows = "".join(
@@ -134,7 +134,7 @@ def _table(title: str, table: Sequence[Sequence[str]], systems: Sequence[str]) -
 
 
 def _plots(groups: Sequence[Group], embedder: str) -> list[tuple[str, str, Picture]]:
-    """(file name, title, picture)"""
+    """Draw the plots: file name, title and picture of each."""
     scores = [
         name
         for name in ("dpd", "frechet")
@@ -152,7 +152,7 @@ def _known(value: float) -> bool:
 
 
 def _pairs(groups: Sequence[Group], scores: Sequence[str], embedder: str) -> Picture:
-    """Scores of each system, pairs side by side; those that nothing has are left out."""
+    """Plot scores of each system, pairs side by side."""
     names = list(dict.fromkeys(pair_name(group.pair) for group in groups))
     picture = Picture(figsize=(10, 3 * len(scores)), layout="constrained")
     axes = picture.subplots(len(scores), 1, sharex=True, squeeze=False)[:, 0]
@@ -172,31 +172,30 @@ def _pairs(groups: Sequence[Group], scores: Sequence[str], embedder: str) -> Pic
 
 
 def _trade_off(groups: Sequence[Group], embedder: str) -> list[Picture]:
-    """A point for each hand-off sigma; identity and the true performance mark the ends. None where nothing is known."""
+    """Plot a point for each noise level; identity and the true performance mark the ends. Empty without scores."""
     scored = any(_known(group.figures["taken"].value) for group in groups)
     timbre, label = (
-        ("taken", "taken for the target ↑")
+        ("taken", "target accuracy ↑")
         if scored
         else ("frechet", f"Frechet distance ↓ ({embedder})")
     )
     curves: dict[str, list[tuple[float, float, float]]] = {}
     for same in results.by_label(groups).values():
         system = same[0].system
-        point = [average([group.figures[name] for group in same]).value for name in (timbre, "dpd")]
-        if all(map(_known, point)):
-            curves.setdefault(system.name, []).append(
-                (system.sigma if system.swept else math.nan, *point)
-            )
+        x, y = (average([group.figures[name] for group in same]).value for name in (timbre, "dpd"))
+        if _known(x) and _known(y):
+            sigma = system.sigma if system.swept and system.sigma is not None else math.nan
+            curves.setdefault(system.name, []).append((sigma, x, y))
     if not curves:
         return []
     picture = Picture(figsize=(7, 5), layout="constrained")
     axis = picture.subplots()
     for name, points in curves.items():
-        sigmas, x, y = zip(*sorted(points), strict=True)
-        axis.plot(x, y, "o-", label=name)
-        for sigma, *place in zip(sigmas, x, y, strict=True):
+        points.sort()
+        axis.plot([x for _, x, _ in points], [y for _, _, y in points], "o-", label=name)
+        for sigma, x, y in points:
             if _known(sigma):
-                axis.annotate(f"{sigma:g}", place, textcoords="offset points", xytext=(5, 5))
+                axis.annotate(f"{sigma:g}", (x, y), textcoords="offset points", xytext=(5, 5))
     axis.set(xlabel=label, ylabel="DPD ↓, mean over pairs of medians")
     axis.grid(alpha=0.3)
     axis.legend()
@@ -205,14 +204,18 @@ def _trade_off(groups: Sequence[Group], embedder: str) -> list[Picture]:
 
 @dataclass
 class _Sounds:
-    """The sounds of a page, each once: content -> its place."""
+    """The sounds of a page, each once.
 
-    places: dict[bytes, tuple[str, str]] = field(default_factory=dict)
+    Attributes:
+        places: digest of each sound -> its anchor and its name.
+    """
+
+    places: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def player(self, label: str, title: str, wav: Tensor, sample_rate: int) -> str:
-        """A player for wav [T]; where the page has one of the same sound, a link to that."""
+        """Write a player of a sound [T], or a link to the player of an equal sound."""
         name = html.escape(label)
-        content = hashlib.sha256(wav.contiguous().numpy().tobytes()).digest()
+        content = fingerprint({"wav": wav})
         if content in self.places:
             place, where = self.places[content]
             return f'<div>{name}: <a href="#{place}">as {html.escape(where)}</a></div>'
@@ -224,12 +227,13 @@ class _Sounds:
         )
 
 
-def _clip(evaluation: EvaluationRunner, rows: Sequence[ScoredClip], played: _Sounds) -> str:
-    """Players of every system, and the pictures of input, outputs and true performance."""
-    rate, first = evaluation.sample_rate, rows[0]
-    sounds: dict[str, Tensor] = {"input": evaluation.read_input(first.task)[0]}
+def _clip(runner: EvaluationRunner, rows: Sequence[ScoredClip], played: _Sounds) -> str:
+    """Write players of every system, and pictures of input, outputs and true performance."""
+    rate = runner.sample_rate
+    first = rows[0]
+    sounds: dict[str, Tensor] = {"input": runner.read_input(first.task)[0]}
     sounds |= {
-        row.task.system.label: evaluation.output(row.task)
+        row.task.system.label: runner.output(row.task)
         for row in rows
         if row.task.system.label not in (CODEC, IDENTITY)  # identity is the input
     }
@@ -245,7 +249,7 @@ def _clip(evaluation: EvaluationRunner, rows: Sequence[ScoredClip], played: _Sou
 
 
 def _mp3(wav: Tensor, sample_rate: int) -> str:
-    """wav [T] -> base64 of an MP3."""
+    """Encode a sound [T] as MP3 in base64."""
     file = io.BytesIO()
     soundfile.write(file, wav.numpy(), sample_rate, format="MP3")
     return base64.b64encode(file.getvalue()).decode()
@@ -253,8 +257,7 @@ def _mp3(wav: Tensor, sample_rate: int) -> str:
 
 def _image(picture: Picture, title: str) -> str:
     file = io.BytesIO()
-    picture.savefig(
-        file, format="jpeg", dpi=80, pil_kwargs={"quality": 85}
-    )  # a spectrogram's PNG is 8 times as large
+    # a spectrogram is 8 times as large as PNG
+    picture.savefig(file, format="jpeg", dpi=80, pil_kwargs={"quality": 85})
     data = base64.b64encode(file.getvalue()).decode()
     return f'<figure><img alt="{html.escape(title)}" src="data:image/jpeg;base64,{data}" loading="lazy"></figure>'

@@ -28,12 +28,17 @@ def collect(
     problems: Problems,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that results.json holds; figures are [value, low, high], null where there is none.
+    """Collect the content of results.json; each estimate is [value, low, high], with null for unknown numbers.
 
     Args:
-        real: moments of the real clips of each target.
-        embedder: name of what the Frechet distances compare.
-        settings: the command's configuration.
+        groups: groups with their figures.
+        real: name of each target -> moments of its real clips.
+        embedder: name of the embedder of the Frechet distances.
+        problems: everything that was left out; missing Frechet distances are added.
+        settings: configuration of the command.
+
+    Returns:
+        The content.
     """
     _name_missing_frechet(groups, real, problems)
     return {
@@ -80,26 +85,33 @@ def collect(
 def _name_missing_frechet(
     groups: Sequence[Group], real: Mapping[str, Sequence[Moments]], problems: Problems
 ) -> None:
+    """Add a problem for each group without a Frechet distance, with the number of frames that are missing."""
     lacking = [group for group in groups if math.isnan(group.figures["frechet"].value)]
     frames = [
         (sum(m.count for m in group.moments), sum(m.count for m in real.get(group.pair[1], [])))
         for group in lacking
     ]
     for group in lacking:
-        name, needed = (
-            f"{pair_name(group.pair)} {group.label}",
-            FRAMES_PER_DIMENSION * len(group.moments[0].total),
-        )
+        name = f"{pair_name(group.pair)} {group.label}"
+        needed = FRAMES_PER_DIMENSION * len(group.moments[0].total)
+        fewest_outputs = min(outputs for outputs, _ in frames)
+        fewest_real = min(clips for _, clips in frames)
         problems.add(
-            f"{name}: no Frechet distance: {needed} frames of outputs and as many of real clips are needed, and there "
-            f"are {min(outputs for outputs, _ in frames)} and {min(clips for _, clips in frames)}; raise clips= or "
-            "seconds=",
+            f"{name}: no Frechet distance: it needs {needed} frames of outputs and as many of real clips, found "
+            f"{fewest_outputs} and {fewest_real}; raise clips= or seconds=",
             name,
         )
 
 
 def by_label(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Groups by system, reference points first."""
+    """Group groups by system, reference points first.
+
+    Args:
+        groups: groups of all pairs.
+
+    Returns:
+        The label of each system -> its groups.
+    """
     ordered = sorted(groups, key=lambda group: not group.system.reference)
     return {
         label: [g for g in groups if g.label == label]
@@ -108,12 +120,21 @@ def by_label(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 
 def systems_of(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """`by_label` of what is evaluated, without the reference points."""
+    """Return `by_label` without the reference points."""
     return {label: same for label, same in by_label(groups).items() if not same[0].system.reference}
 
 
 def write(groups: Sequence[Group], content: Mapping[str, Any], folder: Path) -> None:
-    """results.json; results.csv with one row per clip and system; the tables as results.md and results.tex."""
+    """Write results.json, the clips as results.csv, and the tables as results.md and results.tex.
+
+    Args:
+        groups: groups with their figures.
+        content: content of results.json.
+        folder: folder of the files.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
     _write(folder / "results.json", json.dumps(content, indent=1) + "\n")
     columns = list(dict.fromkeys(key for row in content["clips"] for key in row))
     text = io.StringIO(newline="")
@@ -121,7 +142,8 @@ def write(groups: Sequence[Group], content: Mapping[str, Any], folder: Path) -> 
     writer.writeheader()
     writer.writerows(content["clips"])
     _write(folder / "results.csv", text.getvalue())
-    made, found = about.line(content["made"]), all_tables(groups, content)
+    made = about.line(content["made"])
+    found = all_tables(groups, content)
     parts = [f"## {title}\n\n{tables.markdown(table)}" for title, table in found]
     _write(folder / "results.md", "\n".join([f"# Evaluation\n\n{made}\n", *parts]))
     parts = [tables.latex(table, title) for title, table in found]
@@ -130,23 +152,37 @@ def write(groups: Sequence[Group], content: Mapping[str, Any], folder: Path) -> 
 
 def _write(path: Path, text: str) -> None:
     with atomic_write(path) as temporary:
-        temporary.write_text(
-            text, encoding="utf-8", errors="backslashreplace"
-        )  # names of files may be any bytes
+        # names of files may not be UTF-8
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def as_text(groups: Sequence[Group], content: Mapping[str, Any]) -> str:
-    """All tables, for a terminal, whose end is read first."""
+    """Lay out all tables for a terminal; the main table comes last, where the terminal shows it.
+
+    Args:
+        groups: groups with their figures.
+        content: content of results.json.
+
+    Returns:
+        The text.
+    """
     found = all_tables(groups, content)[::-1]
-    return "\n\n".join(f"{title}\n\n{tables.layout(table)}" for title, table in found) + _left_out(
-        content["left_out"]
-    )
+    laid_out = [f"{title}\n\n{tables.layout(table)}" for title, table in found]
+    return "\n\n".join(laid_out) + _left_out(content["left_out"])
 
 
 def all_tables(
     groups: Sequence[Group], content: Mapping[str, Any]
 ) -> list[tuple[str, list[list[str]]]]:
-    """(title, table) of everything that is shown, what says most first."""
+    """Make all tables, the main table first.
+
+    Args:
+        groups: groups with their figures.
+        content: content of results.json.
+
+    Returns:
+        Title and table of each.
+    """
     embedder = content["embedder"]
     found = [
         (
@@ -161,7 +197,7 @@ def all_tables(
         found.append((f"{label}: each pair", tables.pair_table(same)))
     found.append(("Further scores, mean over pairs", tables.system_table(groups)))
     if middle := tables.middle_table(groups):
-        found.append(("Noise in the middle, and there and back", middle))
+        found.append(("Noise at the hand-off, and the way back", middle))
     if any(row["clips"] for row in content["real"].values()):
         found.append((f"Real clips ({embedder})", tables.real_table(content["real"])))
     return [(title, tables.without_empty_columns(table)) for title, table in found]
@@ -170,6 +206,5 @@ def all_tables(
 def _left_out(lines: Sequence[str]) -> str:
     if not lines:
         return "\n"
-    return f"\n\nLeft out or not scored ({len(lines)}):\n" + "".join(
-        f"- {line}\n" for line in lines
-    )
+    listed = "".join(f"- {line}\n" for line in lines)
+    return f"\n\nLeft out or not scored ({len(lines)}):\n{listed}"

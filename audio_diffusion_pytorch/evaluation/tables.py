@@ -1,4 +1,4 @@
-"""Figures as tables: lists of rows of text, headings first; as plain text, Markdown or LaTeX."""
+"""Tables of results: rows of text with the headings first, as plain text, Markdown or LaTeX."""
 
 import math
 import re
@@ -39,13 +39,29 @@ _MAIN = {
 
 
 def heading(name: str, text: str) -> str:
-    """A column's heading, with an arrow to what is better."""
+    """Add an arrow to a heading: up if more is better, down if less is better.
+
+    Args:
+        name: name of the score.
+        text: the heading.
+
+    Returns:
+        The heading with its arrow.
+    """
     arrow = " ↑" if name in MORE_IS_BETTER else " ↓" if name in LESS_IS_BETTER else ""
     return text + arrow
 
 
 def target_table(groups: Sequence[Group], embedder: str) -> Table:
-    """The five lines with their targets, for one system and sigma; first row: headings."""
+    """Make the table of targets for one system and noise level.
+
+    Args:
+        groups: groups of the system.
+        embedder: name of the embedder of the Frechet distances.
+
+    Returns:
+        The table.
+    """
     pairs = [g.pair for g in groups]
     paper = sum(pair in PAPER_PAIRS for pair in pairs)
     others = f"the other {len(pairs) - paper} of 12, mean"
@@ -64,7 +80,7 @@ def target_table(groups: Sequence[Group], embedder: str) -> Table:
 
 
 def pair_table(groups: Sequence[Group]) -> Table:
-    """The five figures of every pair, of one system and sigma."""
+    """Make the table of pairs for one system and noise level."""
     names = [heading(name, text) for name, text in _SHORT.items()]
     table = [["pair", "clips", "sigma", *names]]
     for group in groups:
@@ -75,23 +91,24 @@ def pair_table(groups: Sequence[Group]) -> Table:
 
 
 def main_table(groups: Sequence[Group]) -> Table:
-    """Every system, averaged over its pairs: the figures that say most."""
+    """Make the main table: the most important scores of every system, averaged over its pairs."""
     rows = _system_table(groups, _MAIN)
-    return [[row[0], *row[3:], *row[1:3]] for row in rows]  # a phone shows the first columns
+    # scores before counts: a phone shows the first columns
+    return [[row[0], *row[3:], *row[1:3]] for row in rows]
 
 
 def system_table(groups: Sequence[Group]) -> Table:
-    """The other averages of every system."""
+    """Make the table of further scores of every system, averaged over its pairs."""
     own = {name: name for name in METRICS}
     names = {**AVERAGES, **own, "evaluations": BRIDGE_AVERAGES["evaluations"]}
     return _system_table(groups, names)
 
 
 def middle_table(groups: Sequence[Group]) -> Table:
-    """Noise in the middle and the way there and back, of the systems that tell."""
+    """Make the table of the noise at the hand-off and of the way back, for systems with these scores."""
     names = {k: v for k, v in BRIDGE_AVERAGES.items() if k.startswith(("noise", "cycle"))}
-    told = [group for group in groups if "noise_spread" in group.figures]
-    return _system_table(told, names) if told else []
+    scored = [group for group in groups if "noise_spread" in group.figures]
+    return _system_table(scored, names) if scored else []
 
 
 def _system_table(groups: Sequence[Group], names: Mapping[str, str]) -> Table:
@@ -109,7 +126,14 @@ def _system_table(groups: Sequence[Group], names: Mapping[str, str]) -> Table:
 
 
 def real_table(real: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The real clips of each target, and the Frechet distance between two halves of them: the floor."""
+    """Make the table of real clips: their number, and the Frechet distance between two halves of them.
+
+    Args:
+        real: name of each target -> its entry in results.json.
+
+    Returns:
+        The table.
+    """
     rows = [
         [name, str(r["clips"]), str(r["frames"]), _number(r["floor"])] for name, r in real.items()
     ]
@@ -117,13 +141,13 @@ def real_table(real: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def without_empty_columns(table: Table) -> Table:
-    """A table without the columns in which no row has a figure."""
+    """Remove the columns without a number."""
     kept = [column for column in zip(*table, strict=True) if set(column[1:]) - {"-", ""}]
     return [list(row) for row in zip(*kept, strict=True)]
 
 
 def layout(table: Sequence[Sequence[str]]) -> str:
-    """A table as aligned text."""
+    """Lay out a table as aligned text."""
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -134,7 +158,7 @@ def layout(table: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(table: Table) -> str:
-    """A table in Markdown, as GitHub and Pandoc read it."""
+    """Write a table in Markdown for GitHub and Pandoc."""
     head, *body = [
         [re.sub(r"([\\`*_|<>\[\]])", r"\\\1", _one_line(cell)) for cell in row] for row in table
     ]
@@ -151,9 +175,17 @@ _LATEX = {
 
 
 def latex(table: Table, title: str) -> str:
-    """A table in LaTeX, for the package booktabs."""
+    """Write a table in LaTeX for the package booktabs.
+
+    Args:
+        table: rows, headings first.
+        title: the caption.
+
+    Returns:
+        The source.
+    """
     rows = [" & ".join(map(_latex, row)) for row in table]
-    # after the end of a row an opening bracket or a star would be read as its argument
+    # LaTeX reads a bracket or a star after the end of a row as an argument
     head, *body = [("{}" if row.startswith(("[", "*")) else "") + row + r" \\" for row in rows]
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{_latex(title)}}}"]
     lines += [
@@ -171,7 +203,7 @@ def _latex(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Names of files may hold line breaks, and bytes that are no text."""
+    """Replace line breaks and bytes that are not text, which names of files may contain."""
     return " ".join(text.encode("utf-8", "backslashreplace").decode().split())
 
 

@@ -1,7 +1,4 @@
-"""Figures of melody, notes and spectra.
-
-Names load lazily.
-"""
+"""Metrics of melody, notes and spectra; names load lazily."""
 
 from importlib import import_module
 

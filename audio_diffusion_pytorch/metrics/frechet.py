@@ -16,12 +16,18 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.codecs.base import Codec
 
-FRAMES_PER_DIMENSION = 10  # fewer frames than this times the dimensions give no distance
+FRAMES_PER_DIMENSION = 10  # a distance needs this many times as many frames as dimensions
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """A name and a function of wav [B, T] at `sample_rate` Hz -> frames [B, D, L]."""
+    """Embed sounds in a space of which the Frechet distance compares distributions.
+
+    Attributes:
+        name: name in tables.
+        sample_rate: rate of the sounds in Hz.
+        embed: function of sounds [B, T] that returns frames [B, D, L].
+    """
 
     name: str
     sample_rate: int
@@ -29,7 +35,15 @@ class Embedder:
 
 
 def codec_embedder(codec: Codec, device: str | torch.device = "cpu") -> Embedder:
-    """A codec's latents, computed on `device`; clips may lie anywhere."""
+    """Make an embedder of a codec: the frames are its latents.
+
+    Args:
+        codec: the codec.
+        device: device that computes the latents; sounds may be on any device.
+
+    Returns:
+        The embedder.
+    """
     codec = codec.to(device)
 
     @torch.inference_mode()
@@ -41,7 +55,13 @@ def codec_embedder(codec: Codec, device: str | torch.device = "cpu") -> Embedder
 
 @dataclass(frozen=True)
 class Moments:
-    """Number of frames, their sum [D] and the sum of their outer products [D, D]; adds up over clips, float64."""
+    """Moments of frames in float64; the moments of several clips are the sums of theirs.
+
+    Attributes:
+        count: number of frames.
+        total: sum of the frames [D].
+        products: sum of the frames' outer products [D, D].
+    """
 
     count: int
     total: np.ndarray
@@ -49,22 +69,24 @@ class Moments:
 
     @classmethod
     def of(cls, frames: Tensor) -> "Moments":
-        """frames [D, L]."""
+        """Compute the moments of frames [D, L]."""
         x = frames.cpu().double().numpy()
         return cls(x.shape[1], x.sum(1), x @ x.T)
 
     @classmethod
     def pool(cls, parts: Iterable["Moments"]) -> "Moments":
-        """The moments of all parts together, one or more."""
+        """Add the moments of one or more parts."""
         parts = list(parts)
         return cls(
             sum(p.count for p in parts), sum(p.total for p in parts), sum(p.products for p in parts)
         )
 
     def enough(self) -> bool:
+        """Return whether the frames suffice for a distance."""
         return self.count >= FRAMES_PER_DIMENSION * len(self.total)
 
     def mean_and_covariance(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean [D] and the unbiased covariance [D, D] of the frames."""
         mean = self.total / self.count
         return mean, (self.products - self.count * np.outer(mean, mean)) / (self.count - 1)
 
@@ -76,10 +98,17 @@ class Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """|mean_a - mean_b|^2 + trace(cov_a + cov_b - 2 (cov_a cov_b)^(1/2)), never below 0.
+    """Compute |mean_a - mean_b|^2 + trace(cov_a + cov_b - 2 (cov_a cov_b)^(1/2)).
 
-    The last root has the eigenvalues of (cov_b^(1/2) cov_a cov_b^(1/2))^(1/2), which is symmetric: nothing turns
-    complex, and a singular covariance does no harm. b's own root is computed once.
+    (cov_a cov_b)^(1/2) has the eigenvalues of (cov_b^(1/2) cov_a cov_b^(1/2))^(1/2). The latter is symmetric, so that
+    its eigenvalues are real and a singular covariance is allowed.
+
+    Args:
+        a: moments of one set.
+        b: moments of the other set; its root is computed once.
+
+    Returns:
+        The distance, at least 0 in spite of rounding.
     """
     (mean_a, cov_a), (mean_b, cov_b) = a.mean_and_covariance(), b.mean_and_covariance()
     values = linalg.eigvalsh(b.root @ cov_a @ b.root).clip(min=0)

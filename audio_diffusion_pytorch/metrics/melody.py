@@ -1,4 +1,4 @@
-"""How much of the melody a transfer kept, and how far its sound is from a reference."""
+"""Melody distances: how much of a melody a transfer preserves (Mancusi et al. 2024, arXiv 2409.06096)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from audio_diffusion_pytorch.pitch.tracker import Melody, Mode, check_clips, tra
 
 @dataclass(frozen=True)
 class PitchMetrics:
-    """One value per pair of clips; float64 on the CPU.
+    """Melody distances of pairs of clips, each [B] in float64 on the CPU.
 
-    dpd [B]: pitch distance along the time alignment, 0 (same melody) to 6 (a tritone apart throughout) in `correct`
-    mode, to 11 in `paper` mode. jaccard [B]: 1 - |A and B| / |A or B| of the pitch classes that occur, 0 to 1.
-    voiced_a, voiced_b [B]: share of frames with a pitch. problems: why a value is NaN, or None, for each pair.
+    Attributes:
+        dpd: pitch distance along the time alignment, from 0 (equal melodies) to 6 (a tritone apart throughout) in the
+            mode `correct`, to 11 in the mode `paper`.
+        jaccard: 1 - |A and B| / |A or B| of the pitch classes that occur, from 0 to 1.
+        voiced_a: share of the first clip's frames with a pitch.
+        voiced_b: share of the second clip's frames with a pitch.
+        problems: reason for a NaN, or None, for each pair.
     """
 
     dpd: Tensor
@@ -32,30 +36,50 @@ class PitchMetrics:
 def pitch_metrics(
     a: Tensor, b: Tensor, sample_rate: int, mode: Mode = "correct", median_frames: int = 0
 ) -> PitchMetrics:
-    """Melody distances (DPD and JD of Mancusi et al. 2024, arXiv 2409.06096) of pairs of clips.
+    """Compute the melody distances DPD and JD (Mancusi et al. 2024, arXiv 2409.06096) of pairs of clips.
 
-    a [B, Ta], b [B, Tb]: mono at sample_rate, on any device.
+    The mode `correct` tracks pitches at the true sample rate in the official windows. It leaves out frames in which no
+    note reaches `pitch.VOICED`. Exact dynamic time warping runs on the circular distance of pitch classes. DPD is the
+    cost of the cheapest path over its length; of equally cheap paths, the shortest counts. Without a voiced frame, DPD
+    is NaN and `problems` gives the reason; JD is then 1, or NaN if neither clip has a voiced frame.
 
-    `correct`: pitches at the true sample rate, in the official windows; frames in which no note reaches
-    `pitch.VOICED` are left out of either clip; exact dynamic time warping on the circular distance of pitch
-    classes; DPD is the cheapest path's cost over its length, of equally cheap paths the shortest. A clip without a
-    voiced frame has no melody: DPD is NaN and `problems` says why; JD is then 1, or NaN where neither clip has one.
+    The mode `paper` reproduces the authors' numbers: audio at 24 kHz is read as 22.05 kHz in one piece, every frame has
+    a pitch class (silence, too), and DPD is the radius-1 approximation of the package `fastdtw` on the difference of
+    the class numbers.
 
-    `paper`: the authors' numbers. 24 kHz audio is read as 22.05 kHz in one piece, every frame has a class, silence
-    too, and DPD is the `fastdtw` package's radius-1 approximation on the difference of the class numbers.
+    Args:
+        a: mono clips [B, Ta], on any device.
+        b: mono clips [B, Tb].
+        sample_rate: rate of the clips in Hz.
+        mode: `correct` or `paper`.
+        median_frames: odd length of a median filter over the pitch classes; 0 for none.
 
-    `median_frames` (odd) smooths the classes over time first; 0 leaves them as they are.
+    Returns:
+        The distances.
 
     Raises:
-        InputError: audio that is empty, not [B, T], not finite, or of different batch sizes; an unknown mode.
+        InputError: the clips are empty, not [B, T], not finite, or differ in number; or the mode is unknown.
     """
+<<<<<<< HEAD
     _check_pair(a, b, sample_rate)
+=======
+    check_pair(a, b, sample_rate)
+>>>>>>> af5ad93 (Describe tables, report, metrics and plots in plain English)
     first, second = (track_melody(clip, sample_rate, mode, median_frames) for clip in (a, b))
     return melody_distances(first, second, mode)
 
 
 def melody_distances(a: Melody, b: Melody, mode: Mode = "correct") -> PitchMetrics:
-    """`pitch_metrics` of melodies that are tracked already; the clips of a and b may differ in length."""
+    """Compute melody distances of tracked melodies; see `pitch_metrics`.
+
+    Args:
+        a: melodies of B clips.
+        b: melodies of B clips, which may differ in length from a's.
+        mode: `correct` or `paper`.
+
+    Returns:
+        The distances.
+    """
     masks = [m.voiced if mode == "correct" else torch.ones_like(m.voiced) for m in (a, b)]
     first, second = (
         [classes[mask].cpu().numpy() for classes, mask in zip(m.classes, masks_, strict=True)]
@@ -78,19 +102,26 @@ def melody_distances(a: Melody, b: Melody, mode: Mode = "correct") -> PitchMetri
 
 
 def jaccard_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """1 - |A and B| / |A or B| of the values that occur in a and in b; NaN where both are empty."""
+    """Compute 1 - |A and B| / |A or B| of the values that occur in a and in b; NaN if both are empty."""
     first, second = set(a.tolist()), set(b.tolist())
     union = first | second
     return 1 - len(first & second) / len(union) if union else math.nan
 
 
 def dtw_distance(first: list[np.ndarray], second: list[np.ndarray]) -> np.ndarray:
-    """Exact dynamic time warping of pairs of pitch-class sequences -> path cost / path length, float64 [B].
+    """Align pairs of pitch-class sequences by exact dynamic time warping.
 
-    first[i], second[i]: integers 0 to 11, of any lengths; a pair with an empty one gives NaN. The local cost is the
-    circular distance (0 to 6), the steps are (1, 0), (0, 1) and (1, 1). Cost and length are one integer, cost * base +
-    length with base above any length, so the minimum over paths is the cheapest one and among those the shortest:
-    the same whichever clip comes first. All pairs run together, one anti-diagonal at a time: O(F^2) time, O(F) memory.
+    The local cost is the circular distance (0 to 6); the steps are (1, 0), (0, 1) and (1, 1). One integer combines cost
+    and length: cost * base + length, with base above any length. Its minimum is the cheapest path, and the shortest of
+    equally cheap paths, whichever clip comes first. All pairs advance together, one anti-diagonal at a time: O(F^2)
+    time and O(F) memory for F frames.
+
+    Args:
+        first: B sequences of integers from 0 to 11, of any lengths.
+        second: B sequences.
+
+    Returns:
+        Cost over length of each path [B], float64; NaN if a sequence is empty.
     """
     rows, columns = (np.array([len(x) for x in side], dtype=np.int64) for side in (first, second))
     height, width = int(rows.max(initial=0)), int(columns.max(initial=0))
@@ -100,7 +131,7 @@ def dtw_distance(first: list[np.ndarray], second: list[np.ndarray]) -> np.ndarra
     base = np.int64(height + width)
     x, y = _stack(first, height), _stack(second, width)[:, ::-1]
     unreached = np.int64(2**62)
-    # diagonals are indexed by the row + 1; index 0 and rows outside a diagonal stay unreached
+    # index of a diagonal: row + 1; index 0 and rows outside a diagonal stay unreached
     before, last = (np.full((len(first), height + 1), unreached) for _ in range(2))
     for diagonal in range(height + width - 1):
         low, high = max(0, diagonal - width + 1), min(height, diagonal + 1)
@@ -125,17 +156,16 @@ def dtw_distance(first: list[np.ndarray], second: list[np.ndarray]) -> np.ndarra
 
 
 def _paper_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """FastDTW (Salvador and Chan 2007) of radius 1, path cost / path length."""
-    from fastdtw.fastdtw import (
-        fastdtw,  # the pure-Python one: a compiled one may break ties another way
-    )
+    """Compute cost over length of the path of FastDTW (Salvador and Chan 2007) with radius 1."""
+    # the pure-Python version: a compiled version may break ties differently
+    from fastdtw.fastdtw import fastdtw
 
     cost, path = fastdtw(a, b)
     return cost / len(path)
 
 
 def _stack(sequences: list[np.ndarray], length: int) -> np.ndarray:
-    """Sequences of any lengths -> int64 [B, length], zeros behind the end (cells there follow every real one)."""
+    """Stack sequences to int64 [B, length]; zeros fill the ends, which no path to a real end passes."""
     stacked = np.zeros((len(sequences), length), dtype=np.int64)
     for row, sequence in zip(stacked, sequences, strict=True):
         row[: len(sequence)] = sequence
@@ -147,8 +177,20 @@ def _problem(a: np.ndarray, b: np.ndarray) -> str | None:
     return f"no voiced frame in {' and '.join(empty)}" if empty else None
 
 
-def _check_pair(a: Tensor, b: Tensor, sample_rate: int) -> None:
+def check_pair(a: Tensor, b: Tensor, sample_rate: int) -> None:
+    """Check two sets of clips.
+
+    Args:
+        a: mono clips [B, Ta].
+        b: mono clips [B, Tb].
+        sample_rate: rate of the clips in Hz.
+
+    Raises:
+        InputError: the clips are empty, not [B, T], not finite, or differ in number.
+    """
     check_clips(a, sample_rate, "a")
     check_clips(b, sample_rate, "b")
     if a.shape[0] != b.shape[0]:
-        raise InputError(f"a and b must hold as many clips, got {a.shape[0]} and {b.shape[0]}")
+        raise InputError(
+            f"a and b must have the same number of clips, got {a.shape[0]} and {b.shape[0]}"
+        )

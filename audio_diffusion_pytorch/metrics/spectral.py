@@ -8,7 +8,7 @@ from torchaudio.functional import melscale_fbanks
 
 from audio_diffusion_pytorch.audio import resample
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.metrics.melody import _check_pair
+from audio_diffusion_pytorch.metrics.melody import check_pair
 from audio_diffusion_pytorch.utils.devices import exact_device
 
 MEL_RATE, MEL_BANDS, MEL_FFT, MEL_HOP = 24000, 128, 1280, 320
@@ -16,15 +16,23 @@ MEL_FLOOR = 1e-4  # -80 dB re a sine at full scale
 
 
 def log_mel_distance(a: Tensor, b: Tensor, sample_rate: int) -> Tensor:
-    """Mean absolute difference of natural-log mel spectrograms, [B] float32.
+    """Compute the mean absolute difference of natural-log mel spectrograms; 1 is a factor of e, 8.7 dB.
 
-    a, b [B, T] mono at sample_rate, compared at 24 kHz (128 bands, n_fft 1280, hop 320) as they lie, with no search for
-    a time lag; levels below -80 dB re full scale count as -80 dB. 1 is a factor of e, 8.7 dB.
+    The spectrograms have 128 bands (24 kHz, n_fft 1280, hop 320). Levels below -80 dB re full scale count as -80 dB.
+    The clips are not aligned in time.
+
+    Args:
+        a: mono clips [B, T].
+        b: mono clips [B, T].
+        sample_rate: rate of the clips in Hz.
+
+    Returns:
+        The distance of each pair [B], float32.
 
     Raises:
-        InputError: audio that is empty, not [B, T], not finite, or of different shapes.
+        InputError: the clips are empty, not [B, T], not finite, or differ in shape.
     """
-    _check_pair(a, b, sample_rate)
+    check_pair(a, b, sample_rate)
     if a.shape != b.shape:
         raise InputError(
             f"the clips must have one length, got {tuple(a.shape)} and {tuple(b.shape)}"
@@ -33,7 +41,7 @@ def log_mel_distance(a: Tensor, b: Tensor, sample_rate: int) -> Tensor:
 
 
 def _log_mel(wav: Tensor, sample_rate: int) -> Tensor:
-    """[B, T] -> [B, 128, 1 + T // 320]: a sine at full scale reaches about 0."""
+    """Compute log-mel spectrograms [B, 128, 1 + T // 320] of clips [B, T]; a full-scale sine reaches about 0."""
     wav = resample(wav.to(exact_device(wav.device)).float(), sample_rate, MEL_RATE)
     window = torch.hann_window(MEL_FFT, device=wav.device)
     spectrum = torch.stft(

@@ -1,4 +1,4 @@
-"""Pitch accuracy and note scores."""
+"""Pitch accuracy and note scores of mir_eval (Raffel et al. 2014)."""
 
 import math
 
@@ -12,13 +12,16 @@ ONSET_TOLERANCE = 0.05  # seconds
 
 
 def pitch_accuracy(reference: F0Track, estimate: F0Track) -> tuple[float, float]:
-    """Raw pitch and raw chroma accuracy (mir_eval.melody, within 50 cents) over the reference's voiced frames.
+    """Compute raw pitch and raw chroma accuracy within 50 cents over the reference's voiced frames.
 
-    The estimate's pitch counts where it is unvoiced, too, but 0 where it is never voiced, as in silence. NaN where the
-    reference is never voiced.
+    The pitch of an unvoiced frame of the estimate counts, too.
 
     Args:
-        reference, estimate: at the same times.
+        reference: pitch track of the reference.
+        estimate: pitch track at the same times.
+
+    Returns:
+        Both accuracies; 0 for an estimate without a voiced frame, NaN for a reference without a voiced frame.
     """
     if not reference.voiced.any():
         return math.nan, math.nan
@@ -30,9 +33,14 @@ def pitch_accuracy(reference: F0Track, estimate: F0Track) -> tuple[float, float]
 
 
 def note_scores(reference: np.ndarray, estimate: np.ndarray) -> tuple[float, float, float]:
-    """Precision, recall and F1 of notes: onset within 50 ms, pitch within 50 cents, offsets free (mir_eval).
+    """Compute precision, recall and F1 of notes: onset within 50 ms, pitch within 50 cents, any offset.
 
-    NaN where the reference has no note; 0 where only the estimate has none.
+    Args:
+        reference: onset, offset (seconds) and MIDI pitch of each note [N, 3].
+        estimate: notes [M, 3].
+
+    Returns:
+        The three scores; 0 for an estimate without notes, NaN for a reference without notes.
     """
     if len(reference) == 0:
         return math.nan, math.nan, math.nan
@@ -44,8 +52,12 @@ def note_scores(reference: np.ndarray, estimate: np.ndarray) -> tuple[float, flo
         estimate[:, :2],
         midi_to_hz(estimate[:, 2]),
     )
-    scores = transcription.precision_recall_f1_overlap(
+    precision, recall, f1, _ = transcription.precision_recall_f1_overlap(
         *given, onset_tolerance=ONSET_TOLERANCE, offset_ratio=None
     )
+<<<<<<< HEAD
     precision, recall, f1 = map(float, scores[:3])
     return precision, recall, f1
+=======
+    return float(precision), float(recall), float(f1)
+>>>>>>> af5ad93 (Describe tables, report, metrics and plots in plain English)
