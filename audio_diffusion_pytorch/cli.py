@@ -1,5 +1,6 @@
-"""What the commands share before any heavy import: quoting of path arguments, one-line errors and warnings."""
+"""The commands' common part, without heavy imports: quote path arguments, report errors and warnings in one line."""
 
+import io
 import logging
 import os
 import re
@@ -25,29 +26,32 @@ from audio_diffusion_pytorch.errors import InputError, Interrupted
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it
 _MAPPINGS = ("models",)  # path arguments that may map names to paths
-# What libraries say that a user can do nothing about.
+# Warnings of libraries that a user cannot act on.
 _NOISE = (
     r"Found \d+ module\(s\) in eval mode",  # the averaged weights
     ".*does not have many workers",
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",
     "Checkpoint directory .* exists and is not empty",
-    "You're resuming from a checkpoint that ended before the epoch ended",  # the datamodule skips what was seen
+    "You're resuming from a checkpoint that ended before the epoch ended",  # the datamodule skips seen samples
     "The dirpath has changed from",
     "Experiment logs directory .* exists",
     "The pynvml package is deprecated",
-    "Got pickle error when attempting to start a worker",  # the error itself says it in a line
+    "Got pickle error when attempting to start a worker",  # the error has the same text
 )
 
 
 def quote_paths(argv: Sequence[str], keys: Sequence[str]) -> list[str]:
     """Quote the values of path arguments, because Hydra's grammar refuses `a (1).wav`, `epoch=03.ckpt`, `café.wav`.
 
+    The function keeps values that are empty, quoted or `null`, interpolations that are not the name of a file,
+    `models={name: path}`, and lists with an element that does not exist.
+
     Args:
         argv: arguments as typed.
-        keys: names of the arguments that take a path; `+key=` and `++key=` count too.
+        keys: names of the arguments with a path, also as `+key=` and `++key=`.
 
-    Values that are empty, already quoted or `null`, interpolations that name no file, and `models={name: path}` are
-    left alone; so are lists unless all their elements are there.
+    Returns:
+        The arguments for Hydra.
     """
     return [_quote(argument, keys) for argument in argv]
 
@@ -62,7 +66,7 @@ def _quote(argument: str, keys: Sequence[str]) -> str:
         parts = value[1:-1].split(",")
         listed = all(os.path.exists(part) for part in parts)
         return f"{key}=[{','.join(map(_quoted, parts))}]" if listed else argument
-    # Elsewhere no setting is a mapping, and `{:#}` is a file's name.
+    # other settings are never mappings, and `{:#}` may be the name of a file
     mapping = (
         key.lstrip("+") in _MAPPINGS
         and value.startswith("{")
@@ -71,15 +75,14 @@ def _quote(argument: str, keys: Sequence[str]) -> str:
     )
     if (value.startswith(("[", "${")) or mapping) and not os.path.exists(value):
         return argument
-    if value.startswith("~/") and not os.path.exists(
-        value
-    ):  # a shell expands it at the beginning of a word only
+    # a shell expands ~ at the beginning of a word only
+    if value.startswith("~/") and not os.path.exists(value):
         value = os.path.expanduser(value)
     return f"{key}={_quoted(value)}"
 
 
 def _quoted(value: str) -> str:
-    # OmegaConf reads `\${` as `${`, Hydra's quoted strings `\'` as `'`; backslashes before them and at the end double.
+    # OmegaConf reads `\${` as `${`, Hydra's quoted strings read `\'` as `'`: double the backslashes before both
     value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     value = re.sub(r"(\\*)'", r"\1\1\\'", value)
     value = re.sub(r"(\\+)\Z", r"\1\1", value)
@@ -89,11 +92,12 @@ def _quoted(value: str) -> str:
 def start(
     main: Callable[[], None], path_keys: Sequence[str], usage_errors: tuple[type[Exception], ...]
 ) -> None:
-    """Run the Hydra entry point `main` of a module in `commands` on the command line as typed.
+    """Run the Hydra entry point of a command on the command line as typed.
 
     Args:
-        path_keys: see `quote_paths`.
-        usage_errors: what a wrong command line or configuration raises, besides `InputError`.
+        main: entry point in a module of `commands`.
+        path_keys: names of the arguments with a path, see `quote_paths`.
+        usage_errors: exceptions of a wrong command line or configuration, besides `InputError`.
     """
     verb = main.__module__.rpartition(".")[2]
     if {"--version", "-V"} & set(sys.argv[1:]):
@@ -105,20 +109,24 @@ def start(
     os.environ[AS_TYPED] = typed(verb)
     sys.argv[1:] = quote_paths(sys.argv[1:], path_keys)
     plain_warnings()
-    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: file names need not be UTF-8
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may not be UTF-8
     threading.excepthook = _thread_error
-    os.environ["HYDRA_FULL_ERROR"] = (
-        "1"  # Hydra hands its errors on, instead of several lines of its own
-    )
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing several lines
     run_command(main, usage_errors)
 
 
 def run_command(
     function: Callable[[], object], usage_errors: tuple[type[Exception], ...] = ()
 ) -> None:
-    """Call `function`; an `InputError` becomes one line on stderr and exit status 1, Ctrl-C exit status 130.
+    """Call a function, and turn its errors into one line on stderr and an exit status.
 
-    Other signals that raise `Interrupted` end it with 128 + their number.
+    Args:
+        function: the function.
+        usage_errors: exceptions to report like `InputError`.
+
+    Raises:
+        SystemExit: 1 after an `InputError`, 130 after Ctrl-C, 128 + N after another signal N that raised `Interrupted`.
     """
     try:
         function()
@@ -134,7 +142,7 @@ def run_command(
 
 @contextmanager
 def ending_on_terminate() -> Iterator[None]:
-    """Inside, SIGTERM raises `Interrupted`, which leaves by the way of `finally`; a second one ends the process."""
+    """Let SIGTERM raise `Interrupted` inside the block, so that `finally` runs; a second SIGTERM ends the process."""
 
     def stop(number: int, _) -> None:
         signal.signal(number, signal.SIG_DFL)
@@ -148,14 +156,20 @@ def ending_on_terminate() -> Iterator[None]:
 
 
 def _thread_error(arguments: threading.ExceptHookArgs) -> None:
-    if not issubclass(
-        arguments.exc_type, OSError
-    ):  # TensorBoard's writer hands those on to the main thread
+    # TensorBoard's writer raises OSErrors again in the main thread
+    if not issubclass(arguments.exc_type, OSError):
         threading.__excepthook__(arguments)
 
 
 def one_line(error: Exception) -> str:
-    """An error's message without the worker's traceback that torch puts before it, or the listings that Hydra adds."""
+    """Reduce an error to one line, without torch's traceback of a worker and Hydra's listings.
+
+    Args:
+        error: the error.
+
+    Returns:
+        The message.
+    """
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"cannot use {error.filename}: {error.strerror}; check the path, its permissions and the space left"
     text = str(error).rpartition("InputError: ")[2].partition("\nConfig search path")[0]
@@ -170,7 +184,7 @@ def one_line(error: Exception) -> str:
 
 
 def _unknown_setting(text: str, error: Exception) -> str | None:
-    """In place of Hydra's advice to add a setting that is not there: what was probably meant."""
+    """Suggest the nearest setting to an unknown one; None for another error."""
     found = re.match(r"Could not override '([^']+)'", text)
     parent = getattr(error.__cause__, "parent_node", None)
     if not found or parent is None:
@@ -179,7 +193,8 @@ def _unknown_setting(text: str, error: Exception) -> str | None:
 
     settings = OmegaConf.to_container(parent._get_root())
     settings.pop("hydra", None)
-    key, there = found[1], dict(_settings(settings))
+    key = found[1]
+    there = dict(_settings(settings))
     # `batch_size` may mean `datamodule.batch_size`
     same = [name for name, group in there.items() if not group and name.rpartition(".")[2] == key]
     close = same if len(same) == 1 else get_close_matches(key, there, 1, 0.75)
@@ -194,7 +209,7 @@ def _unknown_setting(text: str, error: Exception) -> str | None:
 
 
 def _settings(node: Mapping, prefix: str = "") -> Iterator[tuple[str, bool]]:
-    """(dotted name, whether it is a group) of all of a configuration."""
+    """Yield the dotted name of each setting, and whether the setting is a group."""
     for key, value in node.items():
         yield f"{prefix}{key}", isinstance(value, Mapping)
         if isinstance(value, Mapping):
@@ -202,7 +217,7 @@ def _settings(node: Mapping, prefix: str = "") -> Iterator[tuple[str, bool]]:
 
 
 def _other_experiment(text: str) -> str:
-    """What to say beside Hydra's list of experiments."""
+    """Suggest an experiment beside Hydra's list of experiments."""
     found = re.search(r"Could not find 'exp/(\w+)'", text)
     if not found:
         return ""
@@ -216,7 +231,7 @@ def _other_experiment(text: str) -> str:
 
 
 def plain_warnings() -> None:
-    """Warnings as one line on stderr; deprecations inside libraries and other noise not at all."""
+    """Print warnings as one line on stderr; hide deprecations inside libraries and other noise."""
 
     def show(message, category, filename, lineno, file=None, line=None) -> None:
         print(f"warning: {message}", file=file or sys.stderr, flush=True)
@@ -224,8 +239,6 @@ def plain_warnings() -> None:
     warnings.showwarning = show
     for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
         warnings.simplefilter("ignore", category)
-    logging.getLogger("matplotlib").setLevel(
-        logging.ERROR
-    )  # which says where it keeps its list of fonts
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # hides the path of its font list
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)

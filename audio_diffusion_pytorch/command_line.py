@@ -1,4 +1,4 @@
-"""Command lines as they are typed: the name of the command, flags in place of key=value, settings and their values."""
+"""Command lines as typed: the name of the command, wrong flags, and the settings of each verb."""
 
 import argparse
 import os
@@ -11,8 +11,8 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.paths import CONFIGS, EXPERIMENTS
 
 NAME = "timbridge"
-INSTALLED_NAME = "TIMBRIDGE_COMMAND"  # environment variable: set where the installed command runs
-AS_TYPED = "COMMAND_AS_TYPED"  # environment variable: `typed` of the running verb, for the help texts in configs/
+INSTALLED_NAME = "TIMBRIDGE_COMMAND"  # environment variable, set by the installed command
+AS_TYPED = "COMMAND_AS_TYPED"  # environment variable with `typed` of the verb, for the help texts in configs/
 CONFIG_OF = {"train": "config", "transfer": "transfer", "evaluate": "evaluate"}
 SCRIPTS = {
     "demo": "scripts/demo.py",
@@ -26,26 +26,28 @@ EXAMPLES = {
 
 
 def typed(verb: str) -> str:
-    """How a verb is called here: `timbridge train`, or `python train.py` in a clone."""
+    """Return the command line of a verb: `timbridge train`, or `python train.py` in a clone."""
     installed = os.environ.get(INSTALLED_NAME)
     return f"{installed} {verb}" if installed else f"python {SCRIPTS.get(verb, f'{verb}.py')}"
 
 
 def settings_of(verb: str) -> dict[str, str]:
-    """Settings at the top level of a verb's configuration, and the values that they have there."""
+    """Return the top-level settings of a verb's configuration and their default values."""
     text = (CONFIGS / f"{CONFIG_OF[verb]}.yaml").read_text(encoding="utf-8")
     found = dict(re.findall(r"^(\w+): *([^\n#]*?) *(?:#.*)?$", text, re.MULTILINE))
     return {key: value for key, value in found.items() if key not in ("defaults", "hydra")}
 
 
 def check_arguments(argv: Sequence[str], verb: str, parser: argparse.ArgumentParser) -> None:
-    """Refuse flags and words where Hydra takes key=value only.
+    """Refuse flags and words, because settings have the form key=value.
 
     Args:
-        parser: of Hydra's own flags.
+        argv: arguments as typed.
+        verb: verb of the command.
+        parser: parser of Hydra's own flags.
 
     Raises:
-        InputError: the first of them; the message shows the right form.
+        InputError: an argument is a flag or a word; the message shows the right form of the first.
     """
     flags = parser._option_string_actions
     arguments = list(argv)
@@ -68,7 +70,14 @@ def check_arguments(argv: Sequence[str], verb: str, parser: argparse.ArgumentPar
 
 
 def fold_experiments(argv: Sequence[str]) -> list[str]:
-    """Names of shipped experiments in their own case: `exp=Flute_Small` -> `exp=flute_small`; else as it was."""
+    """Write the names of shipped experiments in lower case: `exp=Flute_Small` -> `exp=flute_small`.
+
+    Args:
+        argv: arguments as typed.
+
+    Returns:
+        The arguments; names of other experiments remain.
+    """
     shipped = {path.stem for path in EXPERIMENTS.glob("*.yaml")}
 
     def folded(argument: str) -> str:
@@ -85,7 +94,7 @@ def fold_experiments(argv: Sequence[str]) -> list[str]:
 
 
 def _as_setting(flag: str, value: str, verb: str) -> str:
-    """`--Source Flute` -> `source=Flute`."""
+    """Write a flag as a setting: `--Source Flute` -> `source=Flute`."""
     settings, key = settings_of(verb), flag.lstrip("-").replace("-", "_").lower()
     if key not in settings and "." not in key:
         beginning = [name for name in settings if name.startswith(key)]
@@ -96,19 +105,26 @@ def _as_setting(flag: str, value: str, verb: str) -> str:
 
 
 def hydra_parser(verb: str) -> argparse.ArgumentParser:
-    """Hydra's parser of its own flags, with the command's name; also on Python 3.14, where Hydra 1.3 cannot make it.
+    """Make Hydra's parser of its own flags, with the command's name.
 
-    Python 3.14 checks help texts when they are added, and one of Hydra's is an object that becomes a text when asked.
+    Python 3.14 checks help texts when they are added. Hydra 1.3 fails this check, because one of its help texts is an
+    object that is converted later, so the check is switched off meanwhile.
+
+    Args:
+        verb: verb of the command.
+
+    Returns:
+        The parser.
     """
     from hydra._internal.utils import get_args_parser
 
     check = getattr(argparse.ArgumentParser, "_check_help", None)
     if check is not None:
-        argparse.ArgumentParser._check_help = lambda *_: None
+        argparse.ArgumentParser._check_help = lambda *_: None  # type: ignore[attr-defined]
     try:
         parser = get_args_parser()
     finally:
         if check is not None:
-            argparse.ArgumentParser._check_help = check
+            argparse.ArgumentParser._check_help = check  # type: ignore[attr-defined]
     parser.prog = typed(verb)
     return parser

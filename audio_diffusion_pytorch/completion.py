@@ -1,23 +1,18 @@
-"""Tab-completion of the installed command: verbs, settings, their values, paths; without torch and Hydra."""
+"""Complete verbs, settings, values and paths of the installed command, without torch and Hydra."""
 
 import argparse
 import glob
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from importlib import import_module
 
 from audio_diffusion_pytorch.command_line import CONFIG_OF, settings_of
 from audio_diffusion_pytorch.instruments import PITCH_RANGES
 from audio_diffusion_pytorch.paths import ASSETS, CONFIGS, EXPERIMENTS
 
-FLAGS = (
-    "--help",
-    "--version",
-    "--cfg",
-    "--multirun",
-    "--config-dir",
-    "--info",
-)  # the useful ones of Hydra's
+# The useful flags of Hydra.
+FLAGS = ("--help", "--version", "--cfg", "--multirun", "--config-dir", "--info")
 VALUES = {
     "quality": ("draft", "normal", "high"),
     "solver": ("unipc", "dpmpp_3m", "dpmpp_2m", "heun", "euler"),
@@ -32,7 +27,7 @@ MODELS = ("source", "target", "init_from")
 
 
 def complete(verbs: Iterable[str]) -> None:
-    """Answer the shell's question in the environment, and end the process."""
+    """Answer the shell's request in the environment, and end the process."""
     import argcomplete
 
     parser = argparse.ArgumentParser()
@@ -44,7 +39,8 @@ def complete(verbs: Iterable[str]) -> None:
             for flag in FLAGS[1:]:
                 command.add_argument(flag)
             arguments = command.add_argument("arguments", nargs="*")
-            arguments.completer = lambda prefix, verb=verb, **_: candidates(verb, prefix)
+            completer = partial(_complete_argument, verb)
+            arguments.completer = completer  # type: ignore[attr-defined]
         else:
             module = {"demo": "commands.demo", "render": "render.arguments"}[verb]
             made = import_module(f"audio_diffusion_pytorch.{module}").make_parser()
@@ -52,8 +48,20 @@ def complete(verbs: Iterable[str]) -> None:
     argcomplete.autocomplete(parser)
 
 
+def _complete_argument(verb: str, prefix: str, **_: object) -> list[str]:
+    return candidates(verb, prefix)
+
+
 def candidates(verb: str, prefix: str) -> list[str]:
-    """What `prefix` may become: `so` -> `source=`, `source=fl` -> `source=flute`, `input=a` -> `input=a/`."""
+    """Complete a prefix: `so` -> `source=`, `source=fl` -> `source=flute`, `input=a` -> `input=a/`.
+
+    Args:
+        verb: verb of the command.
+        prefix: beginning of an argument.
+
+    Returns:
+        The possible arguments.
+    """
     key, equals, value = prefix.partition("=")
     settings = settings_of(verb)
     if not equals:
@@ -67,7 +75,16 @@ def candidates(verb: str, prefix: str) -> list[str]:
 
 
 def values_of(verb: str, key: str, settings: Mapping[str, str]) -> Iterable[str]:
-    """The values that a setting is known to take."""
+    """Return the known values of a setting.
+
+    Args:
+        verb: verb of the command.
+        key: name of the setting.
+        settings: settings of the verb and their defaults.
+
+    Returns:
+        The values; empty if any value is possible.
+    """
     if key in MODELS:
         shipped = sorted(
             path.stem
@@ -84,7 +101,7 @@ def values_of(verb: str, key: str, settings: Mapping[str, str]) -> Iterable[str]
 
 
 def groups() -> list[str]:
-    """Names of the groups that experiments are composed of, and of `exp` itself."""
+    """Return the names of the groups of experiments, and `exp` itself."""
     return [
         "exp",
         "launcher",
@@ -93,6 +110,6 @@ def groups() -> list[str]:
 
 
 def paths(begin: str) -> list[str]:
-    """Files and folders whose path begins so; folders end in a slash."""
+    """Return the files and folders whose paths begin with a text; folders end in a slash."""
     found = glob.glob(glob.escape(os.path.expanduser(begin)) + "*")
     return [path + "/" * os.path.isdir(path) for path in sorted(found)]

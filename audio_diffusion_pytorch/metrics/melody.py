@@ -60,11 +60,7 @@ def pitch_metrics(
     Raises:
         InputError: the clips are empty, not [B, T], not finite, or differ in number; or the mode is unknown.
     """
-<<<<<<< HEAD
-    _check_pair(a, b, sample_rate)
-=======
     check_pair(a, b, sample_rate)
->>>>>>> af5ad93 (Describe tables, report, metrics and plots in plain English)
     first, second = (track_melody(clip, sample_rate, mode, median_frames) for clip in (a, b))
     return melody_distances(first, second, mode)
 

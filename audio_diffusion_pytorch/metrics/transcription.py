@@ -55,9 +55,4 @@ def note_scores(reference: np.ndarray, estimate: np.ndarray) -> tuple[float, flo
     precision, recall, f1, _ = transcription.precision_recall_f1_overlap(
         *given, onset_tolerance=ONSET_TOLERANCE, offset_ratio=None
     )
-<<<<<<< HEAD
-    precision, recall, f1 = map(float, scores[:3])
-    return precision, recall, f1
-=======
     return float(precision), float(recall), float(f1)
->>>>>>> af5ad93 (Describe tables, report, metrics and plots in plain English)

@@ -1,4 +1,4 @@
-"""When, with which version and from which commit something was made."""
+"""Record the date, the version and the commit of results."""
 
 import subprocess
 from datetime import datetime
@@ -10,7 +10,7 @@ from audio_diffusion_pytorch.paths import INSTALLED, ROOT
 
 
 def made() -> dict[str, Any]:
-    """Date, version, and commit of the clone that this runs in (None: it is none, or git is not there)."""
+    """Return date, version and commit; the commit is None outside a clone or without git."""
     return {
         "date": datetime.now().astimezone().isoformat(" ", "minutes"),
         "version": __version__,
@@ -19,13 +19,11 @@ def made() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The short name of the clone's commit, with "+" where files have changed since."""
+    """Return the short name of the clone's commit, with "+" if files have changed since."""
     if INSTALLED or not (ROOT / ".git").exists():
         return None
-    name, changes = (
-        _git("rev-parse", "--short", "HEAD"),
-        _git("status", "--porcelain", "--untracked-files=no"),
-    )
+    name = _git("rev-parse", "--short", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no")
     return None if name is None else name + ("+" if changes else "")
 
 
@@ -40,7 +38,6 @@ def _git(*arguments: str) -> str | None:
 
 
 def line(made: dict[str, Any]) -> str:
-    """What `made` gave, for people."""
-    return f"{made['date']}, {NAME} {made['version']}" + (
-        f", commit {made['commit']}" if made["commit"] else ""
-    )
+    """Write the result of `made` as a line of text."""
+    commit = f", commit {made['commit']}" if made["commit"] else ""
+    return f"{made['date']}, {NAME} {made['version']}{commit}"

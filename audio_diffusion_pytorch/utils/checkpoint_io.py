@@ -1,4 +1,4 @@
-"""Checkpoints with a checksum, and safe loads: no code in a file is run."""
+"""Write checkpoints with a checksum, and load them safely: no code in a file is executed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,20 +16,19 @@ from torch import Tensor
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.utils.files import atomic_write
 
-if TYPE_CHECKING:
-    pass
-
-
-_MARK, _DIGITS = (
-    b"crc32:",
-    8,
-)  # the end of a file: the archive's comment, over everything before the digits
+# A file ends in this mark and the checksum of everything before its digits: the comment of the archive.
+_MARK = b"crc32:"
+_DIGITS = 8
 
 
 def save_checkpoint(content: dict[str, Any], path: str | Path) -> None:
-    """Write a checkpoint that `load_checkpoint` and `torch.load` read; a checksum of the whole file ends it.
+    """Write a checkpoint that `load_checkpoint` and `torch.load` can read, with a checksum of the whole file.
 
-    The archive's own checksums leave out its directory, which tells where each tensor lies.
+    The checksums inside the archive do not cover its directory, which stores the position of each tensor.
+
+    Args:
+        content: tensors and plain containers.
+        path: the file.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
@@ -45,25 +44,24 @@ def save_checkpoint(content: dict[str, Any], path: str | Path) -> None:
 
 
 def _checksum(path: Path) -> int:
-    """CRC-32 of a file but for its last digits."""
-    left, crc = path.stat().st_size - _DIGITS, 0
+    """Compute the CRC-32 of a file without the digits at its end."""
+    left = path.stat().st_size - _DIGITS
+    crc = 0
     with open(path, "rb") as file:
         while left > 0 and (block := file.read(min(left, 1 << 22))):
-            crc, left = zlib.crc32(block, crc), left - len(block)
+            crc = zlib.crc32(block, crc)
+            left -= len(block)
     return crc
 
 
 def _is_damaged(path: Path) -> str | None:
-    """What is wrong with a file, by its checksum, or by the archive's own where it has none; None: nothing."""
+    """Describe the damage of a file, found by its checksum or else by the checksums of the archive; None if intact."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - _DIGITS - len(_MARK)))
         end = file.read()
     if end.startswith(_MARK):
-        return (
-            None
-            if end[len(_MARK) :] == f"{_checksum(path):0{_DIGITS}x}".encode()
-            else "its checksum is wrong"
-        )
+        intact = end[len(_MARK) :] == f"{_checksum(path):0{_DIGITS}x}".encode()
+        return None if intact else "its checksum is wrong"
     with zipfile.ZipFile(path) as archive:
         return archive.testzip()
 
@@ -71,11 +69,19 @@ def _is_damaged(path: Path) -> str | None:
 def load_checkpoint(
     path: str | Path, map_location: Any = "cpu", mmap: bool = False
 ) -> dict[str, Any]:
-    """Read a checkpoint without running any code in it; with `mmap` a tensor is read from the file when it is used.
+    """Load a checkpoint without executing code in it.
+
+    Args:
+        path: the file.
+        map_location: device of the tensors, as in `torch.load`.
+        mmap: whether to map the file: each tensor is read at its first use.
+
+    Returns:
+        The content of the checkpoint.
 
     Raises:
-        InputError: it is missing, damaged (the message names the newest good one beside it), or holds anything but
-            tensors and plain containers.
+        InputError: the file is missing; is damaged (the message names the newest intact checkpoint in its folder); or
+            holds other objects than tensors and plain containers.
     """
     path = Path(path)
     if not path.is_file():
@@ -90,12 +96,12 @@ def load_checkpoint(
             else "use another one, none beside it is good"
         )
         raise InputError(
-            f"checkpoint {path} is damaged or no checkpoint ({error}): {hint}"
+            f"checkpoint {path} is damaged or not a checkpoint ({error}): {hint}"
         ) from error
 
 
 def newest_good(damaged: Path) -> Path | None:
-    """The checkpoint in the folder of `damaged` that was written last and can be read."""
+    """Return the newest intact checkpoint in the folder of a damaged one; None if there is none."""
     others = [
         other for other in damaged.parent.glob("[!.]*.ckpt") if other != damaged and other.is_file()
     ]
@@ -131,10 +137,16 @@ def _read(path: Path, map_location: Any, mmap: bool) -> dict[str, Any]:
 
 
 def load_tensor(path: str | Path) -> Tensor:
-    """Read a file that holds one tensor.
+    """Load a file that holds one tensor.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The tensor, float32.
 
     Raises:
-        InputError: it is missing, damaged, or holds something else.
+        InputError: the file is missing, is damaged, or holds another object.
     """
     if not Path(path).is_file():
         raise InputError(f"no such file of statistics: {path}")
@@ -154,10 +166,10 @@ def _reason(error: Exception) -> str:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """`load_checkpoint`, memory-mapped: a tensor is read from the file when it is used.
+    """Load a checkpoint with a mapped file; see `load_checkpoint`.
 
     Raises:
-        InputError: it is missing, damaged, or holds anything but tensors and plain containers.
+        InputError: the file is missing, is damaged, or holds other objects than tensors and plain containers.
     """
     return load_checkpoint(path, mmap=True)
 
@@ -165,10 +177,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def check_keys(
     found: Mapping[str, Tensor], shapes: Mapping[str, Any], where: str, finite: bool = True
 ) -> None:
-    """Compare tensors with the shapes that a module wants.
+    """Compare tensors with the expected shapes.
+
+    Args:
+        found: the tensors.
+        shapes: expected shape of each key.
+        where: beginning of the error message.
+        finite: whether to check that all elements are finite.
 
     Raises:
-        InputError: names every key that is missing, unexpected, of another shape, or (`finite`) not finite.
+        InputError: a key is missing or unexpected, or its tensor has another shape or is not finite; the message lists
+            all such keys.
     """
     fitting = [
         key

@@ -1,4 +1,4 @@
-"""What a device cannot do: Apple's GPU (mps) has no float64, and knows complex numbers only in part."""
+"""Choose devices, and avoid the limits of Apple's GPU (mps): no float64 and few complex operations."""
 
 from __future__ import annotations
 
@@ -13,46 +13,59 @@ if TYPE_CHECKING:
 
 
 def exact_device(device: torch.device) -> torch.device:
-    """Where float64 and complex numbers are computed: on the CPU for Apple's GPU, else on `device` itself."""
+    """Return a device with float64 and complex numbers: the CPU for Apple's GPU, else `device`."""
     import torch
 
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def exactly(module: nn.Module, *inputs: Tensor) -> Tensor:
-    """Call a module that computes with complex numbers where its inputs are, or on the CPU for Apple's GPU.
+    """Call a module that computes with complex numbers, on a device that supports them.
+
+    Args:
+        module: the module.
+        inputs: its inputs, all on one device.
 
     Returns:
-        What the module returns, on the inputs' device.
+        The output of the module, on the device of the inputs.
     """
-    device, place = inputs[0].device, exact_device(inputs[0].device)
+    device = inputs[0].device
+    place = exact_device(device)
     if place == device:
         return module(*inputs)
     return copy.deepcopy(module).to(place)(*(x.to(place) for x in inputs)).to(device)
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` (the GPU where there is one, CUDA's or Apple's), `cpu`, `cuda`, `cuda:1`, `mps` ... -> torch.device.
+    """Choose a device by its name.
+
+    Args:
+        name: `cpu`, `cuda`, `cuda:1`, `mps` ..., or `auto` for a GPU if one is available.
+
+    Returns:
+        The device.
 
     Raises:
-        InputError: there is no such device here.
+        InputError: the device is not available.
     """
     import torch
 
     if name == "auto":
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
+        name = _best_device()
     try:
         probe = torch.empty(0, device=str(name))
-        probe.cpu()  # the device named meta holds nothing
+        probe.cpu()  # fails for the device `meta`, which stores no data
         return probe.device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"device={name} cannot be used ({reason}): use cpu, cuda, cuda:1 ..., mps or auto"
         ) from error
+
+
+def _best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""File systems of any kind: names that fit, and locks and flushes that some of them refuse."""
+"""Atomic writes, locks, flushes and names that fit, on file systems that may not support all of these."""
 
 import errno
 import hashlib
@@ -21,30 +21,39 @@ except ImportError:  # Windows
 NAME_BYTES = 255  # the longest name on Linux, macOS and (in UTF-16 units, which are fewer) Windows
 _DISK_ERRORS = (errno.EIO, errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _TEMPORARY_BYTES = 120  # of a temporary name, so that it fits on every disk
-_LOCK_POSITION = 1 << 30  # Windows locks bytes, and what it locks nobody can read
-_told_about_locks = False
+_LOCK_POSITION = 1 << 30  # Windows locks bytes, and locked bytes cannot be read
+_warned_about_locks = False
 
 
 def with_ending(name: str, ending: str, most: int = NAME_BYTES) -> str:
-    """Return `name` + `ending`, in at most `most` bytes: a longer `name` is cut, and a digest keeps it apart.
+    """Join a name and an ending; a long name is cut, and a digest of the name keeps the result unique.
 
     Args:
-        ending: kept whole.
+        name: beginning of the result.
+        ending: end of the result, which is never cut.
+        most: most bytes of the result.
+
+    Returns:
+        The joined name.
     """
-    encoded, room = os.fsencode(name), most - len(os.fsencode(ending))
+    encoded = os.fsencode(name)
+    room = most - len(os.fsencode(ending))
     if len(encoded) <= room:
         return name + ending
     digest = "~" + hashlib.blake2b(encoded, digest_size=6).hexdigest()
-    # A character that is cut in two is left out.
+    # errors="ignore" drops a character that was cut in two
     return encoded[: room - len(digest)].decode(errors="ignore") + digest + ending
 
 
 def flush(path: str | Path) -> None:
-    """Write a file's content, or a folder's list of names, to the disk itself where the file system can.
+    """Flush the content of a file, or the names in a folder, to the disk.
+
+    Args:
+        path: the file or folder. A file system that cannot flush it (some network disks, folders on Windows) is
+            ignored.
 
     Raises:
-        OSError: the disk is full or broken. A file system that does not flush (some network disks, folders on
-            Windows) is no error.
+        OSError: the disk is full or broken.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
@@ -61,18 +70,18 @@ def lock(file: IO, wait: bool = False) -> bool:
     """Lock an open file against other processes, until it is closed or this process ends.
 
     Args:
-        file: open for writing.
-        wait: wait for another process that holds it.
+        file: file, open for writing.
+        wait: whether to wait for another process that holds the lock.
 
     Returns:
-        False where another process holds it. True where this one does, and on a disk without locks, after one warning.
+        Whether this process holds the lock; also true on a disk without locks, after one warning.
     """
     try:
         _lock(file, wait)
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             return False
-        _tell_about_locks(Path(file.name).parent, error)
+        _warn_about_locks(Path(file.name).parent, error)
     return True
 
 
@@ -91,30 +100,36 @@ def _lock(file: IO, wait: bool) -> None:
                 raise
 
 
-def _tell_about_locks(folder: Path, error: OSError) -> None:
-    global _told_about_locks
-    if (
-        not _told_about_locks and multiprocessing.parent_process() is None
-    ):  # a command's workers say nothing
+def _warn_about_locks(folder: Path, error: OSError) -> None:
+    global _warned_about_locks
+    # the workers of a command leave the warning to its main process
+    if not _warned_about_locks and multiprocessing.parent_process() is None:
         reason = error.strerror or error
         warnings.warn(
             f"{folder} cannot be locked ({reason}): start no second run in it", stacklevel=4
         )
-    _told_about_locks = True
+    _warned_about_locks = True
 
 
 @contextmanager
 def holding(path: Path, wait: bool = False) -> Iterator[bool]:
-    """Hold the lock file `path` inside the block; yields what `lock` returns. It is removed in the end.
+    """Hold a lock file during a block, and remove the file afterwards.
+
+    Args:
+        path: the lock file.
+        wait: whether to wait for another process that holds the lock.
+
+    Yields:
+        Whether this process holds the lock; see `lock`.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the file cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         file = open(path, "ab")  # noqa: SIM115
         held = lock(file, wait)
-        # The process that held it may have removed it since it was opened here.
+        # its former holder may have removed the file since it was opened here
         if not held or (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
             break
         file.close()
@@ -122,7 +137,7 @@ def holding(path: Path, wait: bool = False) -> Iterator[bool]:
         yield held
     finally:
         if held:
-            with suppress(OSError):  # on Windows no open file can be removed
+            with suppress(OSError):  # Windows does not remove open files
                 path.unlink()
         file.close()
         if held and os.name == "nt":
@@ -132,18 +147,22 @@ def holding(path: Path, wait: bool = False) -> Iterator[bool]:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and rename it to `path` (flushed to disk) when the block succeeds.
+    """Write a file completely or not at all, even after a kill or a loss of power.
 
-    Whatever happens inside, also a kill or a loss of power, `path` is either what it was before or complete.
+    Args:
+        path: the file.
+
+    Yields:
+        A temporary path in the same folder. After the block it is flushed to disk and renamed to `path`; after an
+        exception it is removed and `path` remains as it was.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
-    suffix = (
-        path.suffix if len(os.fsencode(path.suffix)) <= 16 else ""
-    )  # libraries choose the format by it
-    # Containers that share a disk have the same few process numbers.
+    # libraries choose the format by the suffix
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= 16 else ""
+    # random digits, because containers that share a disk have equal process numbers
     ending = f".{os.getpid()}-{secrets.token_hex(3)}.tmp{suffix}"
     temporary = path.with_name(
         with_ending(f".{path.name.removesuffix(suffix)}", ending, _TEMPORARY_BYTES)
@@ -154,10 +173,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             raise InputError(f"cannot write {path}: it is a folder; give a file name")
         yield temporary
         flush(temporary)
-        with suppress(OSError):  # exFAT, NTFS and network disks have no such rights
-            temporary.chmod(0o644)  # safetensors makes its files readable by their owner only
+        with suppress(OSError):  # exFAT, NTFS and network disks do not support these rights
+            temporary.chmod(0o644)  # safetensors restricts its files to their owner
         os.replace(temporary, path)
-        flush(path.parent)  # the new name, too
+        flush(path.parent)  # the new name
     except InputError:
         raise
     except Exception as error:
@@ -173,7 +192,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def _refusal(path: Path) -> OSError | None:
-    """Why no more can be written to a file: the libraries that write tensors do not say."""
+    """Find why a file cannot grow; libraries that write tensors do not report the reason."""
     try:
         with open(path, "ab") as file:
             file.write(bytes(1 << 20))

@@ -1,4 +1,4 @@
-"""Iterables in parts."""
+"""Split iterables."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -8,7 +8,7 @@ Item = TypeVar("Item")
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items, the last one of what is left."""
+    """Yield lists of `size` items; the last list may be shorter."""
     items = iter(items)
     while batch := list(islice(items, size)):
         yield batch

@@ -141,7 +141,7 @@ def test_one_process_holds_a_file(tmp_path):
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
 def test_a_disk_without_locks_is_told_of_once(number, tmp_path, monkeypatch, transfer):
     monkeypatch.setattr(files, "_lock", refusing(number))
-    monkeypatch.setattr(files, "_told_about_locks", False)
+    monkeypatch.setattr(files, "_warned_about_locks", False)
     (tmp_path / "in").mkdir()
     for index in range(2):
         soundfile.write(tmp_path / "in" / f"{index}.wav", melody(0.2, seed=index), RATE)
@@ -169,7 +169,7 @@ class Context:
 
 def test_workers_share_a_warning_and_need_shared_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_lock", refusing(errno.ENOLCK))
-    monkeypatch.setattr(files, "_told_about_locks", False)
+    monkeypatch.setattr(files, "_warned_about_locks", False)
     job = Job(tmp_path / "a.wav", tmp_path / "out" / "a.wav", None, tmp_path / "out")
     monkeypatch.setattr(workers.multiprocessing, "get_context", lambda _: Context())
     with (
