@@ -58,7 +58,9 @@ def test_code_is_not_run(load, path, tmp_path):
             path,
             _use_new_zipfile_serialization=not legacy,
         )
-        with pytest.raises(InputError, match=r"Python objects|not a checkpoint|as a tensor") as caught:
+        with pytest.raises(
+            InputError, match=r"Python objects|not a checkpoint|as a tensor"
+        ) as caught:
             load(path)
         assert str(path) in str(caught.value) and "weights_only" not in str(caught.value)
     path.write_bytes(pickle.dumps(Malice(tmp_path / "harm")))
