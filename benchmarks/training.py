@@ -150,7 +150,7 @@ def our_step(codec: EncodecCodec, bf16: bool) -> Callable[[Tensor], tuple[float,
         start = now()
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
             z = module.normalised_latents(latents)
-            noise, sigma = module.draw(z, count)
+            noise, sigma, _ = module.draw(z, count)
             loss = module.denoiser.loss(z, noise, sigma).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -235,7 +235,7 @@ def peak_memory(checkpointing: bool) -> Figures:
         optimizer = module.configure_optimizers()["optimizer"]
         z = torch.randn(LARGE_BATCH, 128, LENGTH // 320, device=DEVICE)
         for count in range(2):
-            noise, sigma = module.draw(z, count)
+            noise, sigma, _ = module.draw(z, count)
             optimizer.zero_grad()
             module.denoiser.loss(z, noise, sigma).mean().backward()
             optimizer.step()

@@ -1,27 +1,66 @@
-"""Checks of a training's settings."""
+"""Check the settings of a training, before torch is imported."""
+
+from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.utils.settings import check_number, check_switch
+
+if TYPE_CHECKING:
+    from audio_diffusion_pytorch.codecs.base import Codec
+
+_SWITCHES = ("dry_run", "train", "compile", "print_config", "ignore_warnings")
+_NUMBERS: dict[str, dict[str, Any]] = {
+    "seed": {"whole": True, "least": 0, "most": 2**32 - 1},
+    "length": {"whole": True, "least": 1},
+    "log_every_n_steps": {"whole": True, "least": 1},
+    "ckpt_every_n_steps": {"whole": True, "least": 1},
+    "model.lr": {"least": 0},
+    "model.lr_weight_decay": {"least": 0},
+    "model.ema_beta": {"least": 0, "most": 1},
+}
+
+
+def check_switches(cfg: DictConfig) -> None:
+    """Check that every switch of a training configuration is true or false.
+
+    Raises:
+        InputError: a switch has another value.
+    """
+    for key in _SWITCHES:
+        check_switch(key, cfg[key])
+
+
+def check_numbers(cfg: DictConfig) -> None:
+    """Check the numbers of a training configuration before anything is built; null and absent numbers pass.
+
+    Raises:
+        InputError: a number is out of its limits.
+    """
+    for key, limits in _NUMBERS.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None:
+            check_number(key, value, **limits)
 
 
 def check_length(steps: float, total_steps: int | None) -> None:
-    """Fail before training where it would go on after the end of its one-cycle learning rate.
+    """Check that training ends within its one-cycle learning rate.
 
     Args:
-        steps: of the whole run; infinity where nothing ends it.
-        total_steps: length of the cycle; None: there is none.
+        steps: steps of the whole run; infinity: no limit.
+        total_steps: length of the cycle; None: a constant learning rate.
 
     Raises:
-        InputError: it would, or `total_steps` is no whole number.
+        InputError: training exceeds the cycle, or `total_steps` is not a whole number.
     """
-    if not isinstance(total_steps, int | None):
-        raise InputError(f"total_steps={total_steps} must be a whole number")
-    if total_steps is None or steps <= total_steps:
+    if total_steps is None:
+        return
+    check_number("total_steps", total_steps, whole=True)
+    if steps <= total_steps:
         return
     planned = "has no end" if steps == math.inf else f"takes {steps} steps"
     longer = "" if steps == math.inf else f"set total_steps={steps}, too, or "
@@ -31,40 +70,15 @@ def check_length(steps: float, total_steps: int | None) -> None:
     )
 
 
-_NUMBERS = {  # setting: whole, lowest, highest
-    "seed": (True, 0, 2**32 - 1),
-    "length": (True, 1, math.inf),
-    "log_every_n_steps": (True, 1, math.inf),
-    "ckpt_every_n_steps": (True, 1, math.inf),
-    "model.lr": (False, 0, math.inf),
-    "model.lr_weight_decay": (False, 0, math.inf),
-    "model.ema_beta": (False, 0, 1),
-}
-
-
-def check_numbers(cfg: DictConfig) -> None:
-    """Fail early where a number of the configuration makes no sense.
-
-    Raises:
-        InputError: the message says which, and what it may be.
-    """
-    for key, (whole, lowest, highest) in _NUMBERS.items():
-        value = OmegaConf.select(cfg, key)
-        fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if value is not None and not (fits and lowest <= value <= highest):
-            limit = f"from {lowest}" if highest == math.inf else f"from {lowest} to {highest}"
-            raise InputError(f"{key}={value}: give a {'whole ' if whole else ''}number {limit}")
-
-
 def check_rate(datamodule: Any, codec: Codec) -> None:
-    """Fail where crops have another sample rate than the codec.
+    """Check that crops have the sample rate of the codec.
 
     Raises:
-        InputError: they have.
+        InputError: the rates differ.
     """
     rate = getattr(datamodule.train_set, "sample_rate", codec.sample_rate)
     if rate != codec.sample_rate:
         raise InputError(
-            f"sampling_rate={rate}: the codec works at {codec.sample_rate} Hz, to which recordings of any rate are "
-            f"resampled; leave it out, or set sampling_rate={codec.sample_rate}"
+            f"sampling_rate={rate}: the codec works at {codec.sample_rate} Hz, and resamples all recordings; "
+            f"omit sampling_rate, or set sampling_rate={codec.sample_rate}"
         )

@@ -1,27 +1,32 @@
-"""Training of the instrument classifier."""
+"""Train the instrument classifier."""
 
-from pathlib import Path
-
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.models.classifier import InstrumentClassifier
+from audio_diffusion_pytorch.training.base_module import FrozenCodecModule
 from audio_diffusion_pytorch.training.ema import EMA
-from audio_diffusion_pytorch.training.optim import adamw, follow_configured_length
+
+Batch = tuple[Tensor, Tensor]  # wav [B, 1, T], instrument numbers [B]
 
 
-class ClassifierModule(pl.LightningModule):
-    """wav, label -> some through the codec -> classifier -> cross-entropy -> AdamW -> EMA.
+class ClassifierModule(FrozenCodecModule):
+    """Train a classifier: wav, label -> partly through the codec -> classifier -> cross-entropy -> AdamW -> EMA.
 
     Args:
         network: the classifier.
-        codec: what the transfers that it will judge are decoded with; frozen, and no part of the checkpoints.
-        codec_share: share of each batch that it hears through the codec.
+        codec: codec of the transfers that the classifier will score; frozen and excluded from checkpoints.
+        codec_share: share of each batch that passes through the codec.
         label_smoothing: share of the target's probability that is spread over all instruments.
-        total_steps: steps of the one-cycle learning rate.
+        lr: learning rate of AdamW, the peak of a one-cycle learning rate.
+        lr_beta1: decay of AdamW's first moment.
+        lr_beta2: decay of AdamW's second moment.
+        lr_weight_decay: weight decay of AdamW.
+        ema_beta: highest decay of the average, see `EMA`.
+        ema_power: exponent of the warm-up of the average, see `EMA`.
+        total_steps: steps of a one-cycle learning rate; None: constant.
     """
 
     def __init__(
@@ -38,25 +43,22 @@ class ClassifierModule(pl.LightningModule):
         ema_power: float = 0.7,
         total_steps: int | None = None,
     ):
-        super().__init__()
+        super().__init__(codec)
         self.save_hyperparameters(ignore=["network", "codec"])
         self.network = network
         self.ema = EMA(network, ema_beta, ema_power)
-        self._codec = [
-            codec.freeze()
-        ]  # in a list, so that it is no submodule and stays out of the checkpoints
 
     @property
-    def codec(self) -> Codec:
-        return self._codec[0]
+    def trained(self) -> InstrumentClassifier:
+        """The classifier in training."""
+        return self.network
 
-    def on_fit_start(self) -> None:
-        self.codec.to(self.device)
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch, whose first items pass through the codec: batches are shuffled."""
         wav, label = batch
-        count = round(self.hparams.codec_share * len(wav))  # the first ones: batches come shuffled
-        wav = torch.cat([self._decoded(wav[:count]), wav[count:]]) if count else wav
+        count = round(self.hparams.codec_share * len(wav))
+        if count:
+            wav = torch.cat([self._decoded(wav[:count]), wav[count:]])
         logits = self.network(wav.squeeze(1))
         loss = F.cross_entropy(logits, label, label_smoothing=self.hparams.label_smoothing)
         self.log("train_loss", loss, prog_bar=True, sync_dist=True)
@@ -64,48 +66,16 @@ class ClassifierModule(pl.LightningModule):
 
     @torch.no_grad()
     def _decoded(self, wav: Tensor) -> Tensor:
-        """wav [B, 1, T] -> the same through the codec."""
+        """Pass wav [B, 1, T] through the codec."""
         return self.codec.decode(self.codec.encode(wav), wav.shape[-1])
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Half as the files are, half through the codec."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log loss and accuracy of the averaged weights; half of the batch passes through the codec."""
         wav, label = batch
         wav = torch.cat([self._decoded(wav[::2]), wav[1::2]])
         label = torch.cat([label[::2], label[1::2]])
         logits = self.ema.model(wav.squeeze(1))
+        loss = F.cross_entropy(logits, label)
         accuracy = (logits.argmax(-1) == label).float().mean()
-        self.log(
-            "valid_loss",
-            F.cross_entropy(logits, label),
-            prog_bar=True,
-            batch_size=len(wav),
-            sync_dist=True,
-        )
+        self.log("valid_loss", loss, prog_bar=True, batch_size=len(wav), sync_dist=True)
         self.log("valid_accuracy", accuracy, prog_bar=True, batch_size=len(wav), sync_dist=True)
-
-    def optimizer_step(self, *args, **kwargs) -> None:
-        super().optimizer_step(*args, **kwargs)
-        self.ema.update(self.network)
-
-    def configure_optimizers(self) -> dict:
-        h = self.hparams
-        betas = h.lr_beta1, h.lr_beta2
-        return adamw(
-            self.network.parameters(),
-            h.lr,
-            betas,
-            1e-8,
-            h.lr_weight_decay,
-            h.total_steps,
-            warmup=0.05,
-        )
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        follow_configured_length(checkpoint)
-
-    def prepare(self, datamodule: pl.LightningDataModule, run_dir: Path, ckpt: str | None) -> None:
-        """Nothing to prepare: the mel front end needs no statistics."""
-
-    def export(self, path: Path) -> None:
-        """Write the averaged weights."""
-        self.ema.model.save(path, {"step": str(self.global_step)})

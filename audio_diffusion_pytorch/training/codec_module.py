@@ -1,23 +1,26 @@
-"""Training of the small mel codec: spectral losses, no discriminator."""
+"""Train the small mel codec with spectral losses, without a discriminator."""
 
-from pathlib import Path
-
-import pytorch_lightning as pl
 from torch import Tensor
 
 from audio_diffusion_pytorch.codecs.mel import MelCodec
 from audio_diffusion_pytorch.metrics.spectral import log_mel_distance
+from audio_diffusion_pytorch.training.base_module import TrainingModule
 from audio_diffusion_pytorch.training.ema import EMA
 from audio_diffusion_pytorch.training.losses import SpectralLoss
-from audio_diffusion_pytorch.training.optim import adamw, follow_configured_length
 
 
-class CodecModule(pl.LightningModule):
-    """wav -> codec.encode -> codec.decode -> spectral loss -> AdamW -> EMA.
+class CodecModule(TrainingModule):
+    """Train a mel codec: wav -> codec.encode -> codec.synthesise -> spectral loss -> AdamW -> EMA.
 
     Args:
         codec: the codec to train; only its decoder has weights.
-        total_steps: steps of the one-cycle learning rate.
+        lr: learning rate of AdamW, the peak of a one-cycle learning rate.
+        lr_beta1: decay of AdamW's first moment.
+        lr_beta2: decay of AdamW's second moment.
+        lr_weight_decay: weight decay of AdamW.
+        ema_beta: highest decay of the average, see `EMA`.
+        ema_power: exponent of the warm-up of the average, see `EMA`.
+        total_steps: steps of a one-cycle learning rate; None: constant.
     """
 
     def __init__(
@@ -37,44 +40,24 @@ class CodecModule(pl.LightningModule):
         self.ema = EMA(codec, ema_beta, ema_power)
         self.loss = SpectralLoss(codec.sample_rate)
 
+    @property
+    def trained(self) -> MelCodec:
+        """The codec in training."""
+        return self.codec
+
     def training_step(self, wav: Tensor, batch_idx: int) -> Tensor:
+        """Return the loss of a batch wav [B, 1, T]."""
         decoded = self.codec.synthesise(self.codec.encode(wav))[..., : wav.shape[-1]]
         loss = self.loss(decoded.squeeze(1), wav.squeeze(1))
         self.log("train_loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, wav: Tensor, batch_idx: int) -> None:
+        """Log the loss and the log-mel distance of a batch wav [B, 1, T], with the averaged weights."""
         decoded = self.ema.model.synthesise(self.codec.encode(wav))[..., : wav.shape[-1]]
-        loss = self.loss(decoded.squeeze(1), wav.squeeze(1))
-        distance = log_mel_distance(
-            decoded.squeeze(1), wav.squeeze(1), self.codec.sample_rate
-        ).mean()
+        decoded = decoded.squeeze(1)
+        target = wav.squeeze(1)
+        loss = self.loss(decoded, target)
+        distance = log_mel_distance(decoded, target, self.codec.sample_rate).mean()
         self.log("valid_loss", loss, prog_bar=True, batch_size=len(wav), sync_dist=True)
         self.log("valid_log_mel_l1", distance, prog_bar=True, batch_size=len(wav), sync_dist=True)
-
-    def optimizer_step(self, *args, **kwargs) -> None:
-        super().optimizer_step(*args, **kwargs)
-        self.ema.update(self.codec)
-
-    def configure_optimizers(self) -> dict:
-        h = self.hparams
-        parameters = [p for p in self.codec.parameters() if p.requires_grad]
-        return adamw(
-            parameters,
-            h.lr,
-            (h.lr_beta1, h.lr_beta2),
-            1e-8,
-            h.lr_weight_decay,
-            h.total_steps,
-            warmup=0.05,
-        )
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        follow_configured_length(checkpoint)
-
-    def prepare(self, datamodule: pl.LightningDataModule, run_dir: Path, ckpt: str | None) -> None:
-        """Nothing to prepare: the mel front end needs no statistics."""
-
-    def export(self, path: Path) -> None:
-        """Write the averaged weights in half precision."""
-        self.ema.model.save(path, {"step": str(self.global_step)})

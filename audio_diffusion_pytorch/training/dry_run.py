@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
-from torch import nn
 from tqdm import tqdm
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.data.dataset import InstrumentDataset
 from audio_diffusion_pytorch.data.latent_cache import LatentCache
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.training.base_module import TrainingModule
+from audio_diffusion_pytorch.training.instrument_module import InstrumentModule
 from audio_diffusion_pytorch.training.memory import _check_memory, _size, activation_bytes
-from audio_diffusion_pytorch.training.timing import caches, duration, time_report
+from audio_diffusion_pytorch.training.timing import duration, time_report
 
 _PROBES = 200  # crops that are listened to
 # Bytes for each parameter in float32: weights, gradients, AdamW's two averages, EMA; in a checkpoint all but gradients.
@@ -23,7 +24,7 @@ _TRAINED, _SAVED, _EXPORTED = 20, 16, 2
 
 
 def dry_run(
-    module: pl.LightningModule,
+    module: TrainingModule,
     datamodule: pl.LightningDataModule,
     trainer: pl.Trainer,
     folder: Path,
@@ -125,7 +126,7 @@ def _listen(dataset: InstrumentDataset) -> tuple[int, int, list[str]]:
 
 
 def needs_report(
-    module: nn.Module, datamodule: pl.LightningDataModule, trainer: pl.Trainer, folder: Path
+    module: TrainingModule, datamodule: pl.LightningDataModule, trainer: pl.Trainer, folder: Path
 ) -> list[str]:
     """Lines on what training would need: steps, memory, disk."""
     world, accumulated = trainer.world_size, trainer.accumulate_grad_batches
@@ -140,7 +141,7 @@ def needs_report(
     ]
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     lines.append(f"model:      {trained / 1e6:.1f} M parameters, codec {module.codec.name}")
-    if hasattr(module, "denoiser"):
+    if isinstance(module, InstrumentModule):
         recompute = module.hparams.checkpoint_activations
         frames = module.codec.num_frames(module.hparams.length)
         frames += -frames % module.denoiser.net.downsample_factor
@@ -184,13 +185,13 @@ def needs_report(
     return lines
 
 
-def cached_seconds(module: nn.Module, datamodule: pl.LightningDataModule) -> float:
+def cached_seconds(module: TrainingModule, datamodule: pl.LightningDataModule) -> float:
     """Seconds of sound whose latents a run would cache; 0 where it has no cache."""
     train, valid = (
         datamodule.train_set,
         getattr(datamodule.valid_set, "dataset", datamodule.valid_set),
     )
-    if not caches(module, datamodule):
+    if not module.wants_cache(datamodule):
         return 0.0
     seconds, rest = (
         sum(part.headers[file].seconds for file in part.wavs) for part in (train, valid)

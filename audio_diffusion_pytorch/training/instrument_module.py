@@ -1,15 +1,14 @@
-"""Training of an instrument's model: steps, EMA, optimiser.
-
-wav -> codec.encode -> normalise -> denoiser.loss(z, noise, sigma) -> AdamW -> EMA
-"""
+"""Train an instrument's denoiser: wav -> codec.encode -> normalise -> denoiser.loss -> AdamW -> EMA."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from audio_diffusion_pytorch.audio import to_db
@@ -25,38 +24,55 @@ from audio_diffusion_pytorch.models.instrument import InstrumentModel, Instrumen
 from audio_diffusion_pytorch.models.labels import Labels, statistics_of
 from audio_diffusion_pytorch.models.networks import network_name
 from audio_diffusion_pytorch.models.unet import UNet1d
+from audio_diffusion_pytorch.training.base_module import FrozenCodecModule
 from audio_diffusion_pytorch.training.ema import EMA
-from audio_diffusion_pytorch.training.optim import adamw, follow_configured_length
+from audio_diffusion_pytorch.training.lightning_internals import attached_trainer
 from audio_diffusion_pytorch.training.randomness import generator_for
 from audio_diffusion_pytorch.training.validation_loss import ValidationLoss
 from audio_diffusion_pytorch.utils.checkpoint_io import load_tensor
 from audio_diffusion_pytorch.utils.files import atomic_write
 
-_HEARD = 32  # recordings, at most, from which it is measured what an instrument is like as noise
-Batch = Tensor | tuple[Tensor, Tensor]  # wav [B, 1, T] or latents [B, D, L], or with labels [B]
+_NOISE_RECORDINGS = 32  # most recordings of an instrument that its noise statistics are measured on
+Batch = Tensor | tuple[Tensor, Tensor]  # wav [B, 1, T] or latents [B, D, L]; or with labels [B]
 
 
-class InstrumentModule(pl.LightningModule):
-    """An instrument's denoiser in training.
+class InstrumentModule(FrozenCodecModule):
+    """Train an instrument's denoiser.
 
     Args:
-        model: the network F.
-        codec: wav <-> latents; frozen, and no part of the checkpoints.
+        model: the network F of the denoiser.
+        codec: wav <-> latents; frozen and excluded from checkpoints.
         sigma_distribution: noise levels of training.
         sigma_data: standard deviation of the normalised latents.
-        mean_path, std_path: files of a 1-D tensor [D]; None: computed from the training files.
+        lr: learning rate of AdamW, the peak of a one-cycle learning rate.
+        lr_beta1: decay of AdamW's first moment.
+        lr_beta2: decay of AdamW's second moment.
+        lr_eps: epsilon of AdamW.
+        lr_weight_decay: weight decay of AdamW.
+        ema_beta: highest decay of the average, see `EMA`.
+        ema_power: exponent of the warm-up of the average, see `EMA`.
         total_steps: steps of a one-cycle learning rate; None: constant.
-        name: the instrument, kept in exported models.
-        length: samples of a training crop, kept in exported models as the bridge's window.
-        coupling: see `ChunkCoupling`; None: noise independent of the latents.
-        labels: what the network tells apart, see `Labels`; the data set then gives (wav, label). Each instrument's
-            latents are normalised by its own statistics: its average spectrum does not tell it, its label does.
+        mean_path: file of the latents' mean, a 1-D tensor [D]; None: computed from the training files.
+        std_path: file of the latents' standard deviation, likewise.
+        name: name of the instrument, stored in exported models.
+        length: samples of a training crop, stored in exported models as the bridge's window.
+        coupling: optimal-transport coupling of noise and latents; None: independent noise.
+        labels: instruments and recording conditions, see `Labels`; the data set then returns (wav, label). The latents
+            of each instrument are normalised by its own statistics: the label, not the average spectrum, identifies
+            the instrument.
         label_dropout: share of the samples trained without their label (Ho and Salimans 2022, algorithm 1).
-        seed: keys noise and sigma, with the step and the sample's index.
-        compile: let torch.compile make the network faster; the first step then takes minutes.
-        checkpoint_activations: compute again in the backward pass what would fill the memory; see `checkpoint_blocks`.
+        seed: keys noise and sigma, together with the step and the sample's index.
+        compile: compile the network with torch.compile; the first step then takes minutes.
+        checkpoint_activations: recompute activations in the backward pass to save memory.
+
+    Attributes:
+        steps_before: steps of the model that this run starts from; None: unknown.
+
+    Raises:
+        InputError: the network's channels or labels do not match the codec or `labels`.
     """
 
+    warmup = 0.1
     mean: Tensor
     std: Tensor
     level: Tensor
@@ -86,166 +102,197 @@ class InstrumentModule(pl.LightningModule):
         compile: bool = False,
         checkpoint_activations: bool = False,
     ):
-        super().__init__()
+        super().__init__(codec)
         self.save_hyperparameters(
             ignore=["model", "codec", "sigma_distribution", "coupling", "labels"]
         )
-        if model.in_channels != codec.latent_channels:
-            raise InputError(
-                f"model.model.in_channels={model.in_channels}, but the codec {codec.name} has {codec.latent_channels} "
-                "channels: set them equal"
-            )
         self.labels = tuple(labels or ())
         self.label_map = Labels(self.labels)
-        if self.label_map.count != model.num_labels:
-            raise InputError(
-                f"labels={list(self.labels)} make {self.label_map.count} labels, and model.model.num_labels is "
-                f"{model.num_labels}: set them equal"
-            )
+        self._check_network(model)
         self.denoiser = Denoiser(model, sigma_data)
         self.ema = EMA(self.denoiser, ema_beta, ema_power)
         if checkpoint_activations:
             checkpoint_blocks(self.denoiser.net)
         if compile:
-            self.denoiser.net.compile()  # in place: the checkpoints' keys stay
-        self.sigma_distribution, self.coupling = sigma_distribution, coupling
+            self.denoiser.net.compile()  # in place: the keys of checkpoints stay
+        self.sigma_distribution = sigma_distribution
+        self.coupling = coupling
         self.validation = ValidationLoss(sigma_distribution)
         shape = self.label_map.statistics_shape(codec.latent_channels)
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("std", torch.ones(shape))
-        self.register_buffer(
-            "level", torch.tensor(float("nan"))
-        )  # RMS of the sounding parts; nan: unknown
-        self.takes_latents = False  # batches are latents [B, D, L] of a cache
-        self.steps_before: int | None = 0  # of the model that this one starts from; None: unknown
+        # RMS of the active parts of the recordings; nan: unknown.
+        self.register_buffer("level", torch.tensor(float("nan")))
+        self.steps_before: int | None = 0
         self._run_dir: Path | None = None
-        self._codec = [
-            codec.freeze()
-        ]  # in a list, so that it is no submodule and stays out of the checkpoints
+
+    def _check_network(self, model: UNet1d) -> None:
+        if model.in_channels != self.codec.latent_channels:
+            raise InputError(
+                f"model.model.in_channels={model.in_channels}, but the codec {self.codec.name} has "
+                f"{self.codec.latent_channels} channels: set them equal"
+            )
+        if self.label_map.count != model.num_labels:
+            raise InputError(
+                f"labels={list(self.labels)} make {self.label_map.count} labels, and model.model.num_labels is "
+                f"{model.num_labels}: set them equal"
+            )
 
     @property
-    def codec(self) -> Codec:
-        return self._codec[0]
+    def trained(self) -> Denoiser:
+        """The denoiser in training."""
+        return self.denoiser
+
+    def wants_cache(self, datamodule: pl.LightningDataModule) -> bool:
+        """Return whether training would read latents from the datamodule's cache."""
+        return isinstance(datamodule, Datamodule) and datamodule.wants_cache(self.codec)
 
     def use_cache(self, datamodule: pl.LightningDataModule, device: torch.device) -> None:
-        """Take latents from the datamodule, where it has a cache of them and its settings say so."""
-        self.takes_latents = isinstance(datamodule, Datamodule) and datamodule.use_cache(
-            self.codec, device
-        )
+        """Read latents from the datamodule's cache if its settings say so; encode missing latents on `device`."""
+        if isinstance(datamodule, Datamodule):
+            self.takes_latents = datamodule.use_cache(self.codec, device)
 
     def prepare(self, datamodule: pl.LightningDataModule, run_dir: Path, ckpt: str | None) -> None:
-        """Find the latent statistics: in the checkpoint, in the given files, or from the training files."""
+        """Set the latent statistics, from the given files or from the training files.
+
+        Args:
+            datamodule: data of the run.
+            run_dir: folder for `mean.pt`, `std.pt` and `level.pt`.
+            ckpt: checkpoint that the run resumes from; its buffers hold the statistics.
+
+        Raises:
+            InputError: only one of the two files is given, or a file is unreadable.
+        """
         self._run_dir = run_dir
         if ckpt is not None:
-            return  # the checkpoint's buffers hold them
+            return
         h = self.hparams
         if (h.mean_path is None) != (h.std_path is None):
-            raise InputError(
-                "give both mean_path and std_path, or neither (they are then computed)"
-            )
+            raise InputError("set both mean_path and std_path, or neither to compute both")
         if h.mean_path is not None:
-            found = load_tensor(h.mean_path), load_tensor(h.std_path), self.level
+            mean = load_tensor(h.mean_path)
+            std = load_tensor(h.std_path)
+            level = self.level
         else:
-            found = latent_statistics(self.codec, datamodule, self.label_map)
-        self.mean.copy_(statistics_of(found[0], self.mean.shape))
-        self.std.copy_(statistics_of(found[1], self.std.shape))
-        self.level.copy_(found[2].reshape(()))
+            mean, std, level = latent_statistics(self.codec, datamodule, self.label_map)
+        self.mean.copy_(statistics_of(mean, self.mean.shape))
+        self.std.copy_(statistics_of(std, self.std.shape))
+        self.level.copy_(level.reshape(()))
 
     def normalised_latents(self, batch: Tensor, label: Tensor | None = None) -> Tensor:
-        """wav [B, 1, T], or latents -> [B, D, L], normalised and zero-padded to a length that the network takes."""
+        """Encode and normalise a batch, zero-padded to a multiple of the network's downsampling factor.
+
+        Args:
+            batch: wav [B, 1, T], or latents [B, D, L] of a cache.
+            label: labels [B]; None for a model without labels.
+
+        Returns:
+            Latents [B, D, L].
+        """
         mean, std = self.mean, self.std
         if mean.ndim > 1:
             instrument = self.label_map.instrument(label)
             mean, std = mean[instrument], std[instrument]
-        with (
-            torch.no_grad(),
-            torch.autocast(self.device.type, enabled=False),
-        ):  # the data stay exact
+        # Outside of mixed precision: rounding must not change the data.
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             z = batch if self.takes_latents else self.codec.encode(batch)
             z = (z - mean[..., None]) / std[..., None]
-        return torch.nn.functional.pad(z, (0, -z.shape[-1] % self.denoiser.net.downsample_factor))
+        return F.pad(z, (0, -z.shape[-1] % self.denoiser.net.downsample_factor))
 
     def draw(
         self, z: Tensor, step: int, first: int = 0, label: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Noise [B, D, L] and sigma [B], keyed by (seed, optimiser step, the sample's index in the global batch).
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Draw noise, noise level and label dropout, keyed by (seed, optimiser step, sample's index).
 
-        The samples' indices count from `first`. Some of the labels [B] in `label`, where there are any, are
-        overwritten by "no label".
+        Args:
+            z: normalised latents [B, D, L].
+            step: optimiser step.
+            first: index of the first sample in the global batch.
+            label: labels [B]; None for a model without labels.
+
+        Returns:
+            Noise [B, D, L], sigma [B], and the labels [B] after dropout: a dropped label is the number of labels.
         """
-        u, noise = [], []
+        uniforms = []
+        noises = []
+        labels = None if label is None else label.clone()
         for index, latents in enumerate(z):
             generator = generator_for(self.hparams.seed, step, first + index, z.device)
-            u.append(torch.rand((), generator=generator, device=z.device))
-            noise.append(torch.randn(z.shape[1:], generator=generator, device=z.device))
+            uniforms.append(torch.rand((), generator=generator, device=z.device))
+            noise = torch.randn(z.shape[1:], generator=generator, device=z.device)
             if self.coupling is not None:
-                noise[-1] = self.coupling(latents, noise[-1], generator)
-            if (
-                label is not None
-                and torch.rand((), generator=generator, device=z.device)
-                < self.hparams.label_dropout
-            ):
-                label[index] = self.label_map.count
-        return torch.stack(noise), self.sigma_distribution.icdf(torch.stack(u))
+                noise = self.coupling(latents, noise, generator)
+            noises.append(noise)
+            if labels is not None:
+                draw = torch.rand((), generator=generator, device=z.device)
+                if draw < self.hparams.label_dropout:
+                    labels[index] = self.label_map.count
+        sigma = self.sigma_distribution.icdf(torch.stack(uniforms))
+        return torch.stack(noises), sigma, labels
+
+    def _split(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Split a batch into sound and labels; None for a model without labels."""
+        return batch if self.labels else (batch, None)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        wav, label = batch if self.labels else (batch, None)
+        """Return the loss [], and each sample's loss [B] and noise level [B]."""
+        wav, label = self._split(batch)
         z = self.normalised_latents(wav, label)
-        accumulated = (
-            batch_idx % self.trainer.accumulate_grad_batches
-        )  # batches of this optimiser step before this
+        # Earlier batches of the same optimiser step.
+        accumulated = batch_idx % self.trainer.accumulate_grad_batches
         first = (accumulated * self.trainer.world_size + self.global_rank) * len(z)
-        noise, sigma = self.draw(z, self.trainer.global_step, first, label)
+        noise, sigma, label = self.draw(z, self.trainer.global_step, first, label)
         losses = self.denoiser.loss(z, noise, sigma, label=label)
         self.log("train_loss", losses.mean(), prog_bar=True, sync_dist=True)
         return {"loss": losses.mean(), "losses": losses.detach(), "sigma": sigma}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        wav, label = batch if self.labels else (batch, None)
+        """Log the validation losses of a batch, with the averaged weights."""
+        wav, label = self._split(batch)
         z = self.normalised_latents(wav, label)
-        before, world = batch_idx * self.trainer.val_dataloaders.batch_size, self.trainer.world_size
+        before = batch_idx * self.trainer.val_dataloaders.batch_size
+        world = self.trainer.world_size
         items = [(before + index) * world + self.global_rank for index in range(len(z))]
         for name, value in self.validation(self.ema.model, z, items, label).items():
             self.log(name, value, prog_bar=name == "valid_loss", on_step=False, on_epoch=True)
 
-    def optimizer_step(self, *args, **kwargs) -> None:
-        super().optimizer_step(*args, **kwargs)
-        self.ema.update(self.denoiser)
-
-    def configure_optimizers(self) -> dict:
-        h = self.hparams
-        betas = h.lr_beta1, h.lr_beta2
-        return adamw(
-            self.denoiser.parameters(), h.lr, betas, h.lr_eps, h.lr_weight_decay, h.total_steps
-        )
-
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        follow_configured_length(checkpoint)
+        """Restore the number of steps before this run."""
+        super().on_load_checkpoint(checkpoint)
         steps = checkpoint.get("instrument", {}).get("steps")
         self.steps_before = None if steps is None else steps - checkpoint["global_step"]
 
     def on_fit_start(self) -> None:
-        self.codec.to(self.device)
-        for value in (self.mean, self.std, self.level):  # the first of several processes found them
+        """Move the codec to the device; distribute the statistics, which one of several processes computes."""
+        super().on_fit_start()
+        for value in (self.mean, self.std, self.level):
             value.copy_(self.trainer.strategy.broadcast(value.cpu()))
 
     def on_train_start(self) -> None:
-        if self._run_dir is not None and self.trainer.is_global_zero:
-            for name in ("mean", "std", "level"):
-                with atomic_write(self._run_dir / f"{name}.pt") as temporary:
-                    torch.save(getattr(self, name).detach().cpu().clone(), temporary)
+        """Write the statistics into the run folder."""
+        if self._run_dir is None or not self.trainer.is_global_zero:
+            return
+        for name in ("mean", "std", "level"):
+            with atomic_write(self._run_dir / f"{name}.pt") as temporary:
+                torch.save(getattr(self, name).detach().cpu().clone(), temporary)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["instrument"] = asdict(self.spec)
+        """Add the description of the model."""
+        checkpoint["instrument"] = self.describe()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the fields of `spec`."""
+        return asdict(self.spec)
 
     @property
     def spec(self) -> InstrumentSpec:
-        """What an exported model is described by."""
-        distribution, level = self.sigma_distribution, float(self.level)
+        """Description of the exported model."""
+        distribution = self.sigma_distribution
+        level = float(self.level)
         ranges = {
-            k: getattr(distribution, k)
-            for k in ("sigma_min", "sigma_max", "rho")
-            if hasattr(distribution, k)
+            key: getattr(distribution, key)
+            for key in ("sigma_min", "sigma_max", "rho")
+            if hasattr(distribution, key)
         }
         return InstrumentSpec(
             name=self.hparams.name,
@@ -261,33 +308,32 @@ class InstrumentModule(pl.LightningModule):
         )
 
     def instrument(self) -> InstrumentModel:
-        """The averaged weights, as a bridge takes them; shares its tensors with this module."""
+        """Return the model of a bridge with the averaged weights, whose tensors this module shares."""
         return InstrumentModel(self.spec, self.mean, self.std, self.ema.model)
 
     def export(self, path: Path) -> None:
-        """Write the averaged weights in half precision, with everything else a bridge needs."""
+        """Write the averaged weights in half precision, with all that a bridge needs, to `path`."""
         model = self.instrument()
-        attached = self._trainer is not None and isinstance(self._trainer.datamodule, Datamodule)
-        if attached and self.codec.has_frequency_bands and not self.takes_latents:
+        trainer = attached_trainer(self)
+        has_data = trainer is not None and isinstance(trainer.datamodule, Datamodule)
+        if has_data and self.codec.has_frequency_bands and not self.takes_latents:
             model.spec = replace(model.spec, noise=self._noise_statistics(model.eval()))
         with tqdm(total=1, desc="writing the model", unit="file", delay=1) as bar:
             model.save(path, {"step": str(self.global_step)})
             bar.update()
 
     def _noise_statistics(self, model: InstrumentModel) -> dict:
-        """What the validation recordings of each instrument are like as noise."""
-        valid, names = (
-            self.trainer.datamodule.valid_set,
-            self.label_map.instruments or (model.spec.name,),
-        )
-        stride = -(-len(valid) // _HEARD)  # spread over the recordings
+        """Measure the noise statistics of each instrument on its validation recordings."""
+        valid = self.trainer.datamodule.valid_set
+        names = self.label_map.instruments or (model.spec.name,)
+        stride = -(-len(valid) // _NOISE_RECORDINGS)  # spreads the items over the recordings
         wavs: dict[str, list[Tensor]] = {name: [] for name in names}
         order = sorted(range(len(valid)), key=lambda index: index % stride)
         for index in tqdm(order, desc="reading the validation recordings", unit="clip", delay=1):
             wav, label = valid[index] if self.labels else (valid[index], torch.tensor(0))
-            found = wavs[names[int(self.label_map.instrument(torch.as_tensor(label)))]]
-            if len(found) < _HEARD:
-                found.append(wav)
-            if all(len(found) == _HEARD for found in wavs.values()):
+            name = names[int(self.label_map.instrument(torch.as_tensor(label)))]
+            if len(wavs[name]) < _NOISE_RECORDINGS:
+                wavs[name].append(wav)
+            if all(len(found) == _NOISE_RECORDINGS for found in wavs.values()):
                 break
         return noise_of_instruments(model, wavs, self.codec.sample_rate, self.codec)

@@ -1,165 +1,175 @@
-"""Resume a run, or start from other weights."""
+"""Resume a run from its checkpoint, or start a run from the weights of another model."""
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from audio_diffusion_pytorch.data.datamodule import Datamodule
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.instrument import select_condition
 from audio_diffusion_pytorch.models.loading import load_instrument
 from audio_diffusion_pytorch.models.original_checkpoint import has_ema, is_original, load_unet_state
+from audio_diffusion_pytorch.training.base_module import TrainingModule
+from audio_diffusion_pytorch.training.instrument_module import InstrumentModule
 from audio_diffusion_pytorch.utils.checkpoint_io import load_checkpoint, read_checkpoint
 
+_STEP_SETTINGS = ("lr", "ema_", "label_", "codec_share")  # prefixes: they change a step's result
+_EXPORT_FIELDS = {"level_db", "handoff_sigma", "steps"}  # describe the exported model only
 
-def check_resumable(ckpt: str) -> dict[str, Any]:
-    """Fail early where `ckpt` is no checkpoint that training can resume from.
+
+@dataclass
+class SavedRun:
+    """Description of the run that wrote a checkpoint.
+
+    Args:
+        shapes: shapes of the module's tensors, by name.
+        instrument: description of the model, see `TrainingModule.describe`; empty: unknown.
+        data: state of the datamodule; empty: unknown.
+        settings: settings of module and trainer that change the result of a step; empty: unknown.
+    """
+
+    shapes: dict[str, torch.Size]
+    instrument: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def check_resumable(ckpt: str) -> SavedRun:
+    """Check, before the run is built, that training can resume from a checkpoint.
+
+    Args:
+        ckpt: path of the checkpoint.
 
     Returns:
-        For `check_compatible`:
-        the `shapes` of its tensors, and what it says of its model and its data, `instrument` and
-        `data`, and of its training, `settings` (empty: nothing).
+        The description of the run, for `check_compatible`.
 
     Raises:
-        InputError: it is missing, damaged, of the original system, or has no optimiser state.
+        InputError: the checkpoint is missing, damaged, of the original system, or without optimiser state.
     """
     content = load_checkpoint(ckpt, mmap=True)
     if is_original(content):
         raise InputError(
-            f"{ckpt} is a checkpoint of the original system, whose optimiser state does not fit here: start from its "
+            f"{ckpt} is a checkpoint of the original system, whose optimiser state is incompatible: start from its "
             "weights with init_from=FILE instead of ckpt=FILE"
         )
     state = content.get("state_dict")
     if not isinstance(state, dict) or not {"optimizer_states", "loops"} <= content.keys():
         raise InputError(
-            f"{ckpt} has no optimiser state: it cannot be resumed from, only used for transfer"
+            f"{ckpt} has no optimiser state: use it for transfer, or start from its weights with init_from={ckpt}"
         )
-    shapes = {key: value.shape for key, value in state.items()}
-    settings = {**_settings(content.get("hyper_parameters") or {}), **content.get("trainer", {})}
-    return {
-        "shapes": shapes,
-        "instrument": content.get("instrument") or {},
-        "data": content.get("Datamodule") or {},
-        "settings": settings,
-    }
+    settings = _step_settings(content.get("hyper_parameters") or {})
+    return SavedRun(
+        shapes={key: value.shape for key, value in state.items()},
+        instrument=content.get("instrument") or {},
+        data=content.get("Datamodule") or {},
+        settings=settings | content.get("trainer", {}),
+    )
 
 
-def _settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a module's arguments on which the result of a step depends."""
-    return {
-        key: value
-        for key, value in hparams.items()
-        if key.startswith(("lr", "ema_", "label_", "codec_share"))
-    }
+def _step_settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the arguments of a module that change the result of a step."""
+    return {key: value for key, value in hparams.items() if key.startswith(_STEP_SETTINGS)}
 
 
 def check_compatible(
-    saved: dict[str, Any],
-    module: nn.Module,
-    datamodule: Any,
+    saved: SavedRun,
+    module: TrainingModule,
+    datamodule: Datamodule,
     ckpt: str,
     trainer: Mapping[str, Any] | None = None,
 ) -> None:
-    """Fail where what `check_resumable` found does not fit the run, and warn where the run will be another one.
+    """Check that a run can resume from a checkpoint; warn if the run will not reproduce the saved run.
 
     Args:
-        trainer: its `settings_of`.
+        saved: description of the saved run, from `check_resumable`.
+        module: module of this run.
+        datamodule: data of this run.
+        ckpt: path of the checkpoint, for messages.
+        trainer: settings of the trainer, from `settings_of`.
 
     Raises:
-        InputError: another architecture, codec or instrument; the message gives an example.
+        InputError: the architecture, the codec or the instrument differs.
     """
-    shapes, there = saved["shapes"], saved["instrument"]
-    own = {key: value.shape for key, value in module.state_dict().items()}
-    differing = sorted(key for key in own.keys() | shapes.keys() if own.get(key) != shapes.get(key))
-    if differing:
-        key = differing[0]
-        had, has = (list(s[key]) if key in s else "absent" for s in (shapes, own))
-        raise InputError(
-            f"{ckpt} comes from another model: {len(differing)} tensors differ, for example {key}, {had} there, {has} "
-            "here. Resume with the experiment and the model.* values of that run (its config.yaml)"
-        )
-    here = asdict(module.spec) if hasattr(module, "spec") else {}
-    if there.get("codec", here.get("codec")) != here.get("codec"):
-        raise InputError(
-            f"{ckpt} was trained on the codec {there['codec']}, not on {here['codec']}: set codec= as in that run"
-        )
-    if there.get("name", here.get("name")) != here.get("name"):
-        raise InputError(
-            f"{ckpt} is a model of {there['name']}, this run trains {here['name']}: to start from its weights give "
-            "init_from=FILE instead of ckpt=FILE"
-        )
-    there = there | saved["data"] | saved["settings"]
-    here = (
-        here
-        | datamodule.state_dict()
-        | _settings(getattr(module, "hparams", {}))
-        | dict(trainer or {})
-    )
-    trained = here.keys() - {
-        "level_db",
-        "handoff_sigma",
-        "steps",
-    }  # those describe the exported model
-    changed = {
-        key: f"{key} {there[key]} there, {here[key]} here"
-        for key in sorted(there.keys() & trained)
+    described = module.describe()
+    _check_shapes(saved.shapes, module.state_dict(), ckpt)
+    _check_model(saved.instrument, described, ckpt)
+    there = saved.instrument | saved.data | saved.settings
+    here = described | datamodule.state_dict() | _step_settings(module.hparams)
+    here |= dict(trainer or {})
+    changed = [
+        key
+        for key in sorted(there.keys() & here.keys() - _EXPORT_FIELDS)
         if there[key] != here[key]
-    }
-    kept = {key for key in changed if key.startswith("lr")}
-    if changed.keys() - kept:
-        listing = ", ".join(text for key, text in changed.items() if key not in kept)
+    ]
+
+    def listing(keys: list[str]) -> str:
+        return ", ".join(f"{key} {there[key]} there, {here[key]} here" for key in keys)
+
+    optimiser = [key for key in changed if key.startswith("lr")]
+    others = [key for key in changed if key not in optimiser]
+    if others:
         warnings.warn(
-            f"{ckpt} comes from a run with other settings ({listing}): training goes on, but not as there",
+            f"{ckpt} was saved with different settings ({listing(others)}): training continues but will not reproduce "
+            "that run",
             stacklevel=2,
         )
-    if kept:
-        listing = ", ".join(text for key, text in changed.items() if key in kept)
+    if optimiser:
         warnings.warn(
-            f"{ckpt} goes on with its own optimiser, not with the one given ({listing}); to start anew from its "
-            f"weights use init_from={ckpt} instead of ckpt",
+            "training continues with the optimiser of the checkpoint, not of the configuration "
+            f"({listing(optimiser)}); to start a new one from these weights, set init_from={ckpt} instead of ckpt",
             stacklevel=2,
+        )
+
+
+def _check_shapes(shapes: Mapping[str, torch.Size], state: Mapping[str, Tensor], ckpt: str) -> None:
+    own = {key: value.shape for key, value in state.items()}
+    differing = sorted(key for key in own.keys() | shapes.keys() if own.get(key) != shapes.get(key))
+    if not differing:
+        return
+    key = differing[0]
+    there, here = (list(found[key]) if key in found else "absent" for found in (shapes, own))
+    raise InputError(
+        f"{ckpt} was saved by another model: {len(differing)} tensors differ, for example {key}, {there} there, {here} "
+        "here. Resume with the experiment and the model.* values of that run (its config.yaml)"
+    )
+
+
+def _check_model(there: Mapping[str, Any], here: Mapping[str, Any], ckpt: str) -> None:
+    codec, name = here.get("codec"), here.get("name")
+    if there.get("codec", codec) != codec:
+        raise InputError(
+            f"{ckpt} was trained on the codec {there['codec']}, not {codec}: set codec= as in that run"
+        )
+    if there.get("name", name) != name:
+        raise InputError(
+            f"{ckpt} is a model of the {there['name']}, but this run trains the {name}: to start from its weights set "
+            "init_from=FILE instead of ckpt=FILE"
         )
 
 
 def initialise_from(module: nn.Module, source: str) -> None:
-    """Give an `InstrumentModule` that has not been trained the averaged weights of another model.
+    """Copy the averaged weights of another model into a module that has not been trained.
+
+    The copy covers the network only: latent statistics, noise levels and optimiser are those of the new run.
 
     Args:
-        source: a checkpoint of the original system, or whatever `load_instrument` takes. Only the network comes from
-            there: latent statistics, noise levels and optimiser are this run's own.
+        module: an `InstrumentModule`.
+        source: a checkpoint of the original system, or any source that `load_instrument` accepts.
 
     Raises:
-        InputError: it cannot be read, was trained on another codec, or has another architecture; the message says so.
+        InputError: the source is unreadable, was trained on another codec, or has another architecture.
     """
-    if not hasattr(module, "denoiser"):
-        raise InputError("init_from goes with an instrument's experiment, not with that of a codec")
+    if not isinstance(module, InstrumentModule):
+        raise InputError("init_from needs an experiment that trains an instrument")
     net = module.denoiser.net
-    content = (
-        read_checkpoint(source) if Path(source).suffix == ".ckpt" and Path(source).is_file() else {}
-    )
-    if is_original(content):
-        weights = "ema" if has_ema(content) else "raw"
-        if weights == "raw":
-            warnings.warn(
-                f"{source} has no averaged weights: starting from the raw ones", stacklevel=2
-            )
-        state, steps = load_unet_state(source, weights, net.config, content), None
-    else:
-        other = load_instrument(source, whole=True)
-        if other.spec.labels != module.labels:
-            other = select_condition(load_instrument(source), "plain")
-        if other.spec.codec != module.codec.name:
-            raise InputError(
-                f"init_from={source} was trained on the codec {other.spec.codec}, not on {module.codec.name}: choose "
-                "an experiment on that codec"
-            )
-        state, steps = other.denoiser.net.state_dict(), other.spec.steps
+    state, steps = _network_state(module, source)
     own = {key: value.shape for key, value in net.state_dict().items()}
-    if net.num_labels:  # a model without labels is one whose labels make no difference
+    if net.num_labels:  # a model without labels equals a model whose labels have no effect
         state = {"to_label.weight": torch.zeros_like(net.to_label.weight), **state}
     differing = sorted(
         key
@@ -169,8 +179,32 @@ def initialise_from(module: nn.Module, source: str) -> None:
     if differing:
         raise InputError(
             f"init_from={source} has another architecture: {len(differing)} tensors differ, for example "
-            f"{differing[0]}; set model.model.* as there"
+            f"{differing[0]}; set model.model.* as in that model"
         )
     for target in (net, module.ema.model.net):
         target.load_state_dict(state)
     module.steps_before = steps
+
+
+def _network_state(module: InstrumentModule, source: str) -> tuple[dict[str, Tensor], int | None]:
+    """Read the tensors of a source's network, and its number of training steps; None: unknown."""
+    content = {}
+    if Path(source).suffix == ".ckpt" and Path(source).is_file():
+        content = read_checkpoint(source)
+    if is_original(content):
+        weights = "ema" if has_ema(content) else "raw"
+        if weights == "raw":
+            warnings.warn(
+                f"{source} has no averaged weights: the run starts from the raw weights",
+                stacklevel=3,
+            )
+        return load_unet_state(source, weights, module.denoiser.net.config, content), None
+    other = load_instrument(source, whole=True)
+    if other.spec.labels != module.labels:
+        other = select_condition(load_instrument(source), "plain")
+    if other.spec.codec != module.codec.name:
+        raise InputError(
+            f"init_from={source} was trained on the codec {other.spec.codec}, not {module.codec.name}: choose an "
+            "experiment on that codec"
+        )
+    return other.denoiser.net.state_dict(), other.spec.steps

@@ -1,57 +1,67 @@
-"""Summary of a finished run."""
+"""Summarise a finished run."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
-from torch import nn
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from audio_diffusion_pytorch.codecs.loading import CODECS
 from audio_diffusion_pytorch.command_line import typed
 from audio_diffusion_pytorch.models.instrument import InstrumentSpec
 from audio_diffusion_pytorch.models.labels import Labels
+from audio_diffusion_pytorch.models.loading import other_shipped
 from audio_diffusion_pytorch.models.networks import NETWORKS
+from audio_diffusion_pytorch.training.base_module import TrainingModule
+from audio_diffusion_pytorch.training.instrument_module import InstrumentModule
 
 
 def summary(
     trainer: pl.Trainer,
-    module: nn.Module,
+    module: TrainingModule,
     run_dir: Path,
     model: Path,
     plugins: Sequence[str] = (),
 ) -> str:
-    """What came of a run, where it is, and the command that uses it."""
+    """Describe the results of a run, their paths, and the command that uses the model.
+
+    Args:
+        trainer: trainer of the finished run.
+        module: trained module.
+        run_dir: folder of the run.
+        model: path of the exported model.
+        plugins: the user's own modules that the run imported.
+
+    Returns:
+        Several lines of text.
+    """
     lines = [f"trained:    {trainer.global_step} steps"]
     for callback in trainer.checkpoint_callbacks:
-        if (
-            getattr(callback, "best_model_score", None) is not None
-        ):  # none after a resume in another folder
+        # A run resumed in another folder has no best score before its first validation.
+        if isinstance(callback, ModelCheckpoint) and callback.best_model_score is not None:
             score = float(callback.best_model_score)
             lines.append(f"best:       {callback.monitor} {score:.4g}, {callback.best_model_path}")
     lines += [f"run folder: {run_dir}", f"model:      {model}"]
     if (run_dir / "tensorboard").is_dir():
         lines.append(f"curves:     tensorboard --logdir {shlex.quote(str(run_dir))}")
-    lines += [f"transfer:   {command}" for command in _transfer_commands(module, run_dir, plugins)]
+    if isinstance(module, InstrumentModule):
+        lines.append(f"transfer:   {_transfer_command(module, run_dir, plugins)}")
     return "\n".join(lines)
 
 
-def _transfer_commands(module: nn.Module, run_dir: Path, plugins: Sequence[str]) -> Iterator[str]:
-    from audio_diffusion_pytorch.models.loading import other_shipped
-
-    if not hasattr(module, "spec"):
-        return
-    spec: InstrumentSpec = module.spec
+def _transfer_command(module: InstrumentModule, run_dir: Path, plugins: Sequence[str]) -> str:
+    """Return a command that transfers a recording with the trained model as the source."""
+    spec = module.spec
     if unregistered := _unregistered(spec):
-        yield f"register {' and '.join(unregistered)} first, see docs/extending.md"
-        return
+        return f"register {' and '.join(unregistered)} first, see docs/extending.md"
     other = other_shipped(spec.name, spec.codec)
     target = other.spec.name if other else "OTHER_RUN_FOLDER"
-    several = Labels(spec.labels).instruments
-    chosen = next((name for name in several if name != target), None)
+    names = Labels(spec.labels).instruments
+    chosen = next((name for name in names if name != target), None)
     source = f"{run_dir}:{chosen}" if chosen else str(run_dir)
     loaded = f" 'plugins=[{','.join(plugins)}]'" if plugins else ""
-    yield (
+    return (
         f"{typed('transfer')}{loaded} {shlex.quote(f'source={source}')} target={target} "
         "input=FILE output=FILE.wav"
     )

@@ -106,9 +106,10 @@ def time_training(
 ) -> float:
     """Seconds of an optimiser step, its data included."""
     read: list[float] = []
+    caches = module.wants_cache(datamodule)
 
     def make(count: int) -> Batch:
-        if caches(module, datamodule):
+        if caches:
             length = module.codec.num_frames(module.hparams.length)
             latents = torch.randn(count, module.codec.latent_channels, length)
             return [latents, torch.zeros(count, dtype=torch.long)] if module.labels else latents
@@ -119,28 +120,17 @@ def time_training(
             read.append(time.perf_counter() - begun)
         return default_collate(items)
 
-    takes_latents = getattr(module, "takes_latents", None)
-    if takes_latents is not None:
-        module.takes_latents = caches(module, datamodule)
+    takes_latents = module.takes_latents
+    module.takes_latents = caches
     try:
         seconds = time_batch(module, make, datamodule.batch_size, trainer)
     finally:
-        if takes_latents is not None:
-            module.takes_latents = takes_latents
+        module.takes_latents = takes_latents
     waited = datamodule.batch_size * min(read, default=0.0) / max(1, datamodule.num_workers)
     whole = (
         max(seconds, waited) if datamodule.num_workers else seconds + waited
     )  # processes read while it computes
     return trainer.accumulate_grad_batches * whole
-
-
-def caches(module: pl.LightningModule, datamodule: pl.LightningDataModule) -> bool:
-    """Whether a run would read its crops from a latent cache."""
-    return (
-        hasattr(module, "use_cache")
-        and hasattr(datamodule, "wants_cache")
-        and datamodule.wants_cache(module.codec)
-    )
 
 
 @torch.no_grad()

@@ -301,12 +301,12 @@ def trained(train, recordings, tmp_path) -> Path:
         ),
         (
             ["exp=flute_small", "dataset_path=DATA", "dry_run='yes please'"],
-            "dry_run=yes please: give true or false",
+            "dry_run=yes please must be true or false",
         ),
-        (["exp=flute_small", "dataset_path=DATA", "train=no"], "train=no: give true or false"),
+        (["exp=flute_small", "dataset_path=DATA", "train=no"], "train=no must be true or false"),
         (
             ["exp=flute_small", "dataset_path=DATA", "ckpt_every_n_steps=0"],
-            "ckpt_every_n_steps=0: give a whole",
+            "ckpt_every_n_steps=0 must be a whole",
         ),
         (
             ["exp=flute_small", "dataset_path=DATA", "sampling_rate=22050", "trainer.gpus=0"],
@@ -314,7 +314,7 @@ def trained(train, recordings, tmp_path) -> Path:
         ),
         (
             ["exp=flute_small", "dataset_path=DATA", "ckpt=last", "init_from=flute"],
-            "ckpt=last goes on from there, init_from=flute starts anew: give one of them",
+            "ckpt=last resumes a run and init_from=flute starts a new one: set only one",
         ),
         (
             ["exp=flute_small", "dataset_path=DATA", "ckpt=lst"],
@@ -462,10 +462,11 @@ def test_checkpoints_that_cannot_be_resumed_from(train, trained, recordings, fol
     torch.save({"state_dict": {}}, bad)
     assert f"{bad} has no optimiser state" in train(data, f"ckpt={bad}").error()
     error = train(data, f"ckpt={good}", "model.model.channels=32").error()
-    assert f"{good} comes from another model" in error and "[16] there, [32] here" in error
+    assert f"{good} was saved by another model" in error and "[16] there, [32] here" in error
     error = train(data, f"ckpt={good}", "instruments=[violin]", "instrument_name=violin").error()
     assert (
-        f"{good} is a model of flute, this run trains violin" in error and "init_from=FILE" in error
+        f"{good} is a model of the flute, but this run trains the violin" in error
+        and "init_from=FILE" in error
     )
     damage(good)
     error = train(data, "ckpt=last", "exp_tag=a").error()
@@ -491,7 +492,7 @@ def test_a_resume_with_other_data_or_batches_is_a_warning(train, trained, record
         "log_every_n_steps=2",
     )
     (line,) = [
-        line for line in result.err.splitlines() if "comes from a run with other settings" in line
+        line for line in result.err.splitlines() if "was saved with different settings" in line
     ]
     assert (
         result.code == 0
@@ -583,5 +584,5 @@ def test_a_new_run_does_not_take_another_ones_folder(command, recordings):
     error = command("train.py", *settings).error()
     assert (
         "another run's checkpoints" in error
-        and "resume it with ckpt=last, or choose another exp_tag" in error
+        and "resume that run with ckpt=last, or choose another exp_tag" in error
     )

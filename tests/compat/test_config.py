@@ -495,8 +495,8 @@ def test_our_models_start_a_training(train, trained, tmp_path):
     network = [key for key in first if key.startswith("denoiser")]
     assert network and all(torch.equal(first[key], second[key]) for key in network)
     error = train(f"init_from={export}", "model.model.channels=32", "exp_tag=f").error()
-    assert "has another architecture" in error and "set model.model.* as there" in error
-    with pytest.raises(InputError, match="init_from goes with an instrument's experiment"):
+    assert "has another architecture" in error and "set model.model.* as in that model" in error
+    with pytest.raises(InputError, match="init_from needs an experiment that trains an instrument"):
         initialise_from(torch.nn.Linear(1, 1), str(export))
 
 

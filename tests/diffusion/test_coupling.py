@@ -142,8 +142,8 @@ def test_in_training():
     """Off changes nothing; on changes the noise alone, and each sample's does not depend on the batch around it."""
     z = torch.randn(3, 128, 16, generator=generator())
     off, on = module(), module(coupling=ChunkCoupling())
-    noise, sigma = off.draw(z, 5)
-    coupled, same = on.draw(z, 5)
+    noise, sigma, _ = off.draw(z, 5)
+    coupled, same, _ = on.draw(z, 5)
     assert torch.equal(sigma, same) and not torch.equal(noise, coupled)
     assert torch.equal(coupled[:2], on.draw(z[:2], 5)[0])
     assert torch.equal(coupled[1], on.coupling(z[1], noise[1], _after_draws(on, z, 5, 1)))

@@ -34,6 +34,10 @@ class Module(nn.Linear):
         self.spec = InstrumentSpec(
             name, {"channels": width, "factors": [2]}, codec, sigma_max=sigma_max
         )
+        self.hparams = {}
+
+    def describe(self) -> dict:
+        return asdict(self.spec)
 
 
 class Data:
@@ -98,7 +102,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path, forked):
     run = tmp_path / ODD_NAME
     process = forked(other)
     with (
-        pytest.raises(InputError, match=f"another run .process {process.pid} on .* is at work in"),
+        pytest.raises(InputError, match=f"another run .process {process.pid} on .* uses "),
         lock_folder(run),
     ):
         pass
@@ -154,7 +158,7 @@ def test_names_of_checkpoints(tmp_path):
     assert find_checkpoint("auto", tmp_path) is None
     for name in ("best", "last"):
         with pytest.raises(
-            InputError, match=f"ckpt={name}: there is no .*{name}.ckpt; name the run"
+            InputError, match=f"ckpt={name}: .*{name}.ckpt does not exist; name the run"
         ):
             find_checkpoint(name, tmp_path)
         (tmp_path / f"{name}.ckpt").touch()
@@ -167,7 +171,9 @@ def test_names_of_checkpoints(tmp_path):
 
 def test_best_before_a_validation(tmp_path):
     (tmp_path / "last.ckpt").touch()
-    with pytest.raises(InputError, match=r"ckpt=best: .* has had no validation yet: use ckpt=last"):
+    with pytest.raises(
+        InputError, match=r"ckpt=best: .* has not run a validation yet: use ckpt=last"
+    ):
         find_checkpoint("best", tmp_path)
 
 
@@ -197,23 +203,23 @@ def test_what_can_be_resumed_from(tmp_path, recwarn):
         save(tmp_path / "a.ckpt", instrument=asdict(Module().spec), Datamodule=Data().state_dict())
     )
     saved = check_resumable(path)
-    assert saved["shapes"] == {"weight": (1, 2), "bias": (1,)}
+    assert saved.shapes == {"weight": (1, 2), "bias": (1,)}
     check_compatible(saved, Module(), Data(), path)
     check_compatible(
         check_resumable(str(save(tmp_path / "b.ckpt"))), Module(codec="encodec"), Data(), "b.ckpt"
     )
     assert not recwarn.list
-    with pytest.raises(InputError, match="trained on the codec small, not on encodec"):
+    with pytest.raises(InputError, match="trained on the codec small, not encodec"):
         check_compatible(saved, Module(codec="encodec"), Data(), path)
     with pytest.raises(
-        InputError, match=r"a model of flute, this run trains violin.*init_from=FILE"
+        InputError, match=r"a model of the flute, but this run trains the violin.*init_from=FILE"
     ):
         check_compatible(saved, Module("violin"), Data(), path)
     with pytest.raises(
         InputError, match=r"1 tensors differ, for example weight, \[1, 2\] there, \[1, 3\] here"
     ):
         check_compatible(saved, Module(width=3), Data(), path)
-    saved["shapes"]["extra"] = torch.Size([1])
+    saved.shapes["extra"] = torch.Size([1])
     with pytest.raises(InputError, match=r"for example extra, \[1\] there, absent here"):
         check_compatible(saved, Module(), Data(), path)
 
@@ -234,7 +240,10 @@ def test_what_makes_it_another_run(module, data, says, tmp_path):
     path = str(
         save(tmp_path / "a.ckpt", instrument=asdict(Module().spec), Datamodule=Data().state_dict())
     )
-    with pytest.warns(UserWarning, match=f"other settings .{says}.: training goes on"):
+    with pytest.warns(
+        UserWarning,
+        match=f"different settings .{says}.: training continues",
+    ):
         check_compatible(check_resumable(path), Module(**module), Data(**data), path)
 
 
@@ -249,11 +258,11 @@ def test_settings_of_the_training_that_changed(tmp_path, recwarn):
     check_compatible(saved, module, Data(), "a.ckpt", {"accumulate_grad_batches": 2})
     others, optimiser = (str(warning.message) for warning in recwarn.list)
     assert (
-        "(accumulate_grad_batches 1 there, 2 here, ema_beta 0.9 there, 0.5 here): training goes on"
+        "(accumulate_grad_batches 1 there, 2 here, ema_beta 0.9 there, 0.5 here): training continues"
         in others
     )
     assert (
-        "goes on with its own optimiser, not with the one given (lr 0.001 there, 1e-06 here)"
+        "training continues with the optimiser of the checkpoint, not of the configuration (lr 0.001 there, 1e-06 here)"
         in optimiser
     )
 
@@ -261,12 +270,12 @@ def test_settings_of_the_training_that_changed(tmp_path, recwarn):
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("seed", -1, "seed=-1: give a whole number from 0 to 4294967295"),
-        ("length", 8000.5, "length=8000.5: give a whole number from 1"),
-        ("ckpt_every_n_steps", 0, "ckpt_every_n_steps=0: give a whole number from 1"),
-        ("log_every_n_steps", True, "log_every_n_steps=True: give a whole number from 1"),
-        ("model.lr", "abc", "model.lr=abc: give a number from 0"),
-        ("model.ema_beta", 2, "model.ema_beta=2: give a number from 0 to 1"),
+        ("seed", -1, "seed=-1 must be a whole number from 0 to 4294967295"),
+        ("length", 8000.5, "length=8000.5 must be a whole number of at least 1"),
+        ("ckpt_every_n_steps", 0, "ckpt_every_n_steps=0 must be a whole number of at least 1"),
+        ("log_every_n_steps", True, "log_every_n_steps=true must be a whole number of at least 1"),
+        ("model.lr", "abc", "model.lr=abc must be a number of at least 0"),
+        ("model.ema_beta", 2, "model.ema_beta=2 must be a number from 0 to 1"),
     ],
 )
 def test_numbers_that_make_no_sense(key, value, says):

@@ -11,26 +11,32 @@ from torch import Tensor
 from audio_diffusion_pytorch.errors import InputError
 
 _AVERAGED = 100  # steps in the running average of the loss
+_MOST_LISTED = 8  # recordings in the message
 
 
 class StopOnDivergence(pl.Callback):
-    """Ends a run whose loss is not finite, or far above its running average, before anything of it is saved.
+    """End a run before its next checkpoint if the loss is not finite or far above its running average.
 
     Args:
-        factor: how many times the average of about the last 100 steps is too much.
+        factor: highest accepted ratio of the loss to the average of about the last 100 steps.
 
     Raises:
-        InputError: names the step, the batch, and the recordings in it.
+        InputError: the loss diverges; the message lists the step, the batch, and the recordings of the batch.
     """
 
     def __init__(self, factor: float = 100.0):
-        self.factor, self.average, self.steps = factor, 0.0, 0
+        self.factor = factor
+        self.average = 0.0
+        self.steps = 0
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the running average for checkpoints."""
         return {"average": self.average, "steps": self.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.average, self.steps = state_dict["average"], state_dict["steps"]
+        """Restore the running average."""
+        self.average = state_dict["average"]
+        self.steps = state_dict["steps"]
 
     def on_train_batch_end(
         self,
@@ -40,7 +46,8 @@ class StopOnDivergence(pl.Callback):
         batch: Any,
         index: int,
     ) -> None:
-        # what is logged is the average of all processes: they stop together
+        """Check the loss of the step and update the average."""
+        # The logged value is the average of all processes: they stop together.
         loss = float(trainer.callback_metrics.get("train_loss", outputs["loss"]))
         if math.isfinite(loss) and (self.steps < _AVERAGED or loss <= self.factor * self.average):
             self.steps += 1
@@ -51,21 +58,27 @@ class StopOnDivergence(pl.Callback):
             gathered: list[list[str]] = [[] for _ in range(trainer.world_size)]
             torch.distributed.all_gather_object(gathered, listing)
             listing = [line for lines in gathered for line in lines]
-        what = f"{loss:g}" if math.isfinite(loss) else "not a finite number"
+        value = f"{loss:g}" if math.isfinite(loss) else "not a finite number"
         before = f", after an average of {self.average:.3g}" if self.steps else ""
         raise InputError(
-            f"the loss is {what} at step {trainer.global_step} (epoch {trainer.current_epoch}, batch {index}){before}. "
-            f"In the batch: {'; '.join(listing) or 'no files known'}. Lower model.lr, set "
-            "trainer.gradient_clip_val=1.0, or take out what is wrong with a recording; checkpoints are of before"
+            f"the loss is {value} at step {trainer.global_step} (epoch {trainer.current_epoch}, batch {index})"
+            f"{before}. Recordings of the batch: {'; '.join(listing) or 'unknown'}. Lower model.lr, set "
+            "trainer.gradient_clip_val=1.0, or remove defective recordings; the checkpoints precede this step"
         )
 
     def _recordings(self, trainer: pl.Trainer, index: int, losses: Tensor | None) -> list[str]:
-        """Where the batch's items come from, the worst first, at most eight."""
+        """Locate the items of the batch, in descending order of loss, at most eight."""
         data = trainer.datamodule
         if not hasattr(getattr(data, "train_set", None), "locate"):
             return []
         items = data.training_items(index)
-        values = [math.nan] * len(items) if losses is None else losses.tolist()
-        order = sorted(range(len(items)), key=lambda i: (math.isfinite(values[i]), -values[i]))
-        suffix = "" if losses is None else " (loss {:.3g})"
-        return [data.train_set.locate(items[i]) + suffix.format(values[i]) for i in order[:8]]
+        if losses is None:
+            return [data.train_set.locate(item) for item in items[:_MOST_LISTED]]
+        ranked = sorted(
+            zip(items, losses.tolist(), strict=True),
+            key=lambda pair: (math.isfinite(pair[1]), -pair[1]),
+        )
+        return [
+            f"{data.train_set.locate(item)} (loss {value:.3g})"
+            for item, value in ranked[:_MOST_LISTED]
+        ]

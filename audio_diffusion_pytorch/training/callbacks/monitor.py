@@ -1,4 +1,4 @@
-"""What a run shows while it trains: loss by noise level, speed, gradients; and what ends it."""
+"""Log loss by noise level, speed and gradient norm during training."""
 
 import math
 import time
@@ -11,83 +11,98 @@ import torch
 from pytorch_lightning.profilers import Profiler
 from torch import Tensor
 
-BANDS = (
-    0.001,
-    0.01,
-    0.03,
-    0.1,
-    0.3,
-    1.0,
-    3.0,
-    10.0,
-    100.0,
-)  # edges of noise levels, the same in every run
-_FETCH = "[_TrainingEpochLoop].train_dataloader_next"  # what Lightning calls its wait for a batch
-_REFRESH = 1.0  # seconds after which a terminal's bar moves, however slow the steps are
+from audio_diffusion_pytorch.training.base_module import TrainingModule
+from audio_diffusion_pytorch.training.lightning_internals import FETCH_ACTION
+
+# Edges of the bands of noise levels; equal in every run, so that runs compare.
+BANDS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 
 
 class WaitClock(Profiler):
-    """The profiler of a run, for one figure: seconds that training has waited for its batches."""
+    """Measure the seconds that training waits for its batches.
+
+    Attributes:
+        waited: seconds of waiting since the start of the run.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.waited = self._since = 0.0
+        self.waited = 0.0
+        self._since = 0.0
 
     def start(self, action_name: str) -> None:
-        if action_name == _FETCH:
+        """Start the clock if the action fetches a batch."""
+        if action_name == FETCH_ACTION:
             self._since = time.perf_counter()
 
     def stop(self, action_name: str) -> None:
-        if action_name == _FETCH:
+        """Stop the clock if the action fetches a batch."""
+        if action_name == FETCH_ACTION:
             self.waited += time.perf_counter() - self._since
 
 
 class TrainingMonitor(pl.Callback):
-    """Logs, every so many optimiser steps, what is no part of a training step.
+    """Log figures that the training step does not compute, at an interval of optimiser steps.
 
-    - `train_loss_by_sigma/LOW-HIGH`: this process's samples since the last time, by their noise level.
+    - `train_loss_by_sigma/LOW-HIGH`: mean loss of this process's samples since the last log, by noise level.
     - `gradient_norm` before clipping, and `ema_decay`.
-    - `samples_per_s` of all processes, and `data_wait`, the share of the time spent waiting for batches; validation
-      does not count.
+    - `samples_per_s` of all processes, and `data_wait`, the share of the time spent waiting for batches; both exclude
+      validation.
+
+    Args:
+        every_n_steps: interval in optimiser steps.
+
+    Attributes:
+        shown: figures for the progress bar, formatted.
     """
 
     def __init__(self, every_n_steps: int = 20):
         self.every_n_steps = every_n_steps
-        self.shown: dict[str, str] = {}  # in the progress bar
-        self._shows_all = False  # the figures of a whole interval
-        self._bands: Tensor | None = None  # [2, bands]: sums of losses, samples
-        self._logged = self._samples = 0
+        self.shown: dict[str, str] = {}
+        self._interval_shown = False
+        self._bands: Tensor | None = None  # [2, bands]: sums of losses, numbers of samples
+        self._logged = 0
+        self._samples = 0
         self._gradients = math.nan
-        self._mark = self._waited = self._paused = 0.0
+        self._mark = 0.0
+        self._waited = 0.0
+        self._paused = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start an interval; a resumed run keeps the sums of the interrupted interval."""
         self._edges = torch.tensor(BANDS[1:-1], device=module.device)
         resumed = self._bands
-        self._start_again(trainer)
+        self._start_interval(trainer)
         if resumed is not None:
             self._bands += resumed.to(module.device)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the sums of the interval in progress for checkpoints."""
         return {"bands": self._bands, "logged": self._logged}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._bands, self._logged = state_dict["bands"], state_dict["logged"]
+        """Restore the sums of the interval in progress."""
+        self._bands = state_dict["bands"]
+        self._logged = state_dict["logged"]
 
     def on_validation_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Pause the measurement of speed."""
         self._paused = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Resume the measurement of speed."""
         self._mark += time.perf_counter() - self._paused
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Any
     ) -> None:
+        """Measure the gradient norm of a step that is logged."""
         if (trainer.global_step + 1) % self.every_n_steps == 0:
             gradients = [
-                p.grad
+                parameter.grad
                 for group in optimizer.param_groups
-                for p in group["params"]
-                if p.grad is not None
+                for parameter in group["params"]
+                if parameter.grad is not None
             ]
             self._gradients = float(torch.nn.utils.get_total_norm(gradients))
 
@@ -99,6 +114,7 @@ class TrainingMonitor(pl.Callback):
         batch: Any,
         index: int,
     ) -> None:
+        """Accumulate the losses by noise level; log at the end of an interval."""
         self._samples += len(batch if isinstance(batch, Tensor) else batch[0]) * trainer.world_size
         if "sigma" in outputs:
             band = torch.bucketize(outputs["sigma"], self._edges)
@@ -110,9 +126,10 @@ class TrainingMonitor(pl.Callback):
             self._show(values)
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=step)
-            self._logged, self._shows_all = step, True
-            self._start_again(trainer)
-        elif not self._shows_all:  # the first figures come with the first step
+            self._logged = step
+            self._interval_shown = True
+            self._start_interval(trainer)
+        elif not self._interval_shown:
             self._show(self._speed(trainer))
 
     def _show(self, values: Mapping[str, float]) -> None:
@@ -132,11 +149,13 @@ class TrainingMonitor(pl.Callback):
         names = [f"train_loss_by_sigma/{low:g}-{high:g}" for low, high in pairwise(BANDS)]
         values = {name: sums[i] / counts[i] for i, name in enumerate(names) if counts[i]}
         values |= {"gradient_norm": self._gradients, **self._speed(trainer)}
-        if hasattr(module, "ema"):
+        if isinstance(module, TrainingModule):
             values["ema_decay"] = module.ema.decay
         return values
 
-    def _start_again(self, trainer: pl.Trainer) -> None:
+    def _start_interval(self, trainer: pl.Trainer) -> None:
         self._bands = torch.zeros(2, len(BANDS) - 1, device=self._edges.device)
-        self._samples, self._mark = 0, time.perf_counter()
-        self._waited = getattr(trainer.profiler, "waited", 0.0)
+        self._samples = 0
+        self._mark = time.perf_counter()
+        profiler = trainer.profiler
+        self._waited = profiler.waited if isinstance(profiler, WaitClock) else 0.0

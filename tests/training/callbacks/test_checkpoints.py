@@ -16,6 +16,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from tolerances import NETWORK
 from torch.utils.data import Dataset
 
+import audio_diffusion_pytorch.commands.train  # noqa: F401, registers the resolvers
 from audio_diffusion_pytorch.data.datamodule import Datamodule
 from audio_diffusion_pytorch.diffusion.denoiser import KDistribution
 from audio_diffusion_pytorch.errors import InputError, Interrupted

@@ -216,7 +216,7 @@ def test_a_loss_that_diverges_ends_the_run_with_the_files_named(value, codec, mo
         fit(codec, StopOnDivergence(), steps=20, data=Datamodule(Located(), batch_size=4))
     message = str(error.value)
     assert "at step 8 (epoch 1, batch 2)" in message and "Lower model.lr" in message
-    assert f"In the batch: file {expected[2]} in epoch 1 (loss " in message
+    assert f"Recordings of the batch: file {expected[2]} in epoch 1 (loss " in message
     assert all(f"file {item} in epoch 1" in message for item in expected)
 
 
@@ -240,7 +240,9 @@ def test_a_recording_that_breaks_the_loss_is_found(command, recordings, tmp_path
     result = command("train.py", *settings, "datamodule.dataset.augment=null")
     error = result.error()
     assert "the loss is not a finite number at step 3 (epoch 0, batch 2)" in error
-    name, seconds = error.partition("In the batch: ")[2].split(" (loss nan)")[0].rsplit(" at ", 1)
+    name, seconds = (
+        error.partition("Recordings of the batch: ")[2].split(" (loss nan)")[0].rsplit(" at ", 1)
+    )
     assert (
         name.startswith(str(recordings / "flute_"))
         and 0 <= float(seconds.removesuffix(" s")) <= 0.6
