@@ -475,7 +475,7 @@ def test_checkpoints_that_cannot_be_resumed_from(train, trained, recordings, fol
         and f"the newest good one beside it is {good.with_name('best.ckpt')}" in error
     )
     assert (
-        "there is no" in train(data, "ckpt=best", "exp_tag=b").error()
+        "does not exist" in train(data, "ckpt=best", "exp_tag=b").error()
         and not (trained.parent / "b").exists()
     )
 
