@@ -1,7 +1,4 @@
-"""The diffusion bridge.
-
-Names load lazily.
-"""
+"""Diffusion bridge between two instruments; names load lazily."""
 
 from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""A recording between the two halves of a bridge."""
+"""Recording between the two halves of a bridge."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,16 @@ from audio_diffusion_pytorch.bridge.windows import Window
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A recording as noise.
+    """Recording as noise at the hand-off sigma.
 
     Args:
-        noise: [N, D, L] for each window and channel.
-        latents: [N, D, L] of the codec, for what is kept: levels, and noise in pauses.
-        windows: [N] what each is of, without its sound.
-        channels, length: of the recording, in samples.
-        sample_rate: of the recording, in Hz.
-        survey: its level and tuning.
+        noise: [N, D, L], one row for each window and channel.
+        latents: [N, D, L] codec latents, for levels and for the noise in pauses.
+        windows: N windows without their sound.
+        channels: channels of the recording.
+        length: length of the recording in samples.
+        sample_rate: rate of the recording in Hz.
+        survey: level and tuning of the recording.
         sigma: hand-off noise level.
     """
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -71,8 +71,8 @@ class ModelPair:
         )
         self._configure(requested)
         # Windows hold a whole number of the coarsest network's frames.
-        factor = max(model.denoiser.net.downsample_factor for model in models)
-        self.window = -(-min(model.spec.frames for model in models) // factor) * factor
+        factor = max(cast(int, model.denoiser.net.downsample_factor) for model in models)
+        self.window: int = -(-min(model.spec.frames for model in models) // factor) * factor
         self.hop = self.window * 3 // 4
         dtype = choose_dtype(precision, torch.device(device))
         self.denoisers = [at_precision(model.denoiser, dtype, compile) for model in models]

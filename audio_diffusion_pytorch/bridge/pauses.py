@@ -1,4 +1,4 @@
-"""What is quiet beside the notes (pauses, decays, soft entries) comes out as quiet as it went in."""
+"""Keep quiet parts (pauses, decays, soft entries) as quiet in the output as in the recording."""
 
 import math
 
@@ -6,70 +6,71 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOUD, QUIET = (
-    -3.0,
-    -15.0,
-)  # dB beside the level: of frames that count as loud and as quiet; in between, in between
-# dB by which a frame may be louder or softer than in the recording: the loud ones, and the quiet ones
-LOUDER, SOFTER = (6.0, 0.0), (6.0, 2.0)
-SOUNDING = -30.0  # dB beside the level: as in `LevelMeter`
-_MOST = 12.0  # dB by which a frame is raised: what a codec's floor swallowed stays away
-_LEAST = 1e-12  # power: silence
-_MOMENTS = 4  # parts of a frame
-_SMOOTH = 3  # frames over which levels are taken
+# Levels in dB relative to the recording's level.
+LOUD = -3.0  # frames above count as loud
+QUIET = -15.0  # frames below count as quiet; frames in between are interpolated
+SOUNDING = -30.0  # frames above count as active, as in `LevelMeter`
+# Tolerances in dB for loud and for quiet frames.
+LOUDER = (6.0, 0.0)  # by which a frame may exceed its level in the recording
+SOFTER = (6.0, 2.0)  # by which a frame may fall below its level in the recording
+_MOST = 12.0  # highest gain in dB: sound below the codec's floor cannot be restored
+_LEAST = 1e-12  # power of silence
+_MOMENTS = 4  # parts of a frame, to find clicks
+_SMOOTH = 3  # frames over which levels are averaged
 
 
 class QuietFollower:
-    """Gives the quiet frames of a bridge's sound, block by block, the level that they had in the recording.
+    """Scale the quiet frames of a bridge's sound, block by block, to their level in the recording.
 
     Args:
-        level: RMS of the recording's sounding parts, as the source model gets it.
+        level: RMS of the recording's active parts at the source model's level.
     """
 
     def __init__(self, level: float):
         self._level = max(level, 1e-8) ** 2
-        self._sums = 0.0  # [2, C] powers of the sounding frames so far: made, given
+        self._sums = torch.zeros(2, 1, dtype=torch.float64)  # [2, C] power: output, recording
 
     def __call__(self, wav: Tensor, power: Tensor, broken: Tensor, new: slice) -> Tensor:
-        """
+        """Scale the next block.
+
         Args:
-            wav: [C, L * hop] sound of a block's frames.
-            power: [C, L] mean square of the recording's frames.
-            broken: [C, L] 1 in frames that follow the recording even where they are loud, up to 0.
-            new: frames that no earlier block had. A block sees some before and after them.
+            wav: [C, L * hop] sound of the block's L frames.
+            power: [C, L] mean square of each frame in the recording.
+            broken: [C, L] 1 in frames near a softened break, which follow the recording even if
+                they are loud; down to 0 elsewhere.
+            new: frames of the block that no earlier block contained; the others are context.
 
         Returns:
-            [C, L * hop]
+            [C, L * hop].
         """
         hop = wav.shape[-1] // power.shape[-1]
-        moments = (
-            wav.unflatten(-1, (-1, math.gcd(_MOMENTS, hop), hop // math.gcd(_MOMENTS, hop)))
-            .square()
-            .mean(-1)
-        )
+        parts = math.gcd(_MOMENTS, hop)
+        moments = wav.unflatten(-1, (-1, parts, hop // parts)).square().mean(-1)
         made = moments.mean(-1)
-        sounding = power > self._level * 10 ** (SOUNDING / 10)
-        sums = torch.stack([made * sounding, power * sounding]).double()
-        ahead, self._sums = (
-            self._sums + sums[..., new.start :].sum(-1),
-            self._sums + sums[..., new].sum(-1),
-        )
-        ratio = torch.where(ahead[1] > 0, ahead[0] / ahead[1], 1.0).float()[:, None]
-        # Where sound breaks off a click counts as if it filled half of its frame, and each frame is taken by itself.
+        ratio = self._ratio(made, power, new)
+        # Near a break a click counts as half of its frame, and frames are not averaged.
         click = made.maximum(moments.amax(-1) / 2)
-        given, made = (
-            torch.where(broken > 0.5, sharp.clamp_min(_LEAST), smooth(level))
-            for sharp, level in ((power, power), (click, made))
-        )
-        beside = 10 * (given / self._level).log10()
-        free = ((beside - QUIET) / (LOUD - QUIET)).clamp(0, 1) * (1 - broken)
-        louder, softer = (low + (high - low) * free for high, low in (LOUDER, SOFTER))
-        stray = 10 * (made / (ratio * given)).log10()
-        gain = 10 ** ((stray.clamp(-softer, louder) - stray).clamp(max=_MOST) / 20)
+        given = torch.where(broken > 0.5, power.clamp_min(_LEAST), smooth(power))
+        made = torch.where(broken > 0.5, click.clamp_min(_LEAST), smooth(made))
+        relative = 10 * (given / self._level).log10()
+        loudness = ((relative - QUIET) / (LOUD - QUIET)).clamp(0, 1) * (1 - broken)
+        louder = LOUDER[1] + (LOUDER[0] - LOUDER[1]) * loudness
+        softer = SOFTER[1] + (SOFTER[0] - SOFTER[1]) * loudness
+        deviation = 10 * (made / (ratio * given)).log10()
+        change = (deviation.clamp(-softer, louder) - deviation).clamp(max=_MOST)
+        gain = 10 ** (change / 20)
         return wav * F.interpolate(gain[:, None], size=wav.shape[-1], mode="linear")[:, 0]
+
+    def _ratio(self, made: Tensor, power: Tensor, new: slice) -> Tensor:
+        """Return the power of the output relative to the recording, over active frames: [C, 1]."""
+        active = power > self._level * 10 ** (SOUNDING / 10)
+        sums = torch.stack([made * active, power * active]).double()
+        ahead = self._sums + sums[..., new.start :].sum(-1)  # with the context that follows
+        self._sums = self._sums + sums[..., new].sum(-1)
+        return torch.where(ahead[1] > 0, ahead[0] / ahead[1], 1.0).float()[:, None]
 
 
 def smooth(power: Tensor) -> Tensor:
-    """Geometric mean of powers [C, L] over neighbouring frames, those at hand near the ends."""
+    """Average powers [C, L] geometrically over neighbouring frames, over fewer at the ends."""
     level = power.clamp_min(_LEAST).log()[:, None]
     return F.avg_pool1d(level, _SMOOTH, 1, _SMOOTH // 2, count_include_pad=False)[:, 0].exp()

@@ -1,6 +1,7 @@
 """Run a denoiser in single or half precision, compiled or not."""
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -45,13 +46,12 @@ def at_precision(denoiser: Denoiser, dtype: torch.dtype, compile: bool = False) 
         A denoiser that shares the network in float32; `denoiser` itself without any change.
     """
     net = denoiser.net
-    if dtype != torch.float32 and isinstance(
-        net, UNet1d
-    ):  # which layer embeds sigma is known there
+    # `Reduced` keeps the embedding of sigma in float32, a layer that only UNet1d names.
+    if dtype != torch.float32 and isinstance(net, UNet1d):
         net = Reduced(net, dtype)
     if compile:
         cuda = next(denoiser.parameters()).is_cuda
-        net = torch.compile(net, mode="reduce-overhead" if cuda else None)
+        net = cast(nn.Module, torch.compile(net, mode="reduce-overhead" if cuda else None))
     return denoiser if net is denoiser.net else Denoiser(net, denoiser.sigma_data)
 
 

@@ -1,16 +1,16 @@
-"""Measured settings of a bridge."""
+"""Presets of a bridge, with measured settings."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How finely a bridge solves its two ODEs.
+    """Accuracy with which a bridge solves its two ODEs.
 
     Args:
         solver: name in `SOLVERS`.
         num_steps: points of the schedule of each half.
-        sigma_min: noise level at the data end, no less than the models' own; None: the models' own.
+        sigma_min: noise level at the data end, at least the models' sigma_min; None: the models' sigma_min.
         rho: spacing of the schedule.
     """
 
@@ -20,8 +20,8 @@ class Quality:
     rho: float
 
 
-# Relative error of the target's latents against the converged solution from the models' own sigma_min, at the shipped
-# models' default hand-off: `python benchmarks/transfer.py --only error`.
+# Chosen by the relative error of the target's latents against the converged solution, at the default
+# hand-off of the shipped models: `python benchmarks/transfer.py --only error`.
 QUALITY = {
     "draft": Quality("unipc", 9, 0.05, 7.0),
     "normal": Quality("unipc", 14, 0.02, 6.0),

@@ -1,25 +1,23 @@
-"""The octaves that bring a recording into the range of a target."""
-
-from __future__ import annotations
+"""Choose the octaves that move a recording into the range of a target."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
 
-    from audio_diffusion_pytorch.models.instrument import InstrumentSpec
-from audio_diffusion_pytorch.models.instrument import pitch_range
+from audio_diffusion_pytorch.models.instrument import InstrumentSpec, pitch_range
 from audio_diffusion_pytorch.pitch.octaves import first_sound, octaves_for, pitches_of
 
 
 def octaves_into_range(blocks: Iterable[Tensor], sample_rate: int, spec: InstrumentSpec) -> int:
-    """Octaves that bring the first minute of a recording into the range of a model's instrument.
-
-    0 where it lies there, where it has no clear pitch, and where the range is not known.
+    """Choose octaves that move the first minute of a recording into the range of an instrument.
 
     Args:
-        blocks: [C, n] at sample_rate Hz.
+        blocks: [C, n].
+        sample_rate: in Hz.
+        spec: specification of the target model.
+
+    Returns:
+        Octaves; 0 inside the range, without a clear pitch, or with an unknown range.
     """
     limits = pitch_range(spec)
     if limits is None:

@@ -1,1 +1,1 @@
-"""Recordings through a bridge to files."""
+"""Transfer of audio files through a bridge."""

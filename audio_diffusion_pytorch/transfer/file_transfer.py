@@ -104,7 +104,7 @@ class FileTransfer:
         self.info = self.reader.info
         self.channels = 1 if self.options.mid else self.info.channels
         self.job.output.parent.mkdir(parents=True, exist_ok=True)
-        spool = SpooledTemporaryFile(_MEMORY, dir=self.job.output.parent)  # noqa: SIM115
+        spool = SpooledTemporaryFile(_MEMORY, dir=str(self.job.output.parent))  # noqa: SIM115
         self.spool = self._resources.enter_context(spool)
         self.sound = LevelMeter(self.info.sample_rate)
         self.stats = RecordingStats.of_audible(self._blocks(), self.info.sample_rate)

@@ -1,7 +1,7 @@
-"""One recording that becomes one file: what was done before, and who does what.
+"""Transfer jobs: map inputs to outputs, skip finished work, lock jobs shared between runs.
 
-A folder of outputs keeps a record of each file under `.transfer/`: the settings and the input that it was made from.
-A file whose record fits is not made again. Runs that share the folder, on one machine or several, lock what they make.
+An output folder keeps a record of each file under `.transfer/`: the settings and the input of the output. A file with a
+matching record is finished. Runs that share the folder, on one machine or several, lock their jobs.
 """
 
 import json
@@ -21,12 +21,13 @@ State = Literal["new", "done", "outdated", "foreign"]
 
 @dataclass(frozen=True)
 class Job:
-    """One recording to be made.
+    """One recording and its output.
 
     Args:
-        input, output: files.
+        input: audio file.
+        output: audio file.
         sigma: hand-off noise level; None: the target model's default.
-        root: output folder that keeps records; None: a single file, made every time.
+        root: output folder with records; None: a single file without a record, never finished.
     """
 
     input: Path
@@ -36,19 +37,27 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where what belongs to several outputs is written."""
+        """Folder of files that belong to several outputs."""
         return self.output.parent if self.root is None else self.root
 
     @property
     def record(self) -> Path | None:
-        """The file that remembers how the output was made."""
+        """File that records the settings and the input of the output."""
         if self.root is None:
             return None
         place = self.root / RECORDS / self.output.relative_to(self.root)
         return place.with_name(with_ending(place.name, ".json"))
 
     def state(self, settings: Mapping[str, Any]) -> State:
-        """`done` as wanted, `outdated` (other settings, a changed input or output), not ours (`foreign`), or `new`."""
+        """Compare the output and its record with the settings.
+
+        Args:
+            settings: settings that the output depends on.
+
+        Returns:
+            "new" without an output, "done" if the record matches, "outdated" if settings, input or
+            output have changed, "foreign" for a file without a record.
+        """
         if not self.output.exists():
             return "new"
         if self.record is None:
@@ -62,14 +71,22 @@ class Job:
         return "done" if record == self._record(settings, self.output) else "outdated"
 
     def remember(self, settings: Mapping[str, Any], written: Path) -> None:
-        """Record how the output is made; `written` is the complete file that is about to become the output."""
+        """Record the settings and the input of the output.
+
+        Args:
+            settings: settings that the output depends on.
+            written: complete file that becomes the output after this call.
+        """
         if self.record is not None:
             with atomic_write(self.record) as temporary:
                 temporary.write_text(json.dumps(self._record(settings, written)), encoding="utf-8")
 
     @contextmanager
     def claimed(self) -> Iterator[bool]:
-        """Hold the job against other runs; False where another one holds it. The system frees it when a run dies."""
+        """Lock the job against other runs; yield False if another run holds it.
+
+        The system releases the lock when a run dies.
+        """
         if self.record is None:
             yield True
             return
@@ -84,12 +101,15 @@ class Job:
 
 
 def check_output(path: Path, source: Path, key: str = "output") -> None:
-    """
+    """Check that an output can be written.
+
     Args:
-        key: name of the argument that says `path`.
+        path: file to write.
+        source: input file, which must not be overwritten.
+        key: name of the argument that gives `path`.
 
     Raises:
-        InputError: `path` is the input, a folder, or where nothing can be written.
+        InputError: `path` is the input or a folder, or its folder is not writable.
     """
     if path.exists() and os.path.samefile(path, source):
         raise InputError(f"{key} and input are the same file, {path}: choose another {key}")
@@ -98,5 +118,5 @@ def check_output(path: Path, source: Path, key: str = "output") -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise InputError(
-            f"cannot write {path}: {folder} is no folder that can be written to; choose another {key}"
+            f"cannot write {path}: {folder} is not a writable folder; choose another {key}"
         )

@@ -1,6 +1,6 @@
 """Analyse the start of a recording: its register, its instrument, and whether several voices sound at once.
 
-The thresholds are chosen on one half of the shipped clips and their mixes; `benchmarks/listening.py` measures them.
+The thresholds were chosen on half of the shipped clips and their mixes; `benchmarks/listening.py` measures the rest.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ if TYPE_CHECKING:
     from audio_diffusion_pytorch.audio import AudioReader
     from audio_diffusion_pytorch.models.classifier import InstrumentClassifier
 
-UNLIKELY = 0.02  # probability of the given source below which it is wrong ...
-LIKELY = 0.3  # ... if another instrument is at least as likely as this
-SEVERAL_VOICES = 0.15  # share of the pitched frames with two notes at once from which a recording has several voices
-SHORTEST = 0.5  # seconds of pitched sound below which there is no warning: too little to judge by
-_SEGMENT = 6.0  # seconds that the classifier sees at a time
-_LOUD = 0.1  # RMS of a segment beside the loudest one, below which it does not count
+UNLIKELY = 0.02  # probability below which the given source is wrong ...
+LIKELY = 0.3  # ... if another instrument has at least this probability
+SEVERAL_VOICES = 0.15  # share of pitched frames with two notes from which several voices play
+SHORTEST = 0.5  # seconds of pitched sound below which the evidence is too weak for a warning
+_SEGMENT = 6.0  # seconds per segment of the classifier
+_LOUD = 0.1  # RMS relative to the loudest segment, below which a segment is ignored
 _NOTE = 0.4  # note posterior from which a key sounds
-_HELD = 17  # frames (0.2 s) for which two keys sound together: reverberation and legato overlap for less
-# Semitones from a note to its partials, where the pitch tracker finds a second note that nobody plays. A semitone and
-# a whole tone count as one note: vibrato and glides.
+_HELD = 17  # frames (0.2 s) of overlap for two voices: reverberation and legato are shorter
+# Semitones from a note to its partials, at which the pitch tracker detects spurious notes. A semitone
+# and a whole tone are vibrato and glides.
 _PARTIALS = (0, 1, 12, 19, 24, 28, 31, 34, 36, 38, 40, 42, 43)
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """The start of a recording.
+    """Analysis of the start of a recording.
 
     Args:
         pitches: MIDI pitch of each frame with a clear note.
-        instruments: instrument -> probability, the most probable first; empty for what is silent or too short.
-        overlap: share of the pitched frames in which two notes sound that are not partials of each other.
-        seconds: of pitched sound.
-        silent: nothing sounds at all.
+        instruments: instrument -> probability, the most probable first; empty for silent or short
+            recordings.
+        overlap: share of the pitched frames with two notes that are not partials of each other.
+        seconds: duration of the pitched sound.
+        silent: whether the recording holds no sound.
     """
 
     pitches: Sequence[float] = ()
@@ -51,24 +52,28 @@ class Analysis:
 
     @property
     def several_voices(self) -> bool:
-        """Whether more than one voice sounds."""
+        """Whether several voices sound at once."""
         return self.seconds >= SHORTEST and self.overlap >= SEVERAL_VOICES
 
     def is_unlikely(self, instrument: str) -> bool:
-        """Whether another instrument than the given one plays; False for a name that the classifier does not know."""
+        """Return whether another instrument plays; False for names unknown to the classifier.
+
+        Args:
+            instrument: name of the expected instrument.
+        """
         probability = self.instruments.get(instrument.replace("_", " "))
         if probability is None or self.seconds < SHORTEST:
             return False
         return probability < UNLIKELY and max(self.instruments.values()) >= LIKELY
 
     def warning(self, source: str | None) -> str | None:
-        """One sentence about several voices or a wrong source, if there is a reason for it.
+        """Return a sentence about several voices or a wrong source; None without a reason.
 
         Args:
-            source: name of the source model's instrument; None: it was chosen by this analysis.
+            source: name of the source model's instrument; None: this analysis chose it.
         """
         if self.silent:
-            return "it holds no sound"
+            return "the recording is silent"
         if self.several_voices:
             return f"several voices at once in {self.overlap:.0%} of it: the models play one voice at a time"
         if source is None or not self.is_unlikely(source):
@@ -80,9 +85,9 @@ class Analysis:
         )
 
     def source(self) -> str | None:
-        """The model to use as the source: a shipped one, `all:NAME` where another instrument is far more likely.
+        """Choose the source model: a shipped one, or `all:NAME` for a far more probable instrument.
 
-        None for what is silent or too short.
+        None for silent or short recordings.
         """
         from audio_diffusion_pytorch.models.loading import shipped_instruments
 
@@ -93,14 +98,12 @@ class Analysis:
         }
         if not shipped:
             return None
-        best, nearest = (
-            max(self.instruments, key=self.instruments.__getitem__),
-            max(shipped, key=shipped.__getitem__),
-        )
+        best = max(self.instruments, key=self.instruments.__getitem__)
+        nearest = max(shipped, key=shipped.__getitem__)
         return model_name(best if self.instruments[best] >= 2 * shipped[nearest] else nearest)
 
     def facts(self) -> dict[str, str | float | None]:
-        """The result for a report."""
+        """Return the facts of a report."""
         best, probability = next(iter(self.instruments.items()), (None, 0.0))
         return {
             "sounds_like": best,
@@ -110,7 +113,7 @@ class Analysis:
 
 
 def model_name(instrument: str) -> str:
-    """How `load_instrument` names the model of an instrument: `flute`, `all:oboe`."""
+    """Return the name of an instrument's model for `load_instrument`: `flute`, `all:oboe`."""
     from audio_diffusion_pytorch.models.loading import ALL, shipped_instruments
 
     return instrument if instrument in shipped_instruments() else f"{ALL}:{instrument}"
@@ -120,7 +123,8 @@ def analyse(file: AudioReader, mid: bool = False) -> Analysis:
     """Analyse the first minute of sound of an open recording.
 
     Args:
-        mid: of the channels' average, as in `AudioReader.mono_blocks`; else of the loudest channel.
+        file: the recording.
+        mid: analyse the channels' average (`AudioReader.mono_blocks`), not the loudest channel.
 
     Raises:
         InputError: the recording cannot be read.
@@ -133,7 +137,7 @@ def analyse(file: AudioReader, mid: bool = False) -> Analysis:
 
 
 def analyse_wav(wav: Tensor, sample_rate: int) -> Analysis:
-    """Analyse wav [1, T] at sample_rate Hz; of less than a tenth of a second nothing is said."""
+    """Analyse wav [1, T] at sample_rate Hz; less than a tenth of a second gives an empty analysis."""
     from audio_diffusion_pytorch.pitch.tracker import posteriors
 
     if wav.shape[1] < sample_rate // 10:
@@ -146,7 +150,7 @@ def analyse_wav(wav: Tensor, sample_rate: int) -> Analysis:
 
 
 def instrument_probabilities(wav: Tensor, sample_rate: int) -> dict[str, float]:
-    """wav [1, T] -> instrument and probability, the most probable first; the mean over the loud segments."""
+    """Classify wav [1, T] by the mean over its loud segments: instrument -> probability, sorted."""
     import torch
 
     from audio_diffusion_pytorch.audio import resample
@@ -167,9 +171,15 @@ def instrument_probabilities(wav: Tensor, sample_rate: int) -> dict[str, float]:
 
 
 def voices_overlap(note: Tensor) -> tuple[float, float]:
-    """Note posteriors [F, 88] -> share of the pitched frames in which two voices sound, and the pitched seconds.
+    """Measure the overlap of voices.
 
-    Two keys count as two voices when both sound for 0.2 s and neither is a partial of the other.
+    Two keys count as two voices if both sound for 0.2 s and neither is a partial of the other.
+
+    Args:
+        note: [F, 88] note posteriors.
+
+    Returns:
+        Share of the pitched frames with two voices, and the pitched seconds.
     """
     import torch.nn.functional as F
     from basic_pitch_torch import SAMPLE_RATE
@@ -191,12 +201,12 @@ def voices_overlap(note: Tensor) -> tuple[float, float]:
 
 
 def _runs(on: Tensor) -> Tensor:
-    """on [F, K] without what lasts for less than `_HELD` frames."""
+    """Remove runs of less than `_HELD` frames from on [F, K]."""
     import torch.nn.functional as F
 
     if len(on) < _HELD:
         return on & False
-    whole = on.T.float().unfold(-1, _HELD, 1).amin(-1)  # [K, F - _HELD + 1]: a run begins here
+    whole = on.T.float().unfold(-1, _HELD, 1).amin(-1)  # [K, F - _HELD + 1] starts of runs
     return F.max_pool1d(F.pad(whole, (_HELD - 1, _HELD - 1)), _HELD, 1).T > 0
 
 

@@ -1,5 +1,6 @@
-"""What is to be done, what was done, what failed: the progress bar and the messages of `transfer.py`."""
+"""Progress bar and messages of `transfer.py`: planned, finished, skipped and failed files."""
 
+import signal
 import sys
 import warnings
 from collections import Counter
@@ -11,56 +12,58 @@ from tqdm import tqdm
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.cli import one_line
-from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.cli import ending_on_terminate, one_line
+from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.models.instrument import pitch_range
 from audio_diffusion_pytorch.transfer.batch import reason_of
 from audio_diffusion_pytorch.transfer.jobs import Job
 from audio_diffusion_pytorch.transfer.resolve import Plan
-from audio_diffusion_pytorch.transfer.workers import AUTO, TransferRun
+from audio_diffusion_pytorch.transfer.run import AUTO, TransferRun
+from audio_diffusion_pytorch.transfer.workers import run_in_processes
 
-_NAMED = 3  # failures that the last line tells
+_NAMED = 3  # failures that the last line names
 
 
 class TransferProgress:
-    """Sorts jobs, then counts: a context manager that shows the progress, called as a `recordings.Tell`.
+    """Sort jobs into finished and remaining ones, show the progress and count the results.
+
+    The object is a context manager that shows the progress bar, and a `Tell` callback.
 
     Args:
-        run, bridge: what the jobs are done with.
-        plan: with one job or more.
+        run: settings of the jobs.
+        bridge: bridge of the run.
+        plan: plan with at least one job.
 
     Raises:
         InputError: a job's sigma does not suit the models.
     """
 
     def __init__(self, run: TransferRun, bridge: Bridge, plan: Plan):
-        self.run, self.bridge, self.plan, self.jobs, self.counts = (
-            run,
-            bridge,
-            plan,
-            plan.jobs,
-            Counter(),
-        )
+        self.run = run
+        self.bridge = bridge
+        self.plan = plan
+        self.jobs = plan.jobs
+        self.counts: Counter[str] = Counter()
         self.failures: dict[Job, str] = dict(plan.failures)
-        self.sigmas = {
+        self.facts: dict[Job, dict[str, Any]] = {}  # of finished files
+        self.unusable: dict[Job, str] = {}  # inputs whose error the transfer reports
+        self.todo: list[Job] = []
+        self.windows: dict[Job, int] = {}  # remaining windows
+        self.seconds = 0.0  # of sound
+        self.bridges = {
             job.sigma: bridge if job.sigma is None else bridge.with_sigma(job.sigma)
             for job in self.jobs
         }
-        settings = {sigma: run.settings(one, sigma) for sigma, one in self.sigmas.items()}
-        self.todo: list[Job] = []
+        settings = {sigma: run.settings(one, sigma) for sigma, one in self.bridges.items()}
         for job in self.jobs:
             if job not in self.failures:
                 self._sort(job, settings[job.sigma])
-        self.windows: dict[Job, int] = {}
-        self.facts: dict[Job, dict[str, Any]] = {}  # of what was made
-        self.unusable: dict[Job, str] = {}  # found in planning, told when their turn comes
-        self.seconds = 0.0
         for job in self.todo[:]:
             self._measure(job)
         self.todo.sort(key=lambda job: job.sigma or 0)
 
     def _sort(self, job: Job, settings: dict[str, Any]) -> None:
-        """Whether a job is to be done."""
+        """Add a job to the remaining, finished or failed ones."""
         try:
             state = job.state(settings)
         except OSError as error:
@@ -72,11 +75,12 @@ class TransferProgress:
             self.counts["skipped"] += 1
         else:
             self.failures[job] = (
-                f"{job.output} is there, and not from this command: remove it, or use overwrite=true"
+                f"{job.output} exists and was not written by this command: delete it, or pass "
+                "overwrite=true"
             )
 
     def _measure(self, job: Job) -> None:
-        """How much work a job is, and whether its output can hold the recording."""
+        """Count a job's windows, and check that its output format can hold the recording."""
         try:
             info = audio.info(job.input)
         except Exception as error:
@@ -92,100 +96,126 @@ class TransferProgress:
         self.seconds += info.seconds
         self.windows[job] = self.bridge.num_windows(info.frames, info.sample_rate) * channels
 
+    def run_jobs(self, workers: int) -> None:
+        """Transfer the remaining jobs, and show the progress.
+
+        Args:
+            workers: number of processes.
+
+        Raises:
+            InputError: a worker process ended early.
+            Interrupted: Ctrl-C or SIGTERM; finished files stay.
+        """
+        try:
+            with ending_on_terminate(), self:
+                if min(workers, len(self.todo)) > 1:
+                    run_in_processes(self.run, workers, self.todo, self)
+                else:
+                    self.run.do(self.bridge, self.todo, self)
+        except (KeyboardInterrupt, Interrupted) as stop:
+            number = getattr(stop, "signal", signal.SIGINT)
+            raise Interrupted(number, self.interrupted()) from None
+
     @property
     def title(self) -> str:
-        """What is to be done, in short."""
-        files = f"{_files(len(self.todo))}, " if len(self.jobs) > 1 else ""
-        source, device = self.bridge.source.spec.name, self.bridge.device
-        if self.run.source == AUTO:
-            names, sigmas = (
-                f"{AUTO} -> {self.bridge.target.spec.name}",
-                ", ".join(f"{s:g}" for s in self.sigmas if s),
-            )
-        else:
-            names = f"{source} -> {self.bridge.target.spec.name}"
-            sigmas = ", ".join(f"{one.sigma:g}" for one in self.sigmas.values())
-        return f"{names}, {f'sigma {sigmas}, ' if sigmas else ''}{files}{self.seconds:.1f} s on {device}"
+        """Instruments, sigmas, files, seconds and device in one line."""
+        source = AUTO
+        sigmas = [sigma for sigma in self.bridges if sigma]
+        if self.run.source != AUTO:
+            source = self.bridge.source.spec.name
+            sigmas = [bridge.sigma for bridge in self.bridges.values()]
+        parts = [f"{source} -> {self.bridge.target.spec.name}"]
+        if sigmas:
+            parts.append("sigma " + ", ".join(f"{sigma:g}" for sigma in sigmas))
+        if len(self.jobs) > 1:
+            parts.append(_files(len(self.todo)))
+        return f"{', '.join(parts)}, {self.seconds:.1f} s on {self.bridge.device}"
 
     def __enter__(self) -> "TransferProgress":
-        self._shown = warnings.showwarning
-        warnings.showwarning = lambda message, *_, **__: self._warn(
-            message
-        )  # beside the bar, not in it
-        self.bar = tqdm(
-            desc=self.title, unit="window", total=sum(self.windows.values()), disable=not self.todo
-        )
+        self._show_warning = warnings.showwarning
+        # Warnings appear above the bar instead of inside it.
+        warnings.showwarning = lambda message, *_, **__: self._warn(message)
+        total = sum(self.windows.values())
+        self.bar = tqdm(desc=self.title, unit="window", total=total, disable=not self.todo)
         if len(self.jobs) > 1:
-            for job in list(self.failures):
-                self._warn(self.failures[job])
+            for reason in self.failures.values():
+                self._warn(reason)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.bar.close()
-        warnings.showwarning = self._shown
+        warnings.showwarning = self._show_warning
 
-    def __call__(self, what: str, job: Job, value: Any) -> None:
-        if what == "windows":
+    def __call__(self, event: str, job: Job, value: Any) -> None:
+        """Count an event of a job, see `Tell`."""
+        if event == "windows":
             self.windows[job] = self.windows.get(job, 0) - value
             self.bar.update(value)
             return
-        if what == "warning":
+        if event == "warning":
             self._warn(f"{job.input}: {value}")
             return
-        self.counts[what] += 1
+        self.counts[event] += 1
+        remaining = self.windows.pop(job, 0)  # of a file that failed or was left
         if self.bar.total is not None:
-            self.bar.total -= self.windows.pop(
-                job, 0
-            )  # what a file that failed or was left would have had
+            self.bar.total -= remaining
         self.bar.refresh()
-        if what == "done":
+        if event == "done":
             self.facts[job] = value
-        if what == "failed":
+        if event == "failed":
             self.failures[job] = value
             if len(self.jobs) > 1:
                 self._warn(value)
 
     def dry_run(self) -> str:
-        """Analyse every recording as the run does, and say what would be done.
+        """Analyse every recording as the run does, and describe the work.
 
         Files that cannot be read or written become failures.
         """
         self.failures |= self.unusable
-        lines = [f"{self.title}: {sum(self.windows.values())} windows; would write {self._where()}"]
-        known = pitch_range(self.bridge.target.spec)
-        if self.run.source == AUTO or self.run.listen or (self.run.transpose == "auto" and known):
-            for job in tqdm(
-                self.windows, desc="listening", unit="file", disable=len(self.windows) < 2
-            ):
-                try:
-                    self.facts[job] = self.run.examine(self.bridge, job)
-                except Exception as error:
-                    self.failures[job] = reason_of(error, job)
-        for job, facts in self.facts.items():
-            if warning := facts.get("warning"):
-                self._warn(f"{job.input}: {warning}")
+        windows = sum(self.windows.values())
+        lines = [f"{self.title}: {windows} windows; would write {self._where()}"]
+        if self._analyses():
+            silent = len(self.windows) < 2
+            for job in tqdm(self.windows, desc="listening", unit="file", disable=silent):
+                self._examine(job)
         if self.counts["skipped"]:
-            lines.append(f"{self.counts['skipped']} are done already")
-        changes = (
-            _changes(*self.facts.values()) if len(self.jobs) == 1 else _sums(self.facts.values())
-        )
-        return "\n".join([*lines, *changes, *self._left_out()])
+            lines.append(f"{self.counts['skipped']} already finished")
+        if len(self.jobs) == 1:
+            lines += _changes(*self.facts.values()) if self.facts else []
+        else:
+            lines += _totals(self.facts.values())
+        return "\n".join([*lines, *self._left_out()])
+
+    def _analyses(self) -> bool:
+        """Whether the run analyses its recordings."""
+        moves = self.run.transpose == "auto" and pitch_range(self.bridge.target.spec) is not None
+        return self.run.source == AUTO or self.run.listen or moves
+
+    def _examine(self, job: Job) -> None:
+        try:
+            facts = self.run.examine(self.bridge, job)
+        except Exception as error:
+            self.failures[job] = reason_of(error, job)
+            return
+        self.facts[job] = facts
+        if warning := facts.get("warning"):
+            self._warn(f"{job.input}: {warning}")
 
     def summary(self) -> str:
-        """What was done."""
+        """Describe the results."""
         if len(self.jobs) == 1 and self.counts["done"]:
             changes = "; ".join(_changes(self.facts[self.jobs[0]]))
-            return "\n".join(
-                [f"wrote {self._where()}{f' ({changes})' if changes else ''}", *self._left_out()]
-            )
-        rest = {"skipped": "done before", "left": "left to another run", "failed": "failed"}
+            first = f"wrote {self._where()}{f' ({changes})' if changes else ''}"
+            return "\n".join([first, *self._left_out()])
+        rest = {"skipped": "already finished", "left": "left to another run", "failed": "failed"}
         counts = {**self.counts, "failed": len(self.failures)}
         parts = [f"{counts[key]} {text}" for key, text in rest.items() if counts.get(key)]
         first = ", ".join([f"wrote {_files(self.counts['done'])} to {self._where()}", *parts])
-        return "\n".join([first, *_sums(self.facts.values()), *self._left_out()])
+        return "\n".join([first, *_totals(self.facts.values()), *self._left_out()])
 
     def _left_out(self) -> list[str]:
-        """A line for each reason why something in the folders did not become a job."""
+        """Return a line for each reason for which files in the folders do not become jobs."""
         lines = []
         for reason, paths in self.plan.left_out.items():
             named = ", ".join(map(str, paths[:_NAMED])) + (" ..." if len(paths) > _NAMED else "")
@@ -193,16 +223,20 @@ class TransferProgress:
         return lines
 
     def interrupted(self) -> str:
-        """How to go on after a signal."""
+        """Describe the state after a signal, and how to continue."""
         if len(self.jobs) == 1:
-            return "nothing was written; the same command starts again"
+            return "no file was written; the same command starts again"
         finished = self.counts["done"] + self.counts["skipped"]
-        return f"{finished} of {len(self.jobs)} files are finished and stay; the same command goes on with the rest"
+        return (
+            f"{finished} of {len(self.jobs)} files are finished; the same command continues with "
+            "the rest"
+        )
 
     def raise_failures(self) -> None:
-        """
+        """Raise one error that names the failures.
+
         Raises:
-            InputError: some of the files failed, or a folder could not be read; it says which and why.
+            InputError: some files failed, or a folder could not be read.
         """
         reasons = list(self.failures.values())
         if len(self.jobs) == 1 and reasons and not self.plan.unread:
@@ -215,7 +249,8 @@ class TransferProgress:
     def _where(self) -> str:
         if len(self.jobs) == 1:
             return str(self.jobs[0].output)
-        return "this folder" if self.jobs[0].folder == Path() else str(self.jobs[0].folder)
+        folder = self.jobs[0].folder
+        return "this folder" if folder == Path() else str(folder)
 
     def _warn(self, text: str | Warning) -> None:
         with tqdm.external_write_mode(file=sys.stderr):
@@ -232,7 +267,7 @@ def _moved(octaves: int) -> str:
 
 
 def _changes(facts: dict[str, Any]) -> list[str]:
-    """What a user should know of one file."""
+    """Describe the chosen source, the octaves and the level of one file."""
     notes = []
     if facts.get("chosen"):
         notes.append(f"source {facts['source']}, {facts['sounds_like_probability']:.0%} sure")
@@ -245,26 +280,26 @@ def _changes(facts: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _sums(facts: Iterable[dict[str, Any]]) -> list[str]:
-    """The same of several files, a line for each kind of change."""
-    facts, lines = list(facts), []
-    sources = Counter(one["source"] for one in facts if one.get("chosen"))
+def _totals(facts: Iterable[dict[str, Any]]) -> list[str]:
+    """Count the changes of several files, with a line for each kind of change."""
+    rows = list(facts)
+    lines = []
+    sources = Counter(row["source"] for row in rows if row.get("chosen"))
     if sources:
-        lines.append(
-            "sources: " + ", ".join(f"{name} {count}" for name, count in sources.most_common())
-        )
-    octaves = Counter(one["octaves"] for one in facts if one["octaves"])
+        counts = ", ".join(f"{name} {count}" for name, count in sources.most_common())
+        lines.append(f"sources: {counts}")
+    octaves = Counter(row["octaves"] for row in rows if row["octaves"])
     if octaves:
-        counts = ", ".join(
+        moves = ", ".join(
             f"{_files(octaves[number])} {_moved(number)}" for number in sorted(octaves)
         )
-        lines.append(f"into the target's range: {counts}")
-    softer = sum(one.get("softer_db", 0) >= 1 for one in facts)
+        lines.append(f"into the target's range: {moves}")
+    softer = sum(row.get("softer_db", 0) >= 1 for row in rows)
     if softer:
         lines.append(
             f"softer than the input, as their peaks would pass full scale: {_files(softer)}"
         )
-    warned = sum(bool(one.get("warning")) for one in facts)
+    warned = sum(bool(row.get("warning")) for row in rows)
     if warned:
         lines.append(f"with a warning about the source: {_files(warned)}")
     return lines

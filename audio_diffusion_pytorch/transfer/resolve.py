@@ -1,4 +1,4 @@
-"""Find the recordings of a command line and the file that each becomes; count and name what is left out."""
+"""Resolve a command line into transfer jobs; collect the files that are left out."""
 
 import glob
 import mimetypes
@@ -13,12 +13,13 @@ from audio_diffusion_pytorch.audio import EXTENSIONS, KEPT_EXTENSIONS, OUTPUT_EX
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.transfer.jobs import RECORDS, Job, check_output
 from audio_diffusion_pytorch.utils.files import with_ending
+from audio_diffusion_pytorch.utils.settings import check_choice
 
-# Why something in a folder does not become a job.
+# Reasons for which an entry of a folder does not become a job.
 NOT_AUDIO = "not audio"
 HIDDEN = "hidden"
-AGAIN = "a link to a folder that is done under its own name"
-FOLDER = "a folder, and the pattern has no **"
+AGAIN = "a link to a folder that is searched under its own name"
+FOLDER = "a folder, and the pattern lacks **"
 _PLAYLISTS = (
     ".m3u",
     ".m3u8",
@@ -27,19 +28,19 @@ _PLAYLISTS = (
     ".asx",
     ".xspf",
     ".sdp",
-)  # they name sound, and hold none
-_TYPES = mimetypes.MimeTypes()  # Python's own table, the same on every system
+)  # lists of files, without sound
+_TYPES = mimetypes.MimeTypes()  # Python's own table, equal on every system
 
 
 @dataclass
 class Plan:
-    """The work of a command line.
+    """Jobs of a command line.
 
     Args:
         jobs: one for each recording and noise level.
-        left_out: reason -> files and folders that become no job.
-        unread: a sentence for each folder that cannot be read: recordings may be missing.
-        failures: job -> why its output cannot be written.
+        left_out: reason -> files and folders that do not become jobs.
+        unread: a sentence for each folder that cannot be read, whose recordings are missing.
+        failures: job -> reason for which its output cannot be written.
     """
 
     jobs: list[Job]
@@ -54,62 +55,82 @@ def resolve_jobs(
     sigmas: float | Iterable[float] | None,
     file_format: str | None = None,
 ) -> Plan:
-    """The jobs of a command line.
+    """Resolve the jobs of a command line.
 
     Args:
-        inputs: a file, a folder (with those below it, linked ones too), a glob (`*`, `?`, `**`), or a list of these.
-            Hidden files do not count, nor does the output folder where it lies inside. In folders, files with an ending
-            of `audio.EXTENSIONS` count, and those with an unknown one or none that hold audio.
-        output: for one file a file name, else a folder, in which the tree of the inputs is mirrored.
-        sigmas: hand-off noise level, or a list of them: each makes a file, its name ends in `_sigma4`.
-        file_format: ending of files in an output folder (`wav`, `flac` ...); None: the input's where it is wav, flac
-            or ogg, else `flac`.
+        inputs: a file, a folder (searched with its subfolders, linked ones included), a glob (`*`,
+            `?`, `**`), or a list of these. Hidden files and the output folder are skipped. In
+            folders, files with an ending of `audio.EXTENSIONS` are recordings, and files with an
+            unknown or no ending if they hold audio.
+        output: a file name for one file, else a folder that mirrors the tree of the inputs.
+        sigmas: hand-off noise level, or several: each makes a file whose name ends in `_sigma4`.
+        file_format: ending of the files in an output folder (`wav`, `flac` ...); None: the input's
+            ending if it is wav, flac or ogg, else `flac`.
+
+    Returns:
+        The jobs, and the entries of folders that do not become jobs.
 
     Raises:
-        InputError: nothing there, an output that does not suit, or one for two of the recordings.
+        InputError: an input does not exist, the output is unsuitable, or two recordings would
+            become one file.
     """
-    several = not (sigmas is None or isinstance(sigmas, int | float))
-    levels = [(s, f"_sigma{s:g}" if several else "") for s in (sigmas if several else [sigmas])]
-    given = [inputs] if isinstance(inputs, str) else list(inputs)
-    target = Path(output)
-    if (
-        len(given) == 1
-        and _is_file(given[0])
-        and not (target.is_dir() or output.endswith(("/", os.sep)))
-    ):
-        _check_name(target, file_format)
-        plan = Plan(
-            [
-                Job(
-                    Path(given[0]),
-                    target.with_name(with_ending(target.stem, end + target.suffix)),
-                    s,
-                )
-                for s, end in levels
-            ]
-        )
-        for job in plan.jobs:
-            check_output(job.output, job.input)
+    levels: list[tuple[float | None, str]]
+    if sigmas is None or isinstance(sigmas, int | float):
+        levels = [(sigmas, "")]
     else:
-        if target.suffix.lower() in (*EXTENSIONS, *OUTPUT_EXTENSIONS) and not target.is_dir():
-            raise InputError(
-                f"output={output} is one file, input={inputs} may be many: give a folder as output"
-            )
-        if file_format is not None and f".{file_format}" not in OUTPUT_EXTENSIONS:
-            raise InputError(
-                f"format={file_format} is none of {', '.join(e[1:] for e in OUTPUT_EXTENSIONS)}"
-            )
-        search = _Search(target)
-        for entry in given:
-            search.add(entry)
-        jobs = list(_folder_jobs(list(search.found.values()), target, levels, file_format))
-        plan = Plan(jobs, search.left_out, search.unread)
-        for job in jobs:
-            try:
-                check_output(job.output, job.input)
-            except (InputError, OSError) as error:
-                plan.failures[job] = str(error)
+        levels = [(sigma, f"_sigma{sigma:g}") for sigma in sigmas]
+    given = [inputs] if isinstance(inputs, str) else list(inputs)
+    is_folder = Path(output).is_dir() or output.endswith(("/", os.sep))
+    if len(given) == 1 and _is_file(given[0]) and not is_folder:
+        plan = _plan_file(Path(given[0]), Path(output), levels, file_format)
+    else:
+        plan = _plan_folder(given, output, levels, file_format)
     _check_distinct(plan.jobs)
+    return plan
+
+
+def _plan_file(
+    source: Path,
+    target: Path,
+    levels: Sequence[tuple[float | None, str]],
+    file_format: str | None,
+) -> Plan:
+    """Plan the jobs of one file; each level adds its ending to the name of the target."""
+    _check_name(target, file_format)
+    jobs = []
+    for sigma, end in levels:
+        name = with_ending(target.stem, end + target.suffix)
+        jobs.append(Job(source, target.with_name(name), sigma))
+    for job in jobs:
+        check_output(job.output, job.input)
+    return Plan(jobs)
+
+
+def _plan_folder(
+    given: Sequence[str],
+    output: str,
+    levels: Sequence[tuple[float | None, str]],
+    file_format: str | None,
+) -> Plan:
+    """Plan the jobs of several inputs, whose outputs go to a folder."""
+    target = Path(output)
+    if target.suffix.lower() in (*EXTENSIONS, *OUTPUT_EXTENSIONS) and not target.is_dir():
+        inputs = given[0] if len(given) == 1 else list(given)
+        raise InputError(
+            f"output={output} is one file, input={inputs} may be many: give a folder as output"
+        )
+    if file_format is not None:
+        check_choice("format", file_format, [ending[1:] for ending in OUTPUT_EXTENSIONS])
+    search = _Search(target)
+    for entry in given:
+        search.add(entry)
+    jobs = list(_folder_jobs(list(search.found.values()), target, levels, file_format))
+    plan = Plan(jobs, search.left_out, search.unread)
+    for job in jobs:
+        try:
+            check_output(job.output, job.input)
+        except (InputError, OSError) as error:
+            plan.failures[job] = str(error)
     return plan
 
 
@@ -119,55 +140,51 @@ def _folder_jobs(
     levels: Sequence[tuple[float | None, str]],
     file_format: str | None,
 ) -> Iterator[Job]:
+    """Yield the jobs of found files, each with its place in the tree of the target folder."""
+
     def name(relative: Path) -> Path:
         ending = f".{file_format}" if file_format else relative.suffix.lower()
-        return relative.with_name(
-            with_ending(
-                relative.stem, ending if file_format or ending in KEPT_EXTENSIONS else ".flac"
-            )
-        )
+        if not file_format and ending not in KEPT_EXTENSIONS:
+            ending = ".flac"
+        return relative.with_name(with_ending(relative.stem, ending))
 
     taken = Counter(_folded(name(relative)) for _, relative in found)
     for path, relative in found:
         short = name(relative)
-        if taken[_folded(short)] > 1:  # a.wav and a.mp3: keep the whole name
+        if taken[_folded(short)] > 1:  # a.wav and a.mp3 keep their endings
             short = short.with_name(with_ending(relative.name, short.suffix))
         for sigma, end in levels:
-            yield Job(
-                path,
-                target / short.with_name(with_ending(short.stem, end + short.suffix)),
-                sigma,
-                target,
-            )
+            output = target / short.with_name(with_ending(short.stem, end + short.suffix))
+            yield Job(path, output, sigma, target)
 
 
 class _Search:
-    """Collects files, each with its place in the tree, every file once; and what is left out.
+    """Collect each file once, with its place in the tree, and the entries that are left out.
 
     Args:
-        target: output folder; what lies in it is not input.
+        target: output folder, whose files are not inputs.
     """
 
     def __init__(self, target: Path):
-        self.target, self.resolved = target, target.resolve()
-        self.found: dict[
-            Path, tuple[Path, Path]
-        ] = {}  # by the folder's own name: links to files have their own places
+        self.target = target
+        self.resolved = target.resolve()
+        # By the folder's real path and the file's name: links to files have places of their own.
+        self.found: dict[Path, tuple[Path, Path]] = {}
         self.left_out: dict[str, list[Path]] = {}
         self.unread: list[str] = []
         self._seen: set[tuple[int, int]] = set()  # folders, by device and number
 
     def add(self, entry: str) -> None:
-        """Collect what one entry of the inputs names.
+        """Collect the files of one entry of the inputs.
 
         Raises:
-            InputError: nothing is there, or it holds no audio.
+            InputError: the entry does not exist or holds no audio.
         """
         path, may_be_empty = Path(entry), False
         if path.is_dir():
             if path.resolve() == self.resolved:
                 raise InputError(f"output={self.target} is the input folder: choose another output")
-            may_be_empty = self._identity(path) in self._seen  # it is in the tree of another entry
+            may_be_empty = self._identity(path) in self._seen  # in the tree of another entry
             paths, root = list(self._walk(path)), path
         elif path.exists():
             paths, root = [path], path.parent
@@ -186,17 +203,15 @@ class _Search:
             self.found.setdefault(path.parent.resolve() / path.name, (path, path.relative_to(root)))
 
     def _walk(self, top: Path) -> Iterator[Path]:
-        """Files of a folder and of those below it; linked ones come last, so that the real ones keep their names."""
-        folders = [top]
+        """Yield files of a folder and its subfolders, linked folders last so that real ones keep names."""
+        folders: list[Path] = [top]
         links: list[Path] = []
         while folders or links:
             linked = not folders
             folder = links.pop(0) if linked else folders.pop()
             try:
-                identity, entries = (
-                    self._identity(folder),
-                    sorted(os.scandir(folder), key=lambda entry: entry.name),
-                )
+                identity = self._identity(folder)
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError as error:
                 self.unread.append(
                     f"cannot read the folder {folder}: {error.strerror or error}; check its permissions"
@@ -206,7 +221,7 @@ class _Search:
                 if linked:
                     self._leave_out(folder, AGAIN)
                 continue
-            if folder.resolve() == self.resolved:  # outputs are not input
+            if folder.resolve() == self.resolved:  # outputs are not inputs
                 continue
             self._seen.add(identity)
             below: list[Path] = []
@@ -222,7 +237,7 @@ class _Search:
             folders += reversed(below)
 
     def _matches(self, entry: str, root: Path) -> Iterator[Path]:
-        """Files that a glob matches."""
+        """Yield the files that a glob matches."""
         inside = root.resolve() in self.resolved.parents
         for match in sorted(glob.glob(entry.replace("[", "[[]"), recursive=True)):
             path = Path(match)
@@ -236,7 +251,7 @@ class _Search:
                 yield path
 
     def _is_audio(self, path: Path) -> bool:
-        """Whether a file is to become a job; else it is counted."""
+        """Return whether a file becomes a job; if not, record the reason."""
         suffix = path.suffix.lower()
         if path.name.startswith("."):
             self._leave_out(path, HIDDEN, suffix in EXTENSIONS)
@@ -257,7 +272,7 @@ class _Search:
 
 
 def _holds_audio(path: Path) -> bool:
-    """Whether a file without an ending of audio holds audio; endings that are known for something else are believed."""
+    """Return whether a file with an unknown ending holds audio; known other endings do not."""
     suffix = path.suffix.lower()
     kind = _TYPES.guess_type(f"x{suffix}")[0] or ""
     if (
@@ -268,24 +283,24 @@ def _holds_audio(path: Path) -> bool:
         return False
     try:
         audio.info(path)
-    except Exception:  # whatever a library says of a file that is not audio
+    except Exception:  # libraries raise many types for files without audio
         return False
     return True
 
 
 def _before_magic(path: Path) -> list[str]:
-    """The folders of a glob before its first wildcard."""
+    """Return the folders of a glob before its first wildcard."""
     parts = list(path.parts[:-1])
     return parts[: next((i for i, part in enumerate(parts) if _is_glob(part)), len(parts))]
 
 
 def _is_glob(entry: str) -> bool:
-    """`*`, `?` and `**` are wildcards; brackets are not, names have them."""
+    """Return whether an entry contains `*` or `?`; brackets are part of names."""
     return "*" in entry or "?" in entry
 
 
 def _is_file(entry: str) -> bool:
-    """One file, or meant as one: neither a folder nor a glob."""
+    """Return whether an entry is a file, not a folder or a glob."""
     path = Path(entry)
     if not path.exists() and not _is_glob(entry):
         raise InputError(f"no such audio file or folder: {entry}")
@@ -293,7 +308,7 @@ def _is_file(entry: str) -> bool:
 
 
 def _folded(path: Path) -> str:
-    """What two paths share where the disk does not tell capitals."""
+    """Fold the case of a path, for disks that ignore case."""
     return str(path).casefold()
 
 
@@ -302,19 +317,19 @@ def _check_distinct(jobs: list[Job]) -> None:
     for job in jobs:
         other = taken.setdefault(_folded(job.output), job)
         if other is not job:
-            one, two = str(other.input), str(job.input)
-            if one == two:
-                one, two = f"sigma={other.sigma}", f"sigma={job.sigma}"
+            pair = f"{other.input} and {job.input}"
+            if other.input == job.input:
+                pair = f"sigma={other.sigma} and sigma={job.sigma}"
             raise InputError(
-                f"{one} and {two} would both become {job.output}: give each its own run and output"
+                f"{pair} would both become {job.output}: give each its own run and output"
             )
 
 
 def _check_name(output: Path, file_format: str | None) -> None:
     if output.suffix.lower() not in OUTPUT_EXTENSIONS:
         raise InputError(
-            f"output={output} must end in {', '.join(OUTPUT_EXTENSIONS)}, or be a folder: one that is there, or ending "
-            "in /"
+            f"output={output} must end in {', '.join(OUTPUT_EXTENSIONS)}, or be a folder: an existing "
+            "one, or a name that ends in /"
         )
     if file_format is not None and output.suffix.lower() != f".{file_format}":
         raise InputError(

@@ -40,14 +40,14 @@ def test_a_folder_is_mirrored_and_done_once(transfer, takes, tmp_path):
     soundfile.write(takes / "new.wav", melody(0.2), RATE)
     (out / "b (1).wav").unlink()
     result = transfer(f"input={takes}", f"output={out}")
-    assert f"wrote 3 files to {out}, 3 done before" in result.out
+    assert f"wrote 3 files to {out}, 3 already finished" in result.out
     changed = {name for name in made if (out / name).stat().st_mtime_ns != made[name]}
     assert changed == {"a.wav", "b (1).wav"} and soundfile.info(out / "a.wav").frames == RATE // 5
 
     result = transfer(
         f"input={takes}", f"output={out}", "batch_size=1", "workers=1", "dry_run=true"
     )
-    assert "6 are done already" in result.out  # by other means, with the same result
+    assert "6 already finished" in result.out  # by other means, with the same result
     result = transfer(f"input={takes}", f"output={out}", "num_steps=3", "dry_run=true")
     assert "6 files" in result.out and "done already" not in result.out  # other settings
 
@@ -129,7 +129,10 @@ def test_files_of_others_are_not_replaced(transfer, takes, tmp_path):
     out.mkdir()
     (out / "a.wav").write_text("mine")
     result = transfer(f"input={takes}", f"output={out}")
-    assert f"1 of 5 files failed: {out}/a.wav is there, and not from this command" in result.error()
+    assert (
+        f"1 of 5 files failed: {out}/a.wav exists and was not written by this command"
+        in result.error()
+    )
     assert (out / "a.wav").read_text() == "mine" and len(outputs(out)) == 5
     result = transfer(f"input={takes}", f"output={out}", "overwrite=true")
     assert (
@@ -387,14 +390,14 @@ def test_ctrl_c_keeps_what_is_finished(number, instruments, tmp_path):
     _, err = process.communicate(timeout=100)
     assert process.returncode == 128 + number, err
     assert re.search(
-        r"interrupted: [12] of 3 files are finished and stay; the same command goes on with the rest",
+        r"interrupted: [12] of 3 files are finished; the same command continues with the rest",
         err,
     )
     assert outputs(out) == {"0_clip.wav", "1_clip.wav"} and not list(out.rglob("*.lock"))
     again = run_process(
         "transfer.py", *arguments, "num_steps=20", "dry_run=true", cwd=tmp_path, logs=tmp_path
     )
-    assert "1 file," in again.out and "2 are done already" in again.out
+    assert "1 file," in again.out and "2 already finished" in again.out
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -425,7 +428,7 @@ def test_workers_end_with_the_command(number, instruments, tmp_path):
     if number == signal.SIGTERM:
         assert process.returncode == 143
         assert (
-            "interrupted: 0 of 2 files are finished and stay; the same command goes on with the rest"
+            "interrupted: 0 of 2 files are finished; the same command continues with the rest"
             in err
         )
     assert not outputs(out) and not list(out.rglob("*.lock"))

@@ -114,7 +114,7 @@ def test_a_wrong_source_and_several_voices_are_warned_of_once(transfer, played, 
     assert result.code == 0 and len(warnings) == 3, result.err
     assert (
         "both.wav: several voices at once" in warnings[0]
-        and "silence.wav: it holds no sound" in warnings[2]
+        and "silence.wav: the recording is silent" in warnings[2]
     )
     assert (
         "cello.wav: it sounds like cello" in warnings[1]
@@ -143,7 +143,7 @@ def test_the_source_is_chosen_for_each_recording(transfer, played, tmp_path):
     facts = {Path(line["input"]).stem: line for line in lines}
     assert facts["cello"]["source"] == "cello" and facts["flute"]["source"] == "flute"
     assert facts["flute"]["octaves"] < 0 == facts["cello"]["octaves"]
-    assert "3 are done already" in transfer(*arguments, "dry_run=true").out
+    assert "3 already finished" in transfer(*arguments, "dry_run=true").out
     single = transfer(
         "source=auto", "target=bassoon", f"input={played}/flute.wav", f"output={tmp_path}/x.wav"
     )
@@ -160,5 +160,5 @@ def test_a_range_that_is_not_known_moves_nothing_and_says_so(transfer, make_inst
     )
     assert (
         result.code == 0
-        and "the range of kazoo is not known: transpose=auto moves nothing" in result.out
+        and "the range of kazoo is unknown: transpose=auto has no effect" in result.out
     )

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.transfer import workers
 from audio_diffusion_pytorch.transfer.jobs import Job
+from audio_diffusion_pytorch.transfer.run import TransferRun
 from audio_diffusion_pytorch.utils import files
 from audio_diffusion_pytorch.utils.files import (
     NAME_BYTES,
@@ -85,7 +86,7 @@ def test_folders_reports_and_records_take_any_name(name, tmp_path, transfer):
     assert len(written) == 2 and all(f"_sigma{sigma}." in " ".join(written) for sigma in (3, 4))
     assert len(list((tmp_path / "out").glob("*.png"))) == 4
     again = transfer(*arguments)
-    assert again.code == 0 and "2 done before" in again.out, again.out
+    assert again.code == 0 and "2 already finished" in again.out, again.out
 
 
 def refusing(number: int):
@@ -176,10 +177,10 @@ def test_workers_share_a_warning_and_need_shared_memory(tmp_path, monkeypatch):
         pytest.warns(UserWarning, match="cannot be locked") as told,
         pytest.raises(KeyboardInterrupt),
     ):
-        workers.TransferRun("flute", "violin").do_in_processes(2, [job, job], print)
+        workers.run_in_processes(TransferRun("flute", "violin"), 2, [job, job], print)
     assert len(told) == 1
     monkeypatch.setattr(workers.multiprocessing, "get_context", lambda _: Context(errno.EROFS))
     with pytest.raises(
         InputError, match=r"shared memory, and /dev/shm .*Read-only file system.*use workers=1"
     ):
-        workers.TransferRun("flute", "violin").do_in_processes(2, [job, job], print)
+        workers.run_in_processes(TransferRun("flute", "violin"), 2, [job, job], print)
