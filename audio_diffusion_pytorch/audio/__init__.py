@@ -1,4 +1,4 @@
-"""Audio files and waveforms: read, write, resample, to mono. Waveforms are [C, T] float32 in [-1, 1]."""
+"""Read, write, resample and measure audio. Waveforms are [C, T] float32 in [-1, 1]."""
 
 from audio_diffusion_pytorch.audio.dsp import (
     LevelMeter,

@@ -1,4 +1,4 @@
-"""Waveforms [C, T] float32: to mono, resample, fade, measure."""
+"""Convert, resample, fade and measure waveforms [C, T] float32."""
 
 import math
 from array import array
@@ -8,52 +8,51 @@ import torch
 import torchaudio
 from torch import Tensor
 
-NOISE_DB = -26.0  # beside the level: what is louder counts as played, however steady it is
-SILENT_DB = -66.0  # beside the level: what is softer counts as silence
+NOISE_DB = -26.0  # relative to the level: louder sound counts as played, however steady
+SILENT_DB = -66.0  # relative to the level: softer sound counts as silence
 
 
 def to_mono(wav: Tensor) -> Tensor:
-    """[C, T] -> [1, T], the channels' average."""
+    """Average the channels: [C, T] -> [1, T]."""
     return wav.mean(0, keepdim=True)
 
 
 def in_phase(wav: Tensor) -> Tensor:
-    """wav [C, T] with those channels turned over that oppose the loudest one, so that an average cancels nothing."""
+    """Invert channels of wav [C, T] that oppose the loudest one, so that averaging cancels nothing."""
     loudest = wav[wav.square().sum(-1).argmax()]
     return torch.where((wav * loudest).sum(-1, keepdim=True) < 0, -wav, wav)
 
 
 class Polarity:
-    """Which channels of a recording that comes in blocks oppose its loudest one.
+    """Find the channels of a recording, given in blocks, that oppose its loudest channel.
 
     Args:
-        channels: of every block.
+        channels: channels of every block.
     """
 
     def __init__(self, channels: int):
         self._products = torch.zeros(channels, channels, dtype=torch.float64)
 
     def update(self, wav: Tensor) -> None:
-        """Take the next block [C, n]."""
+        """Add the next block [C, n]."""
         self._products += (wav @ wav.T).double()
 
     @property
     def signs(self) -> Tensor:
-        """[C, 1], -1 for the channels to be turned over, else 1."""
+        """[C, 1] -1 for channels to invert, else 1."""
         loudest = int(self._products.diagonal().argmax())
         return torch.where(self._products[loudest] < 0, -1.0, 1.0)[:, None]
 
 
 def resample(wav: Tensor, orig_rate: int, new_rate: int) -> Tensor:
-    """[..., T] at `orig_rate` Hz -> [..., ceil(T * new_rate / orig_rate)] at `new_rate` Hz."""
+    """Resample [..., T] from `orig_rate` to `new_rate` Hz: [..., ceil(T * new_rate / orig_rate)]."""
     if orig_rate == new_rate:
         return wav
     divisor = math.gcd(orig_rate, new_rate)
-    if (
-        max(orig_rate, new_rate) // divisor > 2000
-    ):  # an odd ratio such as 44099:24000 would need a kernel of gigabytes
+    # An odd ratio such as 44099:24000 needs a kernel of gigabytes.
+    if max(orig_rate, new_rate) // divisor > 2000:
         return _fft_resample(wav, math.ceil(wav.shape[-1] * new_rate / orig_rate))
-    # The parameters known as "kaiser best"; the default window leaks at -9 dB.
+    # The parameters known as "kaiser best": the default window leaks at -9 dB.
     return torchaudio.functional.resample(
         wav,
         orig_rate,
@@ -70,16 +69,17 @@ def _fft_resample(wav: Tensor, length: int) -> Tensor:
 
 
 def to_db(amplitude: float) -> float:
-    """Amplitude -> dB of full scale."""
+    """Convert an amplitude to dB of full scale."""
     return 20 * math.log10(max(amplitude, 1e-10))
 
 
 class Resampler:
-    """Resamples a stream block by block (soxr, very high quality); the blocks' borders leave no trace.
+    """Resample a stream block by block (soxr, very high quality); block borders are inaudible.
 
     Args:
-        orig_rate, new_rate: in Hz, also fractions.
-        channels: of every block.
+        orig_rate: rate of the input in Hz, fractions included.
+        new_rate: rate of the output in Hz, fractions included.
+        channels: channels of every block.
     """
 
     def __init__(self, orig_rate: float, new_rate: float, channels: int):
@@ -94,7 +94,15 @@ class Resampler:
             )
 
     def __call__(self, wav: Tensor, last: bool = False) -> Tensor:
-        """Take a block [C, n], give what is ready, [C, m]; in all ceil(T * new_rate / orig_rate) samples."""
+        """Resample the next block.
+
+        Args:
+            wav: [C, n].
+            last: no block follows.
+
+        Returns:
+            [C, m]; ceil(T * new_rate / orig_rate) samples in total.
+        """
         if self._stream is None:
             return wav
         data = self._stream.resample_chunk(np.ascontiguousarray(wav.T.numpy()), last=last)
@@ -110,7 +118,17 @@ class Resampler:
 
 
 def fade_ends(wav: Tensor, samples: int, begin: bool = True, end: bool = True) -> Tensor:
-    """wav [C, T] that rises and falls over `samples` at its ends, half of it at most: half periods of a cosine."""
+    """Fade the ends of a waveform with half periods of a cosine.
+
+    Args:
+        wav: [C, T].
+        samples: length of a fade, at most T / 2.
+        begin: whether to fade in.
+        end: whether to fade out.
+
+    Returns:
+        [C, T].
+    """
     samples, wav = min(samples, wav.shape[-1] // 2), wav.clone()
     ramp = torch.linspace(0, math.pi, samples + 2, device=wav.device)[1:-1].cos().mul(-0.5).add(0.5)
     if begin:
@@ -121,21 +139,23 @@ def fade_ends(wav: Tensor, samples: int, begin: bool = True, end: bool = True) -
 
 
 class LevelMeter:
-    """Level of a recording that comes in blocks: RMS of its sounding parts, and its peak.
+    """Measure a recording in blocks: RMS of its active parts, noise in its pauses, and peak.
 
-    Sounding are the 50 ms blocks within 30 dB of the loudest one. A constant offset is no sound.
+    A 50 ms block is active if it lies within 30 dB of the loudest block. DC offset is ignored.
+
+    Args:
+        sample_rate: in Hz.
     """
 
     def __init__(self, sample_rate: int):
         self.peak = 0.0
         self._block = max(1, sample_rate // 20)
         self._rest: Tensor | None = None
-        self._powers = array(
-            "d"
-        )  # in one piece: small tensors among large ones fragment the memory of a long run
+        # One array: small tensors between large ones fragment the memory of a long run.
+        self._powers = array("d")
 
     def update(self, wav: Tensor) -> None:
-        """Take the next block [C, n]."""
+        """Add the next block [C, n]."""
         if wav.shape[-1] == 0:
             return
         self.peak = max(self.peak, float(wav.abs().max()))
@@ -147,9 +167,9 @@ class LevelMeter:
 
     @property
     def rms(self) -> float:
-        """RMS of the sounding parts of what came so far, all channels together; 0 before anything came."""
+        """RMS of the active parts so far over all channels; 0 before the first block."""
         power = torch.tensor(self._powers, dtype=torch.float64)
-        if self._rest is not None and self._rest.shape[-1]:  # silence follows
+        if self._rest is not None and self._rest.shape[-1]:  # padded with silence
             rest = self._power(self._rest, self._rest.shape[-1]) * (
                 self._rest.shape[-1] / self._block
             )
@@ -158,7 +178,7 @@ class LevelMeter:
 
     @property
     def noise(self) -> float:
-        """RMS of what fills the pauses: a room, hiss, hum. 0: nothing steady, or nothing below `NOISE_DB`."""
+        """RMS of the room, hiss or hum in the pauses; 0 without a steady sound below `NOISE_DB`."""
         power = torch.tensor(self._powers, dtype=torch.float64)
         beside = power / max(self.rms**2, 1e-20)
         quiet = (
@@ -167,9 +187,8 @@ class LevelMeter:
         if len(quiet) < 4:
             return 0.0
         level = quiet.sort().values[len(quiet) // 5]
-        steady = (
-            (quiet - level).abs() < 3
-        ).double().mean() > 0.4  # decays are spread over all levels
+        # Noise stays near one level; decays spread over all levels.
+        steady = ((quiet - level).abs() < 3).double().mean() > 0.4
         return 10 ** (float(level) / 20) if steady else 0.0
 
     def _power(self, wav: Tensor, block: int) -> Tensor:
@@ -178,7 +197,7 @@ class LevelMeter:
 
 
 def active_rms(wav: Tensor, sample_rate: int) -> float:
-    """RMS of the sounding parts of wav [C, T]: of the 50 ms blocks within 30 dB of the loudest one."""
+    """Return the RMS of the active parts of wav [C, T], see `LevelMeter`."""
     meter = LevelMeter(sample_rate)
     meter.update(wav)
     return meter.rms

@@ -1,10 +1,10 @@
-"""The kinds of audio files: which are read, which are written, and what each can hold."""
+"""Audio formats: endings for input and output, and the rates and channels of each."""
 
 from dataclasses import dataclass
 
 from audio_diffusion_pytorch.errors import InputError
 
-# Endings that are looked for in folders. A file that is named is read whatever its ending: its content decides.
+# Endings of recordings in folders. A named file is read by its content, whatever its ending.
 EXTENSIONS = (
     *(
         ".wav",
@@ -39,11 +39,8 @@ EXTENSIONS = (
     *(".3gp", ".amr"),
 )
 OUTPUT_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus")
-KEPT_EXTENSIONS = (
-    ".wav",
-    ".flac",
-    ".ogg",
-)  # an output has its input's ending where it is one of these, else .flac
+# Outputs keep these endings of their inputs; other endings become .flac.
+KEPT_EXTENSIONS = (".wav", ".flac", ".ogg")
 BLOCK = 1 << 18  # frames a block: libsndfile's Vorbis encoder overflows its stack on long writes
 OPUS_RATE = 48000
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -53,12 +50,19 @@ _RATES = {".flac": 655350, ".ogg": 200000}  # Hz at most
 
 
 class NotAudio(InputError):
-    """A file that holds no sound at all, whatever its name: a text, a picture, a film without sound."""
+    """Error of a file without sound: a text, a picture, a film without a sound track."""
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """Length in frames, rate in Hz, channels, and the name of the sample format (`PCM_24`, `VORBIS`, `AAC` ...)."""
+    """Properties of an audio file.
+
+    Args:
+        frames: length in frames.
+        sample_rate: in Hz.
+        channels: number of channels.
+        subtype: name of the sample format (`PCM_24`, `VORBIS`, `AAC` ...).
+    """
 
     frames: int
     sample_rate: int
@@ -67,18 +71,20 @@ class AudioInfo:
 
     @property
     def seconds(self) -> float:
+        """Duration in seconds."""
         return self.frames / self.sample_rate
 
 
 def check_format(extension: str, sample_rate: int, channels: int) -> None:
-    """Ask whether an output format can hold a recording, before any work is done.
+    """Check that an output format can hold a recording.
 
     Args:
-        extension: of the output file (`.flac`), in any case.
+        extension: ending of the output file (`.flac`), in any case.
         sample_rate: in Hz.
+        channels: number of channels.
 
     Raises:
-        InputError: it cannot; the message says what would do.
+        InputError: the format cannot hold the recording; the message names formats that can.
     """
     extension = extension.lower()
     if extension not in OUTPUT_EXTENSIONS:
@@ -110,5 +116,5 @@ def check_format(extension: str, sample_rate: int, channels: int) -> None:
 
 
 def written_rate(extension: str, sample_rate: int) -> int:
-    """Rate in Hz at which a recording is written: Opus is always 48 kHz, the others keep the rate."""
+    """Return the rate in Hz of a written file: 48 kHz for Opus, `sample_rate` for other formats."""
     return OPUS_RATE if extension.lower() == ".opus" else sample_rate

@@ -1,25 +1,26 @@
-"""What lies below hearing (rumble, offsets that stay, drift or jump) is removed before anything else listens."""
+"""Remove inaudible frequencies: rumble, and constant, drifting or jumping offsets."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 _CUT = 18.0  # Hz: -6 dB
-_SECONDS = 0.08  # half the filter's length: short, since it smears what jumps
+_SECONDS = 0.08  # half the filter's length: short, since a filter smears jumps
 _BETA = 4.0  # of its Kaiser window
 
 
 class HighPass:
-    """A linear-phase high-pass without delay for a recording in blocks; the blocks' borders leave no trace.
+    """Filter a recording in blocks with a linear-phase high-pass without delay.
 
-    Flat within 0.1 dB from 27 Hz up, 40 dB down at 8 Hz and below, at every rate. What is below hearing is taken to go
-    on beyond the recording's ends: a constant gives zeros from end to end.
+    At every rate the filter is flat within 0.1 dB from 27 Hz up and attenuates by 40 dB at 8 Hz and below. The output
+    does not depend on the block size. Low frequencies are extrapolated beyond both ends of the recording: a constant
+    becomes zeros from end to end.
 
     Args:
         sample_rate: in Hz.
 
     Attributes:
-        reach: samples that the filter sees before and after each.
+        reach: samples of context that the filter needs before and after each sample.
     """
 
     def __init__(self, sample_rate: float):
@@ -27,17 +28,23 @@ class HighPass:
         time = np.arange(-reach, reach + 1) / sample_rate
         kernel = np.sinc(2 * _CUT * time) * np.kaiser(2 * reach + 1, _BETA)
         self._size = 1 << (8 * reach).bit_length()  # of the transforms
-        self._step = (
-            self._size - 2 * reach
-        )  # samples that one gives: the same ones however the recording is cut
+        # Output of a transform: the same samples for every block size.
+        self._step = self._size - 2 * reach
         self._spectrum = torch.fft.rfft(torch.from_numpy(kernel / kernel.sum()), self._size)
-        self._held: Tensor | None = (
-            None  # [C, n]; once `_begun`, from `reach` samples before the next output
-        )
+        # [C, n]; once `_begun`, the samples from `reach` before the next output on.
+        self._held: Tensor | None = None
         self._begun = False
 
     def __call__(self, wav: Tensor, last: bool = False) -> Tensor:
-        """Take a block [C, n], give what is ready, [C, m]; with `last` the rest: in all as many samples as came."""
+        """Filter the next block.
+
+        Args:
+            wav: [C, n].
+            last: no block follows.
+
+        Returns:
+            [C, m]; the output has as many samples as the input in total.
+        """
         held = wav if self._held is None else torch.cat([self._held, wav], -1)
         if not self._begun and held.shape[-1] and (last or held.shape[-1] >= self._size):
             held, self._begun = torch.cat([self._beyond(held).flip(-1), held], -1), True
@@ -56,14 +63,14 @@ class HighPass:
         return torch.cat(parts, -1)
 
     def _filtered(self, wav: Tensor) -> Tensor:
-        """[C, size] -> [C, step], without what comes `reach` samples before and after."""
+        """Filter [C, size] without its context: [C, step]."""
         low = torch.fft.irfft(torch.fft.rfft(wav.double()) * self._spectrum, self._size)
         return (wav[:, self.reach : -self.reach] - low[:, 2 * self.reach :]).float()
 
     def _beyond(self, wav: Tensor) -> Tensor:
-        """The `reach` samples [C, reach] that follow if wav [C, n] begins at an end and is read away from it.
+        """Extrapolate wav [C, n] beyond its first sample: [C, reach], read away from wav.
 
-        wav turned by half a circle around its low frequencies' value at the end: these go on, at their slope.
+        Point reflection about the low frequencies' value at the end continues their slope.
         """
         size = min(self.reach, wav.shape[-1])
         here = wav[:, :size].double()

@@ -6,9 +6,18 @@ from torch import Tensor, nn
 
 
 class LogMel(nn.Module):
-    """wav [B, T] -> ln(mel + floor) [B, n_mels, T / hop_length]; T a multiple of hop_length.
+    """Compute log-mel spectrograms: wav [B, T] -> ln(mel + floor) [B, n_mels, T / hop_length].
 
-    Amplitudes are scaled so that a full-scale sine has a spectral peak of 1.
+    T is a multiple of hop_length. A full-scale sine has a spectral peak of 1.
+
+    Args:
+        sample_rate: in Hz.
+        n_fft: length of the window in samples.
+        hop_length: samples per frame.
+        n_mels: number of bands.
+        f_min: lower edge of the lowest band in Hz.
+        floor: amplitude that is added before the logarithm.
+        f_max: upper edge of the highest band in Hz; None: half of the rate.
     """
 
     def __init__(
@@ -35,8 +44,9 @@ class LogMel(nn.Module):
         self.register_buffer("filters", filters.T.contiguous(), persistent=False)
 
     def forward(self, wav: Tensor) -> Tensor:
+        """Compute the spectrogram [B, n_mels, T / hop_length] of wav [B, T]."""
         with torch.autocast(wav.device.type, enabled=False):
-            # Frame i is centred on hop i's middle, so that L = T / hop and decoding needs no shift.
+            # Frame i is centred on the middle of hop i, so L = T / hop and decoding needs no shift.
             wav = F.pad(wav.float(), ((self.n_fft - self.hop_length) // 2,) * 2)
             spectrum = torch.stft(
                 wav,

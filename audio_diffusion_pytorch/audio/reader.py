@@ -19,18 +19,18 @@ _POLARITIES: dict[str, tuple[tuple[int, ...], Tensor]] = {}
 
 
 class AudioReader:
-    """A recording, read in blocks from its start as often as needed; a context manager.
+    """Read a recording, whole or in blocks, any number of times; a context manager.
 
-    Its content decides how it is read, not its name. The length is what there is, whatever a header says. What is wrong
-    with a file and does no harm (a size that is too large, an end that is cut off) is warned of once in a process.
+    The content of the file decides the format, not its name. The length is that of the actual sound, even if a header
+    differs. Harmless damage (a wrong size in a header, a truncated end) causes one warning per process.
 
     Args:
         path: wav, flac, ogg, mp3, m4a, opus, aiff, caf, webm, the sound of a film ...
 
     Raises:
-        NotAudio: the file holds no sound (an `InputError`, too).
-        InputError: the file is missing, empty or damaged; on reading: it changes meanwhile, ends early, or holds
-            NaN or infinite samples.
+        NotAudio: the file holds no sound; `NotAudio` is an `InputError`.
+        InputError: the file is missing, empty or damaged; while reading: the file changes, ends early, or holds NaN or
+            infinite samples.
     """
 
     def __init__(self, path: str | Path):
@@ -53,16 +53,27 @@ class AudioReader:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with the file and does no harm, each a sentence without the file's name."""
+        """Harmless damage of the file, in sentences without its name."""
         return self._source.problems
 
     @property
     def tags(self) -> dict[str, str]:
-        """What the file says of title, artist, album ..."""
+        """Title, artist, album and other texts of the file."""
         return {key: value for key, value in self._source.tags().items() if value.strip()}
 
     def read(self, start: int = 0, frames: int = -1) -> Tensor:
-        """`frames` frames from `start` (-1: to the end) -> wav [C, T] float32, to the bit that part of the whole."""
+        """Read a part, equal to the last bit to that part of the whole recording.
+
+        Args:
+            start: first frame.
+            frames: number of frames; -1: to the end.
+
+        Returns:
+            wav [C, T] float32.
+
+        Raises:
+            InputError: the file cannot be read, ends early, or holds NaN or infinite samples.
+        """
         frames = self.info.frames - start if frames < 0 else frames
         try:
             data = self._source.read(start, frames)
@@ -79,27 +90,30 @@ class AudioReader:
         return torch.from_numpy(np.ascontiguousarray(data.T))
 
     def blocks(self) -> Iterator[Tensor]:
-        """The whole recording as blocks [C, n] float32, from its start."""
+        """Yield the whole recording as blocks [C, n] float32.
+
+        Raises:
+            InputError: see `read`; or the file changes meanwhile.
+        """
         size = max(1, BLOCK // self.info.channels)
         for start in range(0, self.info.frames, size):
             yield self.read(start, min(size, self.info.frames - start))
-        if (
-            self.path.exists() and state_of(self.path)[:2] != self._state[:2]
-        ):  # gone is no harm: it was open and is read
+        # A deleted file is harmless: it was open, and all of it was read.
+        if self.path.exists() and state_of(self.path)[:2] != self._state[:2]:
             raise InputError(
                 f"cannot use {self.path}: it changed while it was being read; wait until it is complete"
             )
 
     @property
     def polarity(self) -> Tensor:
-        """[C, 1], -1 for channels that oppose the loudest one, else 1. The whole recording decides, read once."""
+        """[C, 1] -1 for channels that oppose the loudest one over the whole recording, else 1."""
         if self.info.channels == 1:
             return torch.ones(1, 1)
         key = str(self.path.absolute())
         state, signs = _POLARITIES.get(key, (None, None))
         if state != self._state:
             meter = Polarity(self.info.channels)
-            with suppress(InputError):  # damage further on: what came before decides
+            with suppress(InputError):  # damaged: the sound before the damage decides
                 for block in self.blocks():
                     meter.update(block)
             signs = meter.signs
@@ -109,17 +123,20 @@ class AudioReader:
         return signs
 
     def read_mono(self, start: int = 0, frames: int = -1) -> Tensor:
-        """As `read`, the channels' average [1, T], those turned over before that oppose the loudest one."""
+        """Read a part as `read` does and average its channels: [1, T]; opposing channels are inverted."""
         return to_mono(self.read(start, frames) * self.polarity)
 
     def mono_blocks(self) -> Iterator[Tensor]:
-        """As `blocks`, averaged as in `read_mono`."""
+        """Return the blocks of `blocks`, averaged as in `read_mono`: [1, n]."""
         signs = self.polarity
         return (to_mono(block * signs) for block in self.blocks())
 
 
 def info(path: str | Path) -> AudioInfo:
-    """Exact length, rate and channels.
+    """Return exact length, rate and channels of a file.
+
+    Args:
+        path: audio file.
 
     Raises:
         InputError: the file is missing, empty or holds no sound.
@@ -129,7 +146,15 @@ def info(path: str | Path) -> AudioInfo:
 
 
 def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[Tensor, int]:
-    """Read `frames` frames from `start` (-1: to the end) -> wav [C, T] float32, and the sample rate in Hz.
+    """Read a file or a part of it.
+
+    Args:
+        path: audio file.
+        start: first frame.
+        frames: number of frames; -1: to the end.
+
+    Returns:
+        wav [C, T] float32, and the sample rate in Hz.
 
     Raises:
         InputError: the file is missing, holds no sound, ends early, or holds NaN or infinite samples.
@@ -139,9 +164,14 @@ def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[Tensor, in
 
 
 def read_mono(path: str | Path, start: int = 0, frames: int = -1) -> tuple[Tensor, int]:
-    """As `read`, the channels' average [1, T]; channels that oppose the loudest one are turned over before.
+    """Read a file or a part of it as `read` does, and average its channels: [1, T].
 
-    What opposes is decided over the whole recording, so that all its parts are averaged alike.
+    Channels that oppose the loudest one over the whole recording are inverted before, in every part alike.
+
+    Args:
+        path: audio file.
+        start: first frame.
+        frames: number of frames; -1: to the end.
     """
     with AudioReader(path) as file:
         return file.read_mono(start, frames), file.info.sample_rate
