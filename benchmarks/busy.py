@@ -1,10 +1,10 @@
-"""Training and transfer on a quiet machine, and beside a program that keeps one core busy: one table.
+"""Benchmark training and transfer on an idle machine, and beside a program that occupies one core.
 
 python benchmarks/busy.py [--turns 3] [--steps 60] [--seconds 30]
 
-The two commands run as a user types them, quiet and busy in turns; figures are medians. Training: samples per second of
-the small model, after its first 20 steps. Transfer: seconds of sound for each second of work. Aim: busy, at least 40 %
-of the quiet figure (on two cores). OMP_NUM_THREADS=2 shows what two threads make of it.
+Both commands run as in a shell, idle and busy in turns; the table shows medians. Training: samples per second of the
+small model after its first 20 steps. Transfer: seconds of sound for each second of work. Target: busy at least 40 % of
+idle (on two cores). Set OMP_NUM_THREADS=2 to measure two threads.
 """
 
 import argparse
@@ -32,12 +32,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--turns", type=int, default=3, help="runs of each (default 3)")
+    parser.add_argument("--turns", type=int, default=3, help="runs of each condition (default 3)")
     parser.add_argument(
-        "--steps", type=int, default=60, help="training steps of a run, from 40 (default 60)"
+        "--steps", type=int, default=60, help="training steps of a run, at least 40 (default 60)"
     )
     parser.add_argument(
-        "--seconds", type=int, default=30, help="length of the recording (default 30)"
+        "--seconds", type=int, default=30, help="length of the recording in seconds (default 30)"
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def main() -> None:
                 found[name][0].append(job())
                 with busy_core():
                     found[name][1].append(job())
-    threads = os.environ.get("OMP_NUM_THREADS", "as many threads as the commands choose")
+    threads = os.environ.get("OMP_NUM_THREADS", "not set")
     print(f"{available_cpus()} cores, OMP_NUM_THREADS: {threads}")
     print(f"{'':24} {'quiet':>8} {'busy':>8} {'ratio':>6}")
     for name, rates in found.items():
@@ -63,7 +63,7 @@ def main() -> None:
 
 @contextmanager
 def busy_core():
-    """Another program takes one core, in a session of its own as another terminal's."""
+    """Run a program that occupies one core, in its own session like that of another terminal."""
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
     try:
         yield

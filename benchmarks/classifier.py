@@ -1,9 +1,10 @@
-"""Accuracy and confusion matrix of the instrument classifier, on clips that it was not trained on.
+"""Accuracy and confusion matrix of the instrument classifier on clips outside its training set.
 
 python benchmarks/classifier.py --data data/chorales/test data/chorales_paired/test [--hear plain codec ...]
 
-A clip is heard `plain`; through the small `codec`; `backwards` (attacks at the wrong end); or as `spectrum`: noise with
-the clip's average spectrum, no notes. The last two say how much it listens to notes rather than to an average.
+A clip is classified unchanged (`plain`), through the small `codec`, `backwards` (attacks at the wrong end), or as
+`spectrum`: noise with the average spectrum of the clip, without notes. The last two measure the influence of notes
+compared to the average spectrum.
 """
 
 import argparse
@@ -32,10 +33,10 @@ def main() -> None:
         "--data",
         nargs="+",
         required=True,
-        help="folders of clips, the instrument in each file's name",
+        help="folders of clips with the instrument in each file name",
     )
     parser.add_argument(
-        "--model", type=Path, help="exported classifier (default: the one that ships)"
+        "--model", type=Path, help="exported classifier (default: the shipped classifier)"
     )
     parser.add_argument(
         "--hear", nargs="+", choices=list(changes()), default=["plain"], help="default: plain"
@@ -44,9 +45,9 @@ def main() -> None:
         "--seconds",
         type=float,
         default=12.0,
-        help="length taken from the middle of each (default 12)",
+        help="length of the middle section of each clip (default 12)",
     )
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=Path, help="file for the figures as JSON")
     args = parser.parse_args()
     try:
         classifier = load_classifier(args.model)
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def changes() -> dict[str, Callable[[Tensor], Tensor]]:
-    """Ways to hear a clip: name -> function of wav [1, T] at the codec's rate."""
+    """Return the changes of a clip: name -> function of wav [1, T] at the codec's rate."""
     codec = load_codec()
 
     def average_spectrum(wav: Tensor) -> Tensor:
@@ -85,12 +86,13 @@ def changes() -> dict[str, Callable[[Tensor], Tensor]]:
 def read_clips(
     folders: list[str], classifier: InstrumentClassifier, seconds: float
 ) -> list[tuple[int, Tensor]]:
-    """Label and wav [1, T] of the middle of each clip, at the classifier's rate.
+    """Read label and wav [1, T] of the middle of each clip, at the classifier's rate.
 
     Raises:
-        InputError: no folder, or no clip of an instrument that the classifier knows.
+        InputError: a folder is missing, or contains no clip of the classifier's instruments.
     """
-    names, clips = classifier.instruments, []
+    names = classifier.instruments
+    clips = []
     for file in tqdm(find_files(folders, names), desc="reading", unit="clip"):
         header = audio.info(file)
         frames = min(round(seconds * header.sample_rate), header.frames)
@@ -107,7 +109,7 @@ def confusion(
     change: Callable[[Tensor], Tensor],
     title: str,
 ) -> Tensor:
-    """Counts [N, N]: row the instrument that plays, column what it is taken for."""
+    """Count clips [N, N]: row: instrument, column: prediction."""
     matrix = torch.zeros(len(classifier.instruments), len(classifier.instruments), dtype=torch.long)
     for label, wav in tqdm(clips, desc=title, unit="clip"):
         found = classifier.probabilities(change(wav), classifier.sample_rate)
@@ -118,13 +120,13 @@ def confusion(
 def accuracy(matrix: Tensor) -> str:
     right, total = int(matrix.diagonal().sum()), int(matrix.sum())
     shares = (matrix.diagonal() / matrix.sum(1))[matrix.sum(1) > 0]
-    return f"{right} of {total} clips right, {100 * right / total:.1f} %; worst instrument {100 * shares.min():.1f} %"
+    return f"{right} of {total} clips correct, {100 * right / total:.1f} %; worst instrument {100 * shares.min():.1f} %"
 
 
 def table(matrix: Tensor, names: tuple[str, ...]) -> str:
-    """The matrix for a terminal; columns are named by the rows' numbers."""
+    """Format the matrix for a terminal; columns have the numbers of the rows."""
     lines = [
-        "plays \\ taken for".ljust(20)
+        "instrument \\ found".ljust(20)
         + "".join(f"{column:5}" for column in range(1, len(names) + 1))
     ]
     for row, (name, counts) in enumerate(zip(names, matrix.tolist(), strict=True), 1):

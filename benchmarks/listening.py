@@ -1,11 +1,11 @@
-"""How often the analysis of a source is right: wrong sources, several voices, and what must not be warned of.
+"""Error rates of the source analysis: wrong sources, several voices, and false warnings.
 
 python benchmarks/listening.py [--real FOLDER ...]
 
-A folder of real recordings has a folder for each instrument (`violin/`, `double_bass/`). Shipped clips come in two
-halves, by chorale: thresholds are chosen on the first (`tune`), the rates of the second (`test`) are what counts.
-Mixes are sums of two clips of different chorales, the second at up to 6 dB more or less, and a clip with itself moved
-by a third, a fourth or a fifth. `--sweep` prints the rates over the thresholds.
+A folder of real recordings has a folder for each instrument (`violin/`, `double_bass/`). Shipped clips are split by
+chorale into two halves: thresholds were chosen on `tune`; report the rates of `test`. Mixes are sums of two clips of
+different chorales, with a level difference of up to 6 dB, and sums of a clip and its transposition by a third, a fourth
+or a fifth. `--sweep` prints the rates over the thresholds.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument(
         "--pairs", type=int, default=60, help="sums of two clips in each half (default 60)"
     )
-    parser.add_argument("--sweep", action="store_true", help="also the rates over the thresholds")
+    parser.add_argument("--sweep", action="store_true", help="print the rates over the thresholds")
     args = parser.parse_args()
     torch.set_num_threads(1)
     groups = {}
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def rates(found: list[tuple[str, Analysis]]) -> list[str]:
-    """Warnings of a wrong source where it is right, where it is wrong, and of several voices."""
+    """Rates of warnings: false and correct warnings of a wrong source, and warnings of several voices."""
     single = [(name, analysis) for name, analysis in found if name]
     right = [analysis.is_unlikely(name) for name, analysis in single]
     wrong = [
@@ -108,16 +108,16 @@ def analyse_file(path: Path) -> Analysis:
 
 
 def real(folder: Path) -> Iterator[tuple[str, Analysis]]:
-    """Instrument and analysis of every recording of a folder of instruments' folders."""
+    """Yield instrument and analysis of each recording in a folder of instruments' folders."""
     for path in tqdm(sorted(folder.glob("*/*")), folder.name):
         try:
             yield path.parent.name.replace("_", " "), analyse_file(path)
         except InputError as error:
-            print(f"left out: {error}")
+            print(f"skipped: {error}")
 
 
 def mixes(paths: list[Path], count: int) -> Iterator[Analysis]:
-    """Analyses of two voices at once."""
+    """Yield analyses of two simultaneous voices."""
     rng = random.Random(0)
     clips = {path: beginning(path) for path in paths}
     pairs = [(a, b) for a, b in itertools.combinations(paths, 2) if chorale(a) != chorale(b)]

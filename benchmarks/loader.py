@@ -1,9 +1,9 @@
-"""The loader's speed with and without pitch-shift augmentation: one table.
+"""Speed of the loader with and without pitch-shift augmentation.
 
 python benchmarks/loader.py --data FOLDER [--instrument flute] [--workers 0]
 
-Reads the training crops of several epochs, in turns so that what else the machine does meets both alike. `prepare` is
-the time that shifting all recordings takes once; the factor is the median over the turns.
+The benchmark reads the training crops of several epochs in turns, so other load affects both equally. `prepare` is the
+time to shift all recordings once; the factor is the median over the turns.
 """
 
 import argparse
@@ -29,11 +29,13 @@ def main() -> None:
     )
     parser.add_argument("--data", required=True, help="folder of recordings")
     parser.add_argument("--instrument", default="flute")
-    parser.add_argument("--files", type=int, default=40, help="recordings taken (default 40)")
-    parser.add_argument("--workers", type=int, default=0, help="loader's processes (default 0)")
+    parser.add_argument("--files", type=int, default=40, help="number of recordings (default 40)")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes of the loader (default 0)"
+    )
     parser.add_argument("--turns", type=int, default=7, help="pairs of epochs (default 7)")
     parser.add_argument(
-        "--cache", help="folder of shifted recordings (default: a new one, removed at the end)"
+        "--cache", help="folder of shifted recordings (default: a temporary folder)"
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,15 +1,15 @@
-"""Do pauses, decays and broken-off notes come out as they went in? With the models that ship, on made-up recordings.
+"""Preservation of pauses, decays and cut notes, with the shipped models on synthetic recordings.
 
 python benchmarks/pauses.py
 python benchmarks/pauses.py --pairs flute-trumpet violin-cello --rates 44100 --quality draft
 
-For each pair the worst over the rates, in dB:
-- burst: the loudest 20 ms around the end of a note that is cut, beside the loudest of the note itself;
-- level: of the sounding parts of that recording, output beside input;
-- hiss, hum: 40 dB below the notes: the level of the pauses, output beside input, and the same A-weighted;
-- decay: 95 of 100 moments of falling notes, down to 40 dB, lie no further from the input's envelope;
-- rumble: what an 8 Hz sine of the notes' strength leaves below 40 Hz, beside the notes;
-- rumbled: by how much the sounding parts change their level through that rumble.
+For each pair the table has the worst value over the sample rates, in dB:
+- burst: the loudest 20 ms around the end of a cut note, relative to the loudest 20 ms of the note;
+- level: change of the level of the active parts of that recording;
+- hiss, hum: change of the level of the pauses with noise 40 dB below the notes, and the same A-weighted (A);
+- decay: 95th percentile of the envelope error of decaying notes, down to 40 dB;
+- rumble: level below 40 Hz of the output for an 8 Hz sine as strong as the notes, relative to the notes;
+- rumbled: change of the level of the active parts by that rumble.
 """
 
 import argparse

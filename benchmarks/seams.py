@@ -1,9 +1,9 @@
-"""Do the windows of a long recording leave a trace? With the models that ship.
+"""Audibility of the window seams of long recordings, with the shipped models.
 
 python benchmarks/seams.py --data data/chorales_paired/test --clips 10
 
-Clips are bridged in windows, and as one window. Within the windows' cross-fades and elsewhere: the log-mel distance of
-the two, and for each the spectral flux and the change of level from frame to frame.
+Each clip is transferred in windows, and in one window. The table compares cross-fades with other frames: log-mel
+distance of both results, and spectral flux and frame-to-frame level change of each.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from audio_diffusion_pytorch.bridge.framing import window_starts
 
 
 def changes(wav: Tensor, hop: int) -> tuple[Tensor, Tensor]:
-    """wav [1, T] -> spectral flux and change of level, in each latent frame."""
+    """Compute spectral flux and level change of wav [1, T] for each latent frame."""
     spectrum = torch.stft(
         wav[0], 4 * hop, hop, window=torch.hann_window(4 * hop), return_complex=True
     ).abs()
@@ -28,7 +28,7 @@ def changes(wav: Tensor, hop: int) -> tuple[Tensor, Tensor]:
 
 
 def compare(windowed: Bridge, whole: Bridge, wav: Tensor, rate: int) -> list[tuple[float, float]]:
-    """wav [1, T] -> pairs (in cross-fades, elsewhere): distance, flux and level of both."""
+    """Return pairs (in cross-fades, elsewhere) for wav [1, T]: distance, flux and level change of both results."""
     hop = windowed.codec.hop_length
     frames = windowed.codec.num_frames(wav.shape[1] * windowed.codec.sample_rate // rate)
     fades = torch.zeros(frames, dtype=torch.bool)

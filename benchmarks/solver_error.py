@@ -1,4 +1,4 @@
-"""How far a bridge's settings are from the converged solution, on recordings; imported by transfer.py."""
+"""Error of a bridge's settings relative to the converged solution, on recordings; imported by transfer.py."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,19 +13,19 @@ from audio_diffusion_pytorch.bridge.presets import QUALITY
 from audio_diffusion_pytorch.diffusion.sampling import unipc
 from audio_diffusion_pytorch.paths import ASSETS
 
-CONVERGED = 300  # points each way
-PLAIN = dict(num_steps=100, solver="heun", precision="32")  # and the models' own sigma_min and rho
-FINE = 16  # steps of the reference in one of the preset's
+CONVERGED = 300  # points in each direction
+PLAIN = dict(num_steps=100, solver="heun", precision="32")  # with sigma_min and rho of the models
+FINE = 16  # steps of the reference for each step of the preset
 
 
 def plain_options(bridge: Bridge) -> dict:
-    """The original's settings for a bridge of the same models."""
+    """Return the original's settings for a bridge of the same models."""
     specs = bridge.source.spec, bridge.target.spec
     return PLAIN | {"sigma_min": max(s.sigma_min for s in specs), "rho": specs[1].rho}
 
 
 def find_clips(data: Path | None, instrument: str, count: int) -> list[Path]:
-    """Files spread over data/INSTRUMENT, or the clips that ship."""
+    """Select files spread over data/INSTRUMENT, or shipped clips."""
     files = sorted(
         (ASSETS / "clips").glob(f"*_{instrument}.flac")
         if data is None
@@ -33,7 +33,7 @@ def find_clips(data: Path | None, instrument: str, count: int) -> list[Path]:
     )
     if not files:
         raise SystemExit(
-            f"error: no clips of {instrument} in {data or 'what ships'}: --data takes a split of clips"
+            f"error: no clips of {instrument} in {data or 'the shipped clips'}: pass a split of a data set with --data"
         )
     return [
         files[i] for i in torch.linspace(0, len(files) - 1, min(count, len(files))).long().unique()
@@ -41,8 +41,9 @@ def find_clips(data: Path | None, instrument: str, count: int) -> list[Path]:
 
 
 def window_latents(bridge: Bridge, files: list[Path]) -> Tensor:
-    """The middle window of every file, as the bridge would encode it: [N, D, L]."""
-    size, wavs = bridge.window * bridge.codec.hop_length, []
+    """Encode the middle window of each file like the bridge: [N, D, L]."""
+    size = bridge.window * bridge.codec.hop_length
+    wavs = []
     for file in files:
         wav, rate = audio.read(file)
         wav = audio.resample(audio.to_mono(wav), rate, bridge.codec.sample_rate)
@@ -60,10 +61,10 @@ def window_latents(bridge: Bridge, files: list[Path]) -> Tensor:
 def measure(
     source: str, target: str, data: Path | None, count: int, device: str
 ) -> list[tuple[str, int, str, str]]:
-    """Rows (settings, evaluations, error of the noise, error of the result), each error median / 90th percentile.
+    """Return rows (settings, evaluations, error of the noise, error of the result); errors: median / 90th percentile.
 
-    The result is the target's normalised latents of one window a clip; errors are relative to the converged solution
-    from the models' own sigma_min, `CONVERGED` points each way in float32.
+    The result is the target's normalised latents of one window of each clip. Errors are relative to the converged
+    solution in float32, with `CONVERGED` points in each direction from the models' sigma_min.
     """
     reference = Bridge(source, target, precision="32", device=device)
     plain = plain_options(reference)
@@ -107,9 +108,9 @@ def measure(
 def where(
     source: str, target: str, data: Path | None, count: int, device: str
 ) -> list[tuple[str, float, float, float]]:
-    """Rows (direction, from sigma, to sigma, error added): the median over the clips of what one step of `normal` adds.
+    """Return rows (direction, from sigma, to sigma, added error): median error that one step of `normal` adds.
 
-    Both runs start from the same state; the error at a noise level is relative to the reference's norm there.
+    Both runs start from the same state; errors are relative to the norm of the reference at the noise level.
     """
     bridge = Bridge(source, target, precision="32", device=device)
     latents, rows = (
@@ -153,7 +154,7 @@ def pairs(values: Tensor) -> list[tuple[float, float]]:
 
 
 def relative(actual: Tensor, expected: Tensor) -> Tensor:
-    """[N, ...] -> [N]."""
+    """Relative error [N] of [N, ...]."""
     return (actual - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
 
 

@@ -1,12 +1,12 @@
-"""The speed and memory of training at full size (302 M parameters, EnCodec's sizes with random weights): two tables.
+"""Speed and memory of training at full size (302 M parameters, EnCodec's sizes with random weights).
 
 python benchmarks/training.py [--turns 3] [--steps 4] [--no-memory]
 
-Rows: the plain path (as in the original: every crop is encoded in every step, attention by einsum, convolutions,
-optimiser and EMA as they come, one parameter at a time, the EMA every tenth step), and ours from the latent cache. Each
-row runs in a process of its own, in turns so that what else the machine does meets all alike; figures are medians. The
-loader's rate is taken without workers. Needs about 10 GB, batch 32 more, which is reported as not fitting where it
-does not. With a GPU the rows run there, and the share of the time that it computes is given.
+Rows: the plain path (as in the original: each step encodes its crops, attention by einsum, default convolutions,
+optimiser and EMA over single parameters, EMA every tenth step), and our path from the latent cache. Each row runs in
+its own process; rows alternate, so other load affects all rows equally; figures are medians. The loader runs without
+workers. The benchmark needs about 10 GB, and more for batch 32; a batch that does not fit is reported as such. With a
+GPU the rows run on it, and the table includes the share of time in kernels.
 """
 
 import argparse
@@ -38,11 +38,9 @@ from audio_diffusion_pytorch.models.unet import UNet1d
 from audio_diffusion_pytorch.training.instrument_module import InstrumentModule
 
 RATE, LENGTH, BATCH, LARGE_BATCH = 24000, 409600, 4, 32
-WARMUP = (
-    3  # steps that are not timed: the optimiser's state is made, and the memory allocator settles
-)
+WARMUP = 3  # untimed steps: creation of the optimiser's state, warm-up of the allocator
 ROWS = ("plain", "float32", "bf16")
-# Seconds that the original takes on two cores, for encoding and for the network's whole step.
+# Seconds of the original on two cores, for encoding and for a step of the network.
 ORIGINAL_ENCODING, ORIGINAL_STEP, TOLERANCE = 4.9, (1.6, 2.1), 0.15
 THREADS = os.environ["OMP_NUM_THREADS"]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -55,7 +53,7 @@ def main() -> None:
     )
     parser.add_argument("--turns", type=int, default=3, help="processes for each row (default 3)")
     parser.add_argument("--steps", type=int, default=4, help="timed steps of a process (default 4)")
-    parser.add_argument("--no-memory", action="store_true", help="leave out batch 32")
+    parser.add_argument("--no-memory", action="store_true", help="skip batch 32")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -206,7 +204,7 @@ def einsum_attention(self: layers.Attention, q: Tensor, k: Tensor, v: Tensor) ->
 
 
 def gpu_share(step: Callable[[], object]) -> float:
-    """Share of the time of three steps in which a kernel runs (one stream: kernels do not overlap)."""
+    """Share of time in kernels over three steps (one stream: kernels do not overlap)."""
     from torch.profiler import ProfilerActivity, profile
 
     now()
@@ -219,8 +217,10 @@ def gpu_share(step: Callable[[], object]) -> float:
 
 
 def peak_memory(checkpointing: bool) -> Figures:
-    """Two whole training steps of the large batch, with EMA, the second beside the optimiser's state: the peak."""
-    if DEVICE.type == "cpu":  # an allocation that fails, not a machine that kills what it likes
+    """Measure the peak memory of two training steps of the large batch, including EMA and the optimiser's state."""
+    if (
+        DEVICE.type == "cpu"
+    ):  # let allocations fail instead of the out-of-memory killer end the process
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(
             int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")
@@ -241,17 +241,17 @@ def peak_memory(checkpointing: bool) -> Figures:
             optimizer.step()
             module.ema.update(module.denoiser)
     except RuntimeError as error:
-        # The last is what the convolution library says then.
+        # "primitive": the message of the convolution library.
         if not any(word in str(error) for word in ("memory", "Memory", "primitive")):
             raise
-        return {"peak": "does not fit into this machine's memory"}
+        return {"peak": "does not fit in the memory of this machine"}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     peak = torch.cuda.max_memory_allocated() if DEVICE.type == "cuda" else peak
     return {"peak": f"{peak / 2**30:.1f} GiB"}
 
 
 def frozen_codec() -> EncodecCodec:
-    torch.manual_seed(0)  # the same weights in each process, so that they share the cache
+    torch.manual_seed(0)  # same weights in each process, to share the cache
     return load_codec("encodec", weights="random")
 
 

@@ -1,22 +1,21 @@
-"""How fast and how exact the bridge is: the tables of the README.
+"""Speed and accuracy of the bridge.
 
-python benchmarks/transfer.py --data data/chorales_paired/test     # everything, about 20 minutes on two quiet cores
-python benchmarks/transfer.py --only speed                         # one part; several names may follow --only
+python benchmarks/transfer.py --data data/chorales_paired/test     # all parts, about 20 minutes on two idle cores
+python benchmarks/transfer.py --only speed                         # one part; --only accepts several names
 
-speed       the plain path (Heun, 100 points, float32, one clip at a time) against draft, normal and high: the shipped
-            models and the full size with random weights; a clip of 17.07 s and a folder of 16; a new process for each
-evaluation  one evaluation of either network, by precision and batch; codec; shares of the plain path
-error       relative error against the converged solution, shipped models, on clips of --data (else the shipped clips)
-where       which noise levels the error of normal comes from
+speed       the plain path (Heun, 100 points, float32, one clip at a time), draft, normal and high: shipped models, and
+            the full size with random weights; a clip of 17.07 s, and a folder of 16; each row in a new process
+evaluation  one evaluation of each network, by precision and batch; codec; shares of the plain path
+error       error relative to the converged solution, shipped models, on clips of --data (default: shipped clips)
+where       error of normal by noise level
 start       python transfer.py from start to file, 10 s clip; --help
-hour        an hour of audio against ten minutes: time, peak memory
-gpu         full size, folder of 64 clips, share of the time in which the GPU computes (only where there is one)
+hour        time and peak memory of an hour of audio and of ten minutes
+gpu         full size, folder of 64 clips, share of time in kernels (with a GPU only)
 """
 
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 import torch
+from measuring import Table, run_process, timed
 from solver_error import find_clips, measure, plain_options, where
 from torch import Tensor
 
@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RATE, SAMPLES = 24000, 409600  # 17.07 s
 SIZES = ("small", "full")
 SETTINGS = ("plain", "draft", "normal", "high")
-# Seconds: the codec both ways for a clip, an evaluation of the full network in float32.
+# Ratio of the codec (both directions, one clip) to one evaluation of the full network in float32.
 ORIGINAL_PROPORTION = 2.4 / 0.19
 TOLERANCE = 0.15
 
@@ -54,7 +54,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", type=Path, help="folder of clips, one folder an instrument (default: what ships)"
+        "--data",
+        type=Path,
+        help="folder with a folder of clips for each instrument (default: shipped clips)",
     )
     parser.add_argument(
         "--clips", type=int, default=20, help="clips of the error part (default 20)"
@@ -83,7 +85,7 @@ def main() -> None:
 
 
 def speed(args: argparse.Namespace) -> None:
-    """A folder on the plain path is a loop over its clips: not run, its clip's figures times their number ("~")."""
+    """Measure speed; the plain path of a folder is extrapolated from one clip ("~")."""
     table = Table(
         "size",
         "setting",
@@ -125,7 +127,7 @@ def in_new_process(**row) -> dict:
 
 
 def run_row(size: str, setting: str, clips: int, device: str) -> dict:
-    """Loading is not timed. Quick rows are the median of three, after a first run."""
+    """Time a row without loading; fast rows are the median of three after a warm-up."""
     models, codec = load(size, device)
     options = {"quality": setting}
     if setting == "plain":
@@ -141,7 +143,7 @@ def run_row(size: str, setting: str, clips: int, device: str) -> dict:
 
 
 def load(size: str, device: str) -> tuple[list[InstrumentModel], Codec]:
-    """Two models and their codec; those of the full size are untrained."""
+    """Load two models and their codec; models of the full size are untrained."""
     if size == "small":
         return [load_instrument(name, device) for name in ("flute", "violin")], load_codec("small")
     torch.manual_seed(0)
@@ -153,14 +155,14 @@ def load(size: str, device: str) -> tuple[list[InstrumentModel], Codec]:
 
 
 def clip() -> Tensor:
-    """17.07 s of a shipped recording, repeated."""
+    """Return 17.07 s of a repeated shipped recording."""
     wav, rate = audio.read(find_clips(None, "flute", 1)[0])
     wav = audio.resample(audio.to_mono(wav), rate, RATE)
     return wav.repeat(1, -(-SAMPLES // wav.shape[1]))[:, :SAMPLES]
 
 
 def transfer_folder(bridge: Bridge, wavs: list[Tensor]) -> list[Tensor]:
-    """Recordings [C, T] -> the same through the bridge; windows of all of them share the batches."""
+    """Transfer recordings [C, T]; the batches contain windows of all recordings."""
     windows, joiners = [], []
     for index, wav in enumerate(wavs):
         stats = RecordingStats(audio.active_rms(wav, RATE))
@@ -178,7 +180,7 @@ def transfer_folder(bridge: Bridge, wavs: list[Tensor]) -> list[Tensor]:
 
 @torch.inference_mode()
 def evaluation(args: argparse.Namespace) -> None:
-    """Precisions in turns, so that what else the machine does meets all alike; the best of the turns."""
+    """Measure precisions in turns, so that other load affects all equally; report the best of the turns."""
     notes = []
     table = Table("size", "batch", *(f"{name}: ms, share of 32" for name in DTYPES))
     for size in args.sizes:
@@ -290,7 +292,7 @@ def transfer_arguments(folder: str, name: str) -> list[str]:
 
 
 def write_clip(path: Path, seconds: int) -> None:
-    """A long recording: shipped clips one after another."""
+    """Write a long recording of concatenated shipped clips."""
     parts = [audio.read(file)[0] for file in find_clips(None, "flute", 4)]
     rate = audio.info(find_clips(None, "flute", 1)[0]).sample_rate
     wav = torch.cat(parts, -1)
@@ -298,7 +300,7 @@ def write_clip(path: Path, seconds: int) -> None:
 
 
 def command(arguments: list[str]) -> tuple[float, float]:
-    """Run transfer.py: seconds from start to end, and its peak memory in MB."""
+    """Run transfer.py; return seconds from start to end, and peak memory in MB."""
     return run_process([sys.executable, str(ROOT / "transfer.py"), *arguments])[1:]
 
 
@@ -307,7 +309,7 @@ def command(arguments: list[str]) -> tuple[float, float]:
 
 def gpu(args: argparse.Namespace) -> None:
     if not torch.cuda.is_available():
-        print("no GPU here")
+        print("no GPU found")
         return
     from torch.profiler import ProfilerActivity, profile
 
@@ -335,51 +337,6 @@ def gpu(args: argparse.Namespace) -> None:
             f"{busy / seconds:.0%}",
             f"{peak:.0f}",
         )
-
-
-# Small things
-
-
-class Table:
-    """A Markdown table that is printed row by row."""
-
-    def __init__(self, *columns: str):
-        print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns), flush=True)
-
-    def row(self, *cells) -> None:
-        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
-
-
-def timed(function: Callable) -> float:
-    started = time.perf_counter()
-    function()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-# A process's peak starts at its parent's memory, so a small one stands in between.
-LAUNCHER = """
-import resource, subprocess, sys
-status = subprocess.call(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-sys.exit(status)
-"""
-
-
-def run_process(arguments: list[str]) -> tuple[str, float, float]:
-    """Its last line, seconds from start to end, peak memory in MB."""
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", LAUNCHER, *arguments], capture_output=True, text=True
-    )
-    seconds = time.perf_counter() - started
-    if done.returncode:
-        raise SystemExit(
-            f"error: {' '.join(arguments)} failed: {done.stderr.strip().splitlines()[-1:]}"
-        )
-    *lines, peak = done.stdout.splitlines()
-    return lines[-1], seconds, int(peak) / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 PARTS = {

@@ -1,9 +1,9 @@
-"""Does a transfer keep the tuning of a recording that is not at A = 440 Hz?
+"""Preservation of the tuning of recordings that are not at A = 440 Hz.
 
 python benchmarks/tuning.py --data data/chorales_paired/test --source flute --target violin
 
-Clips are resampled to other tunings, bridged, and the tuning of what comes out is measured: the mean deviation of its
-partials from equal temperament at 440 Hz, as a circular mean, because deviations wrap at half a semitone.
+Clips are resampled to other tunings and transferred; the tuning of the output is the circular mean of the deviation of
+its partials from equal temperament at 440 Hz, because deviations wrap at half a semitone.
 """
 
 import argparse
@@ -20,7 +20,7 @@ RATE, FFT, HOP = 24000, 8192, 1024
 
 
 def tuning_cents(wav: Tensor, sample_rate: int) -> float:
-    """wav [C, T] -> deviation from A = 440 Hz in cents, -50 to 50: of the spectral peaks from 300 to 3000 Hz."""
+    """Deviation of wav [C, T] from A = 440 Hz in cents, -50 to 50, by its spectral peaks from 300 to 3000 Hz."""
     x = audio.resample(audio.to_mono(wav), sample_rate, RATE)[0]
     spectrum = (
         torch.stft(x, FFT, HOP, window=torch.hann_window(FFT), return_complex=True)

@@ -1,4 +1,4 @@
-"""Turn a checkpoint of the original system into a small model file, or a model back into the original's layout.
+"""Convert a checkpoint of the original system to a small model file, or a model to the layout of the original.
 
 python scripts/convert_checkpoint.py their.ckpt flute.safetensors --mean mean.pt --std std.pt
 python scripts/convert_checkpoint.py flute.safetensors back.ckpt --to-original
@@ -18,27 +18,31 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "source", type=Path, help="a checkpoint of the original; with --to-original a model of ours"
+        "source",
+        type=Path,
+        help="checkpoint of the original; with --to-original: one of our models",
     )
     parser.add_argument(
-        "output", type=Path, help="the .safetensors file to write; with --to-original a .ckpt file"
+        "output", type=Path, help=".safetensors file to write; with --to-original: .ckpt file"
     )
     parser.add_argument(
         "--mean",
         type=Path,
-        help="tensor of the latents' means (with --to-original: to write; default OUTPUT_mean.pt)",
+        help="file with the mean of the latents (with --to-original: file to write; default OUTPUT_mean.pt)",
     )
     parser.add_argument(
-        "--std", type=Path, help="tensor of their standard deviations, likewise (OUTPUT_std.pt)"
+        "--std",
+        type=Path,
+        help="file with their standard deviation (with --to-original: file to write; default OUTPUT_std.pt)",
     )
     parser.add_argument(
         "--weights",
         choices=("ema", "raw"),
         default="ema",
-        help="averaged weights (default) or raw ones",
+        help="averaged weights (default) or raw weights",
     )
     parser.add_argument(
-        "--name", help="the instrument, for people (default: the checkpoint's file name)"
+        "--name", help="name of the instrument, for display (default: file name of the checkpoint)"
     )
     parser.add_argument(
         "--sigma-min", type=float, help="lowest noise level in training (default 0.001)"
@@ -51,35 +55,35 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--rho", type=float, help="spacing of the noise levels (default 9)")
     parser.add_argument(
-        "--handoff-sigma", type=float, help="default noise level at which a bridge hands over (4)"
+        "--handoff-sigma", type=float, help="default noise level of a bridge's hand-off (default 4)"
     )
     parser.add_argument(
         "--unet",
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="arguments of the UNet that shapes do not tell, for example attention_heads=8 resnet_groups=8",
+        help="arguments of the UNet that its shapes do not encode, for example attention_heads=8 resnet_groups=8",
     )
     parser.add_argument(
         "--codec-output",
         type=Path,
-        help="also write the checkpoint's EnCodec weights, as .safetensors: use them with codec.weights=FILE",
+        help=".safetensors file for the EnCodec weights of the checkpoint; use it with codec.weights=FILE",
     )
     parser.add_argument(
         "--to-original",
         action="store_true",
-        help="write the original's layout, for the original's code",
+        help="write the layout of the original, for its code",
     )
     parser.add_argument(
         "--codec",
         type=Path,
-        help="with --to-original: EnCodec weights to put in (a hub folder, a checkpoint of the original)",
+        help="with --to-original: EnCodec weights to include (a folder from the hub, a checkpoint of the original)",
     )
     return parser.parse_args(argv)
 
 
 def to_ours(args: argparse.Namespace) -> None:
-    """A checkpoint of the original -> .safetensors in half precision."""
+    """Convert a checkpoint of the original to .safetensors in half precision."""
     from audio_diffusion_pytorch.codecs.encodec_weights import to_package, to_transformers
     from audio_diffusion_pytorch.models.original_checkpoint import (
         codec_state,
@@ -90,7 +94,7 @@ def to_ours(args: argparse.Namespace) -> None:
 
     if args.codec is not None:
         raise InputError(
-            "--codec goes with --to-original; --codec-output writes the checkpoint's codec"
+            "--codec requires --to-original; use --codec-output to write the codec of the checkpoint"
         )
     for path in (args.output, args.codec_output):
         if path is not None and path.suffix != ".safetensors":
@@ -98,7 +102,7 @@ def to_ours(args: argparse.Namespace) -> None:
     content = {} if args.source.suffix == ".safetensors" else read_checkpoint(args.source)
     if not is_original(content):
         raise InputError(
-            f"{args.source} is no checkpoint of the original system; a model of ours needs --to-original"
+            f"{args.source} is not a checkpoint of the original system; one of our models needs --to-original"
         )
     fields = {
         key: getattr(args, key)
@@ -116,9 +120,10 @@ def to_ours(args: argparse.Namespace) -> None:
     )
     codec = codec_state(content)
     if args.codec_output is not None and not codec:
-        raise InputError(f"{args.source} holds no codec: leave --codec-output out")
+        raise InputError(f"{args.source} does not contain a codec: remove --codec-output")
     model.save(args.output, {"converted_from": args.source.name, "weights": args.weights})
-    before, after = args.source.stat().st_size, args.output.stat().st_size
+    before = args.source.stat().st_size
+    after = args.output.stat().st_size
     parameters = sum(p.numel() for p in model.denoiser.parameters())
     print(
         f"wrote {args.output}: {parameters / 1e6:.1f} M parameters, {size(after)}, {before / after:.1f} times smaller "
@@ -134,7 +139,7 @@ def to_ours(args: argparse.Namespace) -> None:
 
 
 def to_original(args: argparse.Namespace) -> None:
-    """A model of ours -> a checkpoint in the original's layout, and its statistics beside it."""
+    """Convert one of our models to a checkpoint in the layout of the original, with its statistics in two files."""
     import torch
 
     from audio_diffusion_pytorch.codecs.encodec_weights import load_weights, to_transformers
@@ -154,12 +159,13 @@ def to_original(args: argparse.Namespace) -> None:
         print(f"wrote {path}")
     if codec is None:
         print(
-            "without EnCodec's weights: their Lightning module takes it with strict=False; --codec puts them in"
+            "without EnCodec's weights, the original's Lightning module loads it with strict=False only; include them "
+            "with --codec"
         )
 
 
 def parse_unet(pairs: list[str]) -> dict:
-    """["attention_heads=2", "factors=[4,2]"] -> {"attention_heads": 2, "factors": [4, 2]}."""
+    """Parse ["attention_heads=2", "factors=[4,2]"] to {"attention_heads": 2, "factors": [4, 2]}."""
     arguments = {}
     for pair in pairs:
         key, _, value = pair.partition("=")
@@ -167,7 +173,7 @@ def parse_unet(pairs: list[str]) -> dict:
             arguments[key] = json.loads(value)
         except json.JSONDecodeError as error:
             raise InputError(
-                f"--unet {pair}: expected KEY=VALUE, a number, true, false or a list [1,2]"
+                f"--unet {pair}: expected KEY=VALUE; VALUE is a number, true, false or a list such as [1,2]"
             ) from error
     return arguments
 

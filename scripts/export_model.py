@@ -1,4 +1,4 @@
-"""Write an instrument's model for transfer from a run folder or checkpoint: averaged weights in half precision.
+"""Export a model from a run folder or checkpoint for transfer: averaged weights in half precision.
 
 python scripts/export_model.py logs/flute_small flute.safetensors --handoff-sigma 4 --handoff-from violin=3
 """
@@ -12,28 +12,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "model", help="what load_instrument takes: run folder, .ckpt, .safetensors, shipped name"
-    )
+    parser.add_argument("model", help="run folder, .ckpt file, .safetensors file or shipped name")
     parser.add_argument("output", type=Path, help="file to write (.safetensors)")
-    parser.add_argument("--name", help="instrument's name, if another than the model's")
+    parser.add_argument("--name", help="name of the instrument (default: as in the model)")
     parser.add_argument(
-        "--handoff-sigma", type=float, help="default hand-off noise level of bridges to this model"
+        "--handoff-sigma", type=float, help="default noise level of the hand-off to this model"
     )
     parser.add_argument(
-        "--handoff-from", nargs="+", default=[], metavar="SOURCE=SIGMA", help="the same, by source"
+        "--handoff-from",
+        nargs="+",
+        default=[],
+        metavar="SOURCE=SIGMA",
+        help="noise level by source",
     )
     parser.add_argument(
-        "--plain-from", nargs="+", metavar="SOURCE", help="bridges from these hand over plainly"
+        "--plain-from", nargs="+", metavar="SOURCE", help="sources with a plain hand-off"
     )
     parser.add_argument(
         "--noise-from",
         type=Path,
         metavar="FOLDER",
-        help="recordings: measure what they are as noise",
+        help="recordings to measure noise statistics from",
     )
     parser.add_argument(
-        "--pitch-range", nargs=2, type=int, metavar=("LOW", "HIGH"), help="MIDI pitches it knows"
+        "--pitch-range", nargs=2, type=int, metavar=("LOW", "HIGH"), help="MIDI pitches in training"
     )
     args = parser.parse_args()
 
@@ -62,16 +64,18 @@ def main() -> None:
 
 
 def noise_of(model, folder: Path) -> dict:
-    """Statistics of up to 32 recordings of each instrument in a folder, the first 8 s of each."""
+    """Measure noise statistics of up to 32 recordings of each instrument, the first 8 s of each."""
     from audio_diffusion_pytorch import audio
     from audio_diffusion_pytorch.bridge.noise_statistics import noise_of_instruments
     from audio_diffusion_pytorch.codecs.loading import load_codec
     from audio_diffusion_pytorch.data.files import find_files
     from audio_diffusion_pytorch.models.labels import Labels
 
-    codec, wavs = model.codec or load_codec(model.spec.codec), {}
+    codec = model.codec or load_codec(model.spec.codec)
+    wavs = {}
     for name in Labels(model.spec.labels).instruments or [model.spec.name]:
-        wavs[name], files = [], find_files(folder, [name])
+        wavs[name] = []
+        files = find_files(folder, [name])
         for file in files[:: -(-len(files) // 32)]:
             info = audio.info(file)
             wav, rate = audio.read(file, 0, min(info.frames, 8 * info.sample_rate))
@@ -80,7 +84,7 @@ def noise_of(model, folder: Path) -> dict:
 
 
 def by_source(arguments: list[str]) -> dict[str, float]:
-    """["flute=3", ...] -> {"flute": 3.0, ...}"""
+    """Parse ["flute=3", ...] to {"flute": 3.0, ...}."""
     from audio_diffusion_pytorch.errors import InputError
 
     sigmas = {}
@@ -90,7 +94,7 @@ def by_source(arguments: list[str]) -> dict[str, float]:
             sigmas[source] = float(sigma)
         except ValueError as error:
             raise InputError(
-                f"--handoff-from {argument}: give SOURCE=SIGMA, for example flute=3"
+                f"--handoff-from {argument}: expected SOURCE=SIGMA, for example flute=3"
             ) from error
     return sigmas
 

@@ -1,7 +1,7 @@
-"""Write the weights of basic_pitch_torch from the model file inside the basic-pitch 0.4.0 wheel (Apache-2.0).
+"""Write the weights of basic_pitch_torch from the model file in the basic-pitch 0.4.0 wheel (Apache-2.0).
 
-The wheel is fetched without its dependencies (it asks for an old TensorFlow) and never installed; its hash and the
-model's are checked before anything is read. Needs the `onnx` package (in the `dev` extra).
+The script downloads the wheel without its dependencies (an old TensorFlow), checks the hashes of the wheel and of the
+model, and does not install the wheel. It requires the `onnx` package (in the `dev` extra).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ tensors were renamed, reshaped and stored in the safetensors format; their
 values are unchanged. No other file of that package is part of this one.
 """
 
-# our name -> (name, shape) in the graph of the checked model file; convolution biases and batch norms are folded there
+# our name -> (name, shape) in the graph of the model file, which has folded convolution biases and batch norms
 TENSORS = {
     "cqt.lowpass": ("const_fold_opt__734", (256,)),
     "cqt.scale": ("model_1/cq_t2010v2_1/Sqrt;model_1/cq_t2010v2_1/Sqrt", (309,)),
@@ -62,14 +62,16 @@ TENSORS = {
     "onset_out.weight": ("const_fold_opt__680", (1, 33, 3, 3)),
     "onset_out.bias": ("model_1/conv2d_5/BiasAdd/ReadVariableOp;", (1,)),
 }
-KERNELS = (
-    "const_fold_opt__655",
-    "const_fold_opt__664",
-)  # constant-Q kernels: real and imaginary part
+# constant-Q kernels: real and imaginary part
+KERNELS = ("const_fold_opt__655", "const_fold_opt__664")
 
 
 def download(folder: Path) -> Path:
-    """Fetch the wheel into folder. Raises InputError where pip cannot."""
+    """Download the wheel to a folder.
+
+    Raises:
+        InputError: pip failed.
+    """
     command = [
         sys.executable,
         "-m",
@@ -85,25 +87,31 @@ def download(folder: Path) -> Path:
     wheels = sorted(folder.glob("basic_pitch-*.whl"))
     if result.returncode != 0 or not wheels:
         raise InputError(
-            f"pip could not download {REQUIREMENT}:\n{result.stderr.strip()}\n(--wheel takes a local file)"
+            f"pip could not download {REQUIREMENT}:\n{result.stderr.strip()}\n(use a local file with --wheel)"
         )
     return wheels[0]
 
 
 def check(data: bytes, expected: str, name: str) -> bytes:
-    """Return data if its SHA-256 is the expected one, else raise InputError."""
+    """Return data if its SHA-256 is as expected.
+
+    Raises:
+        InputError: the hash differs.
+    """
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
-        raise InputError(
-            f"{name} is not the file this script knows: sha256 {found}, expected {expected}"
-        )
+        raise InputError(f"{name} is another file: sha256 {found}, expected {expected}")
     return data
 
 
 def read_wheel(path: Path) -> dict[str, bytes]:
-    """The model, its licence and its notice, as bytes. Raises InputError for another file."""
+    """Read the model, its licence and its notice as bytes.
+
+    Raises:
+        InputError: the file is missing, or another file.
+    """
     if not path.is_file():
-        raise InputError(f"no such file: {path}")
+        raise InputError(f"file not found: {path}")
     check(path.read_bytes(), WHEEL_SHA256, str(path))
     with zipfile.ZipFile(path) as wheel:
         files = {name: wheel.read(name) for name in (MODEL, LICENSE, NOTICE)}
@@ -112,7 +120,11 @@ def read_wheel(path: Path) -> dict[str, bytes]:
 
 
 def convert(model: bytes) -> bytes:
-    """ONNX bytes -> safetensors bytes. Raises InputError where a tensor is missing or has another shape."""
+    """Convert ONNX bytes to safetensors bytes.
+
+    Raises:
+        InputError: onnx is not installed, or a tensor is missing or has another shape.
+    """
     try:
         import onnx
     except ImportError as error:
@@ -123,18 +135,16 @@ def convert(model: bytes) -> bytes:
     graph = onnx.load_model_from_string(model).graph
     stored = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
 
-    def take(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        keys = (
-            [name]
-            if name in stored
-            else [key for key in stored if name.endswith(";") and key.startswith(name)]
-        )
+    def find(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        keys = [name]
+        if name not in stored:
+            keys = [key for key in stored if name.endswith(";") and key.startswith(name)]
         if len(keys) != 1 or stored[keys[0]].size != np.prod(shape, dtype=int):
-            raise InputError(f"the model file has no tensor {name!r} of shape {shape}")
+            raise InputError(f"the model file lacks tensor {name!r} of shape {shape}")
         return np.ascontiguousarray(stored[keys[0]].reshape(shape), dtype=np.float32)
 
-    tensors = {ours: take(*theirs) for ours, theirs in TENSORS.items()}
-    tensors["cqt.kernel"] = np.stack([take(name, (36, 256)) for name in KERNELS])
+    tensors = {ours: find(*theirs) for ours, theirs in TENSORS.items()}
+    tensors["cqt.kernel"] = np.stack([find(name, (36, 256)) for name in KERNELS])
     source = f"{REQUIREMENT} {MODEL} sha256:{MODEL_SHA256}, Apache-2.0, Copyright 2022 Spotify AB"
     return save({name: tensors[name] for name in sorted(tensors)}, metadata={"source": source})
 
@@ -146,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--wheel",
         type=Path,
-        help="a basic-pitch 0.4.0 wheel on disk (default: download it with pip)",
+        help="local wheel of basic-pitch 0.4.0 (default: download it with pip)",
     )
     parser.add_argument(
         "--output",
@@ -155,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="folder to write to (default: the package's assets)",
     )
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; fail where the files would change"
+        "--check", action="store_true", help="write nothing; fail if the files would change"
     )
     options = parser.parse_args(arguments)
     try:
@@ -170,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
             path = options.output / name
             if options.check:
                 if not path.is_file() or path.read_bytes() != data:
-                    raise InputError(f"{path} differs from what the model file gives")
+                    raise InputError(f"{path} differs from the conversion of the model file")
             else:
                 with atomic_write(path) as temporary:
                     temporary.write_bytes(data)

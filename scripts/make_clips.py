@@ -1,4 +1,4 @@
-"""Cut the clips that ship out of paired test performances: the same bars on every instrument, notes beside them.
+"""Cut the shipped clips from paired test performances: the same bars on each instrument, with their notes.
 
 python scripts/render_dataset.py --output data/chorales --splits train valid
 python scripts/render_dataset.py --output data/chorales_paired --splits test --paired
@@ -24,21 +24,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder that render_dataset.py --paired made"
+        "--data", type=Path, required=True, help="folder that render_dataset.py --paired wrote"
     )
     parser.add_argument(
-        "--training-data", type=Path, required=True, help="what the models were trained on"
+        "--training-data", type=Path, required=True, help="training set of the models"
     )
     parser.add_argument(
-        "--output", type=Path, default=CLIPS, help="default: the package's assets/clips"
+        "--output",
+        type=Path,
+        default=CLIPS,
+        help="folder to write (default: the package's assets/clips)",
     )
     parser.add_argument(
         "--instruments", nargs="+", default=["flute", "violin", "trumpet", "bassoon", "cello"]
     )
-    ogg = "those of them that are written as .ogg, a quarter of .flac's size (default: trumpet bassoon cello)"
+    ogg = "instruments to write as .ogg, a quarter of the size of .flac (default: trumpet bassoon cello)"
     parser.add_argument("--ogg", nargs="*", default=["trumpet", "bassoon", "cello"], help=ogg)
-    parser.add_argument("--count", type=int, default=4, help="performances (default 4)")
-    parser.add_argument("--seconds", type=float, default=12.0, help="length of a clip (default 12)")
+    parser.add_argument("--count", type=int, default=4, help="number of performances (default 4)")
+    parser.add_argument(
+        "--seconds", type=float, default=12.0, help="length of a clip in seconds (default 12)"
+    )
     args = parser.parse_args()
     try:
         make_clips(
@@ -66,15 +71,16 @@ def make_clips(
     """Write `count` clips for each instrument, spread over the test pieces, and `manifest.json`.
 
     Raises:
-        InputError: `data` is no paired test set, or has too few performances that are long enough.
+        InputError: `data` is not a paired test set, or has too few performances of the length.
     """
-    manifest, training = read_manifest(data), read_manifest(training_data)
+    manifest = read_manifest(data)
+    training = read_manifest(training_data)
     folders = [data / "test" / name for name in instruments]
     stems = [
         {path.stem.removesuffix(f"_{name}") for path in folder.glob("*.flac")}
         for name, folder in zip(instruments, folders, strict=True)
     ]
-    pieces: dict[str, str] = {}  # the first long enough performance of each piece
+    pieces: dict[str, str] = {}  # the first performance of sufficient length of each piece
     for stem in sorted(set.intersection(*stems)):
         note = json.loads(
             (folders[0] / f"{stem}_{instruments[0]}.json").read_text(encoding="utf-8")
@@ -83,7 +89,7 @@ def make_clips(
             pieces.setdefault(note["piece"], stem)
     if len(pieces) < count:
         raise InputError(
-            f"{data} has {len(pieces)} pieces with a performance on all of {instruments}, not {count}"
+            f"{data} has {len(pieces)} pieces with a performance on each of {instruments}, {count} are required"
         )
     chosen = [list(pieces.values())[i * len(pieces) // count] for i in range(count)]
     files = {}
@@ -105,16 +111,16 @@ def read_manifest(folder: Path) -> dict:
         return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{folder} has no readable manifest.json: make it with render_dataset.py"
+            f"cannot read manifest.json in {folder}: render the folder with render_dataset.py"
         ) from error
 
 
 def cut(source: Path, target: Path, seconds: float) -> dict[str, str]:
-    """Cut the first `seconds` of a clip and its notes; returns the piece and both files' hashes."""
+    """Cut the first `seconds` of a clip and its notes; return the piece and the hashes of both files."""
     performance = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
     wav, rate = audio.read(source, 0, round(seconds * performance["sample_rate"]))
     fade = rate // 20
-    wav[:, -fade:] *= 1 - (1 + torch.arange(fade)) / fade  # no click where the music is cut
+    wav[:, -fade:] *= 1 - (1 + torch.arange(fade)) / fade  # avoid a click at the cut
     audio.write(target, wav, rate)
     notes = [
         [on, min(off, seconds), pitch] for on, off, pitch in performance["notes"] if on < seconds

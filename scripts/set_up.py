@@ -1,9 +1,11 @@
-"""Set up a virtual environment for this checkout. `make` calls it; without make:
+"""Set up a virtual environment for this checkout.
+
+`make` runs this script; without make:
 
     python scripts/set_up.py [--venv FOLDER] [--dev]
 
-Uses the standard library only, and no syntax that is newer than Python 3.6, so that an old Python can name the versions
-that work. The checkout may be read-only, HOME unset, and every path may contain spaces.
+The script uses only the standard library and the syntax of Python 3.6, so that an old Python can report the supported
+versions. The checkout may be read-only, HOME may be unset, and paths may contain spaces.
 """
 
 import argparse
@@ -22,9 +24,13 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--venv", default=os.path.join(ROOT, ".venv"), help="folder of the environment (.venv)"
+        "--venv",
+        default=os.path.join(ROOT, ".venv"),
+        help="folder of the environment (default: .venv)",
     )
-    parser.add_argument("--dev", action="store_true", help="also what lint and tests need")
+    parser.add_argument(
+        "--dev", action="store_true", help="also install the packages for lint and tests"
+    )
     arguments = parser.parse_args()
     venv = os.path.abspath(arguments.venv)
     check_version(sys.version_info[:2], sys.executable)
@@ -57,7 +63,7 @@ def check_version(version, where):
             ".".join(map(str, numbers)) for numbers in (OLDEST, NEWEST, version)
         )
         sys.exit(
-            f"error: Python {oldest} to {newest} is needed, and this is {this} ({where}); choose another one with "
+            f"error: Python {oldest} to {newest} is required, this is {this} ({where}); choose another Python with "
             f"make PYTHON=python{newest}, or another environment with make VENV=FOLDER"
         )
 
@@ -71,7 +77,7 @@ def python_of(venv):
 
 
 def works(python, statement):
-    """Whether the interpreter is there and runs a statement."""
+    """Whether the interpreter exists and runs a statement."""
     try:
         return subprocess.call([python, "-c", statement], stderr=subprocess.DEVNULL) == 0
     except OSError:
@@ -79,7 +85,7 @@ def works(python, statement):
 
 
 def fingerprint(version):
-    """Of everything that the environment was made from: the checkout's place, the requirements, Python."""
+    """Hash everything that determines the environment: path of the checkout, requirements, Python."""
     files = [
         read(os.path.join(ROOT, name))
         for name in ("requirements.txt", "pyproject.toml", "setup.py")
@@ -99,7 +105,7 @@ def announce(has_torch, development):
     if not has_torch:
         print(
             "On an x86 Linux machine this downloads 2.9 GB (5.6 GB on disk); 2.7 GB of them are PyTorch for "
-            "NVIDIA GPUs. The README says how to take the build for CPUs instead (interrupt with Ctrl-C).",
+            "NVIDIA GPUs. To use the build for CPUs instead, interrupt with Ctrl-C and see the README.",
             flush=True,
         )
     elif development:
@@ -107,13 +113,15 @@ def announce(has_torch, development):
 
 
 def install(python, venv, targets):
-    """pip, without writing into the checkout or into a home that is not there."""
+    """Run pip without files in the checkout or in a missing home folder."""
     environment = dict(os.environ)
     extra = os.path.join(venv, ".setuptools.cfg")
-    with open(extra, "w", encoding="utf-8") as file:  # setuptools would write beside setup.py
+    with open(
+        extra, "w", encoding="utf-8"
+    ) as file:  # otherwise setuptools writes into the checkout
         file.write("[egg_info]\negg_base = {}\n".format(venv.replace("%", "%%")))
     environment["DIST_EXTRA_CONFIG"] = extra
-    if os.path.expanduser("~") == "~":  # pip would make a folder of that name
+    if os.path.expanduser("~") == "~":  # otherwise pip creates a folder named ~
         environment["PIP_NO_CACHE_DIR"] = "1"
     run(
         [python, "-m", "pip", "install", "--disable-pip-version-check", *targets],

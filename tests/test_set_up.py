@@ -45,7 +45,7 @@ def test_the_bounds_are_those_of_the_package():
 @pytest.mark.parametrize("version", [(3, 9), (3, 15), (2, 7)])
 def test_a_python_that_does_not_serve(version):
     with pytest.raises(
-        SystemExit, match=r"Python 3.10 to 3.14 is needed, and this is \d.\d+ \(there\); choose"
+        SystemExit, match=r"Python 3.10 to 3.14 is required, this is \d.\d+ \(there\); choose"
     ):
         set_up.check_version(version, "there")
     set_up.check_version((3, 13), "there")

@@ -303,7 +303,7 @@ def test_export_sets_what_a_bridge_takes_by_default(tmp_path, make_instrument, m
     monkeypatch.setattr(sys, "argv", [script, *arguments, "--handoff-from", "flute"])
     with pytest.raises(SystemExit):
         runpy.run_path(script, run_name="__main__")
-    assert "give SOURCE=SIGMA" in capsys.readouterr().err
+    assert "expected SOURCE=SIGMA" in capsys.readouterr().err
 
 
 def test_the_takes_of_a_model(make_instrument, codec, tmp_path):

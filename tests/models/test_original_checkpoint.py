@@ -596,7 +596,7 @@ def test_code_in_a_checkpoint_or_in_statistics_is_not_run(
         (["{folder}/no.ckpt", "{folder}/out.safetensors"], "no such checkpoint"),
         (["{folder}/no.safetensors", "{folder}/out.ckpt", "--to-original"], "model file not found"),
         (["{folder}/our.safetensors", "{folder}/out.safetensors"], "needs --to-original"),
-        (["{source}", "{folder}/out.safetensors", "--codec", "x"], "goes with --to-original"),
+        (["{source}", "{folder}/out.safetensors", "--codec", "x"], "requires --to-original"),
     ],
 )
 def test_script_names_the_problem_in_one_line(

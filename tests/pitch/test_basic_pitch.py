@@ -191,7 +191,7 @@ def test_importer_refuses_another_file(importer, tmp_path, capsys):
     assert importer.main(["--wheel", str(tmp_path / "other.whl"), "--output", str(output)]) == 1
     assert "sha256" in capsys.readouterr().err
     assert importer.main(["--wheel", str(tmp_path / "none.whl"), "--output", str(output)]) == 1
-    assert "no such file" in capsys.readouterr().err
+    assert "file not found" in capsys.readouterr().err
     assert not output.exists()
 
 
