@@ -36,12 +36,17 @@ HOP = 0.005  # s, of envelopes
 def notes(
     rate: int, first: int = 72, fade: float = 0.0, seconds: float = NOTE, decay: float = 0.0
 ) -> tuple[Tensor, list[float]]:
-    """Notes with pauses of digital silence -> wav [1, T], and when the notes end in s.
+    """Synthesise notes with pauses of digital silence.
 
     Args:
-        first: MIDI pitch of the first one.
-        fade: s, at the end of each; 0: cut.
-        decay: s in which each falls by 60 dB after 0.1 s; 0: it stays.
+        rate: sample rate in Hz.
+        first: MIDI pitch of the first note.
+        fade: length of the fade at the end of each note in seconds; 0: cut.
+        seconds: length of a note.
+        decay: seconds of a decay by 60 dB, 0.1 s after the onset; 0: constant level.
+
+    Returns:
+        Waveform [1, T], and the ends of the notes in seconds.
     """
     time, parts, ends = np.arange(round(seconds * rate)) / rate, [], []
     for step in STEPS:
@@ -65,7 +70,7 @@ def notes(
 
 
 def noise(kind: str, samples: int, rate: int, rms: float) -> Tensor:
-    """`white`, `pink`, or `50` ...: hum of so many Hz -> [1, samples]."""
+    """Synthesise noise [1, samples]: `white`, `pink`, or hum of a frequency in Hz such as `50`."""
     random, time = np.random.default_rng(0), np.arange(samples) / rate
     if kind == "white":
         wav = random.standard_normal(samples)
@@ -83,7 +88,7 @@ def noise(kind: str, samples: int, rate: int, rms: float) -> Tensor:
 
 
 def envelope(wav: Tensor, rate: int, window: float = 0.04) -> np.ndarray:
-    """wav [1, T] -> its level in dB around each multiple of `HOP`."""
+    """Measure the level of wav [1, T] in dB around each multiple of `HOP`."""
     half = round(window * rate / 2)
     sums = np.cumsum(np.pad(wav[0].double().numpy() ** 2, (half + 1, half)))
     places = (np.arange(int(wav.shape[1] / rate / HOP)) * HOP * rate).astype(int)
@@ -91,7 +96,7 @@ def envelope(wav: Tensor, rate: int, window: float = 0.04) -> np.ndarray:
 
 
 def burst(out: Tensor, rate: int, ends: list[float], seconds: float = NOTE) -> float:
-    """The loudest moment around the ends of cut notes, in dB beside the note's own loudest."""
+    """Measure the maximum around the ends of cut notes, in dB relative to the maximum of the note."""
     level = envelope(out, rate, 0.02)
 
     def part(start: float, stop: float) -> np.ndarray:
@@ -103,14 +108,14 @@ def burst(out: Tensor, rate: int, ends: list[float], seconds: float = NOTE) -> f
 
 
 def level_change(out: Tensor, wav: Tensor, rate: int) -> float:
-    """Of the sounding parts, in dB."""
+    """Measure the change of level of the active parts in dB."""
     return audio.to_db(audio.active_rms(out, rate)) - audio.to_db(audio.active_rms(wav, rate))
 
 
 def pause_change(
     out: Tensor, wav: Tensor, rate: int, ends: list[float], weighted: bool = False
 ) -> float:
-    """Of the pauses, 60 ms away from the notes, in dB."""
+    """Measure the change of level of the pauses in dB, 60 ms away from the notes."""
     powers = []
     for x in (out, wav):
         x = _a_weighted(x[0].double().numpy(), rate) if weighted else x[0].double().numpy()
@@ -120,7 +125,7 @@ def pause_change(
 
 
 def decay_errors(out: Tensor, wav: Tensor, rate: int) -> np.ndarray:
-    """dB by which falling notes differ from the input's envelope, where that lies 3 to 40 dB below the notes."""
+    """Return the envelope error of decaying notes in dB, where the input is 3 to 40 dB below the notes."""
     level, given = envelope(out, rate), envelope(wav, rate)
     top = np.quantile(given, 0.95)
     later = np.pad(given, (0, 10), mode="edge")[10:]
@@ -129,7 +134,7 @@ def decay_errors(out: Tensor, wav: Tensor, rate: int) -> np.ndarray:
 
 
 def low(wav: Tensor, rate: int) -> float:
-    """Level below 40 Hz, in dB."""
+    """Measure the level below 40 Hz in dB."""
     sections = signal.butter(6, 40, fs=rate, output="sos")
     return audio.to_db(
         float(np.sqrt(np.mean(signal.sosfiltfilt(sections, wav[0].double().numpy()) ** 2)))
@@ -143,7 +148,7 @@ def _a_weighted(wav: np.ndarray, rate: int) -> np.ndarray:
 
 
 def measure(bridge: Bridge, source: str, rate: int) -> dict[str, float]:
-    """All of the above for one pair, at one rate."""
+    """Measure all values of one pair at one sample rate."""
     first = PITCHES.get(source, 60)
     wav, ends = notes(rate, first)
     out = bridge(wav, rate)

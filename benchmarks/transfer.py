@@ -86,29 +86,21 @@ def main() -> None:
 
 def speed(args: argparse.Namespace) -> None:
     """Measure speed; the plain path of a folder is extrapolated from one clip ("~")."""
-    table = Table(
-        "size",
-        "setting",
-        "clips",
-        "evaluations",
-        "seconds",
-        "real-time factor",
-        "times faster",
-        "peak MB",
-    )
+    figures = ("evaluations", "seconds", "real-time factor", "times faster", "peak MB")
+    table = Table("size", "setting", "clips", *figures)
     for size in args.sizes:
         plain = None
         for setting in SETTINGS:
             for clips in (1, args.folder):
                 if setting == "high" and clips > 1:
                     continue
+                about = ""
                 if setting == "plain" and clips > 1:
-                    row, about = {**plain, "seconds": plain["seconds"] * clips}, "~"
+                    row = {**plain, "seconds": plain["seconds"] * clips}
+                    about = "~"
                 else:
-                    row, about = (
-                        in_new_process(size=size, setting=setting, clips=clips, device=args.device),
-                        "",
-                    )
+                    about_row = {"size": size, "setting": setting, "clips": clips}
+                    row = in_new_process(**about_row, device=args.device)
                 plain = plain or row
                 faster = plain["seconds"] * clips / row["seconds"]
                 factor = row["seconds"] / (clips * SAMPLES / RATE)
@@ -131,9 +123,8 @@ def run_row(size: str, setting: str, clips: int, device: str) -> dict:
     models, codec = load(size, device)
     options = {"quality": setting}
     if setting == "plain":
-        options = plain_options(Bridge(*models, codec=codec, precision="32", device=device)) | {
-            "batch_size": 1
-        }
+        reference = Bridge(*models, codec=codec, precision="32", device=device)
+        options = plain_options(reference) | {"batch_size": 1}
     bridge = Bridge(*models, codec=codec, device=device, **options)
     wavs = [clip() for _ in range(clips)]
     seconds = [timed(lambda: transfer_folder(bridge, wavs))]
