@@ -1,4 +1,4 @@
-"""Recordings behind one interface, and those that a decoder gives section by section."""
+"""Common interface of decoders, and recordings that are decoded section by section."""
 
 from bisect import bisect_right
 from itertools import accumulate
@@ -10,31 +10,36 @@ from audio_diffusion_pytorch.audio.formats import AudioInfo
 
 
 class Source(Protocol):
-    """What a reader needs of a recording.
+    """Decoder of a recording, as a reader needs it.
 
     Attributes:
         info: exact length, rate, channels.
-        problems: what is wrong with the file and does no harm, each a sentence without the file's name.
+        problems: harmless damage, in sentences without the file's name.
     """
 
     info: AudioInfo
     problems: tuple[str, ...]
 
     def read(self, start: int, frames: int) -> np.ndarray:
-        """`frames` frames from `start`, [n, C] float32; fewer where the file ends."""
+        """Return `frames` frames from `start`, [n, C] float32; fewer at the end of the file."""
         ...
 
     def tags(self) -> dict[str, str]:
-        """Title, artist, album ..."""
+        """Return title, artist, album and other texts."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the file."""
+        ...
 
 
 class Sections:
-    """Reads a recording that is decoded in sections, each by itself, so that any part is that part of the whole.
+    """Read a recording in sections that decode independently, so parts equal those of the whole.
 
-    Subclasses give `info`, `lengths` (frames of each section) and `decode`.
+    Subclasses provide `info` and `decode`.
+
+    Args:
+        lengths: frames of each section.
     """
 
     info: AudioInfo
@@ -45,10 +50,11 @@ class Sections:
         self._number, self._section = -1, np.zeros((0, 1), np.float32)
 
     def decode(self, number: int) -> np.ndarray:
-        """The section's frames [n, C] float32."""
+        """Return the frames [n, C] float32 of a section."""
         raise NotImplementedError
 
     def read(self, start: int, frames: int) -> np.ndarray:
+        """Return `frames` frames from `start`, see `Source`."""
         end = min(start + frames, self.starts[-1])
         parts, number = [], bisect_right(self.starts, start) - 1
         while start < end:
@@ -66,7 +72,11 @@ class Sections:
 
 
 class Joined:
-    """Several recordings one after the other."""
+    """Join several recordings, one after the other.
+
+    Args:
+        sources: recordings of one rate and number of channels.
+    """
 
     def __init__(self, sources: list[Source]):
         self.sources = sources
@@ -78,6 +88,7 @@ class Joined:
         )
 
     def read(self, start: int, frames: int) -> np.ndarray:
+        """Return `frames` frames from `start`, see `Source`."""
         end, parts = min(start + frames, self.starts[-1]), []
         while start < end:
             number = bisect_right(self.starts, start) - 1
@@ -87,15 +98,17 @@ class Joined:
         return np.concatenate(parts) if parts else np.zeros((0, self.info.channels), np.float32)
 
     def tags(self) -> dict[str, str]:
+        """Return the texts of the first recording."""
         return self.sources[0].tags()
 
     def close(self) -> None:
+        """Close all recordings."""
         for source in self.sources:
             source.close()
 
 
 def fitted(data: np.ndarray, frames: int, channels: int) -> np.ndarray:
-    """data [n, c] as [frames, channels] float32: cut, filled with silence; one channel goes to all."""
+    """Fit data [n, c] to [frames, channels] float32: cut, pad with silence, copy one channel to all."""
     data = data[:frames].astype(np.float32, copy=False)
     if data.shape[1] != channels:
         data = (

@@ -36,14 +36,14 @@ _LONGEST_TAG = 10_000  # characters: a picture or a text that somebody put there
 
 class _Encoder(Protocol):
     def write(self, data: np.ndarray) -> None:
-        """Take frames [n, C] float32."""
+        """Encode frames [n, C] float32."""
         ...
 
     def close(self) -> None: ...
 
 
 class _Native:
-    """What libsndfile writes."""
+    """Encoder of the formats that libsndfile writes."""
 
     def __init__(
         self, path: Path, sample_rate: int, channels: int, subtype: str | None, frames: int
@@ -82,7 +82,7 @@ class _Native:
 
 
 class _Encoded:
-    """AAC in m4a and Opus in Ogg, which FFmpeg's libraries write."""
+    """Encoder of AAC in m4a and of Opus in Ogg, with FFmpeg's libraries."""
 
     def __init__(self, path: Path, sample_rate: int, channels: int):
         import av
@@ -148,21 +148,23 @@ def writing(
     frames: int = 0,
     complete: Callable[[Path], None] | None = None,
 ) -> Iterator[Callable[[Tensor], None]]:
-    """Write an audio file in blocks; it appears under its name when the block ends, complete.
+    """Write an audio file in blocks; the complete file appears under its name at the end.
 
     Args:
-        path: ends in .wav, .flac, .ogg, .mp3, .m4a or .opus. Opus is resampled to 48 kHz.
+        path: file that ends in .wav, .flac, .ogg, .mp3, .m4a or .opus. Opus is resampled to 48 kHz.
+        sample_rate: in Hz.
+        channels: number of channels.
         subtype: name of the input's sample format (`PCM_24` ...), kept as far as the ending allows.
-        tags: title, artist ..., as `AudioReader.tags` gives them; what cannot be written is left out with a warning.
-        frames: how many will come, where known: above 4 GB a .wav file is written as RF64.
-        complete: called with the complete file before it takes its name.
+        tags: title, artist and other texts, see `AudioReader.tags`; unsupported ones are omitted with a warning.
+        frames: expected number of frames, 0 if unknown: a .wav file above 4 GB is written as RF64.
+        complete: callback with the complete file before it is renamed to `path`.
 
     Yields:
         A function that writes the next block [C, n].
 
     Raises:
-        InputError: an ending that is not written, or that cannot hold the rate or the channels; a folder that cannot be
-            written to, or a full disk.
+        InputError: the ending is unknown or its format cannot hold the rate or the channels; the folder is not
+            writable, or the disk is full.
     """
     path = Path(path)
     extension = path.suffix.lower()
@@ -198,7 +200,7 @@ def writing(
                     write_block(torch.zeros(channels, 0), last=True)
             finally:
                 encoder.close()
-            # A disk that gets full at the very end raises nothing.
+            # A disk that becomes full at the very end raises no error.
             if written and abs(info(temporary).frames - written) > (
                 _CODECS[extension][2] if extension in _CODECS else 0
             ):
@@ -212,7 +214,7 @@ def writing(
 
 
 def write(path: str | Path, wav: Tensor, sample_rate: int, subtype: str | None = None) -> None:
-    """Write wav [C, T] as an audio file; arguments and errors as `writing`."""
+    """Write wav [C, T] as an audio file, with the arguments and errors of `writing`."""
     with writing(path, sample_rate, wav.shape[0], subtype) as write_block:
         write_block(wav)
 
@@ -233,7 +235,7 @@ def _write_tags(encoder: Any, path: Path, tags: Mapping[str, str]) -> None:
 
 
 def _subtype(extension: str, wanted: str | None) -> str:
-    """The sample format that keeps most of the wanted one."""
+    """Return the sample format nearest to the wanted one."""
     if extension in _LOSSY:
         return _LOSSY[extension]
     wanted = (wanted or "").replace("ALAC_20", "PCM_24").replace("ALAC", "PCM")
