@@ -138,7 +138,7 @@ def check_unused(ckpt_dir: Path) -> None:
     """
     if find_checkpoint("auto", ckpt_dir) is not None:
         raise InputError(
-            f"another run's checkpoints are in {ckpt_dir}: resume that run with ckpt=last, or choose another exp_tag"
+            f"{ckpt_dir} already holds a run's checkpoints: resume that run with ckpt=last, or choose another exp_tag"
         )
 
 

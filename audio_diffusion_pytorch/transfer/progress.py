@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -137,6 +138,7 @@ class TransferProgress:
         warnings.showwarning = lambda message, *_, **__: self._warn(message)
         total = sum(self.windows.values())
         self.bar = tqdm(desc=self.title, unit="window", total=total, disable=not self.todo)
+        self.bar.set_postfix_str("analysing the first recording")
         if len(self.jobs) > 1:
             for reason in self.failures.values():
                 self._warn(reason)
@@ -150,6 +152,9 @@ class TransferProgress:
         """Count an event of a job, see `Tell`."""
         if event == "windows":
             self.windows[job] = self.windows.get(job, 0) - value
+            if self.bar.n == 0:  # the time left follows from windows alone
+                self.bar.start_t = time.time()
+                self.bar.set_postfix_str("", refresh=False)
             self.bar.update(value)
             return
         if event == "warning":

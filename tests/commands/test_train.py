@@ -566,7 +566,7 @@ def test_a_checkpoint_from_elsewhere_does_not_take_another_runs_folder(train, tr
     there = f"ckpt={trained}/../b/checkpoints/last.ckpt"
     error = train(data, "exp_tag=a", there, "trainer.max_steps=2").error()
     assert (
-        "another run's checkpoints" in error
+        "already holds a run's checkpoints" in error
         and (trained / "checkpoints/last.ckpt").read_bytes() == before
     )
     assert train(data, "exp_tag=b", there, "trainer.max_steps=2").code == 0
@@ -583,6 +583,6 @@ def test_a_new_run_does_not_take_another_ones_folder(command, recordings):
     assert command("train.py", *settings).code == 0
     error = command("train.py", *settings).error()
     assert (
-        "another run's checkpoints" in error
+        "already holds a run's checkpoints" in error
         and "resume that run with ckpt=last, or choose another exp_tag" in error
     )
