@@ -1,4 +1,4 @@
-"""Exponential moving average of a network's weights."""
+"""Average the weights of a network exponentially."""
 
 import copy
 
@@ -7,35 +7,53 @@ from torch import Tensor, nn
 
 
 def ema_decay(step: int, beta: float = 0.995, power: float = 0.7, start: int = 100) -> float:
-    """Decay at optimiser step `step` (counted from 1): 0 until `start`, then min(beta, 1 - (1 + n)^-power).
+    """Return the decay of the average: 0 until `start`, then min(beta, 1 - (1 + n)^-power), n = step - start - 1.
 
-    n = step - start - 1, so that the average follows the weights closely at first. Source: the warm-up of the
-    original's EMA, there applied every tenth step, here after every one.
+    The average follows the weights closely at first. Source: the warm-up of the original's EMA, which updates at every
+    tenth step; this average updates at every step.
+
+    Args:
+        step: optimiser step, counted from 1.
+        beta: highest decay.
+        power: exponent of the warm-up.
+        start: last step without averaging.
     """
     n = step - start - 1
     return 0.0 if n <= 0 else min(beta, 1.0 - (1.0 + n) ** -power)
 
 
 class EMA(nn.Module):
-    """Holds `model`, a copy of `online` whose weights follow those of `online`.
+    """Average the weights of a network.
 
-    `update(online)` is called once after every optimiser step; `step` counts the calls.
+    Call `update(online)` once after each optimiser step.
+
+    Args:
+        online: network in training.
+        beta: highest decay, see `ema_decay`.
+        power: exponent of the warm-up, see `ema_decay`.
+
+    Attributes:
+        model: copy of the network with the averaged weights, in evaluation mode.
+        step: number of updates.
     """
 
     step: Tensor
 
     def __init__(self, online: nn.Module, beta: float = 0.995, power: float = 0.7):
         super().__init__()
-        self.beta, self.power = beta, power
+        self.beta = beta
+        self.power = power
         self.model = copy.deepcopy(online).eval().requires_grad_(False)
         self.register_buffer("step", torch.tensor(0))
 
     @property
     def decay(self) -> float:
+        """Decay of the latest update."""
         return ema_decay(int(self.step), self.beta, self.power)
 
     @torch.no_grad()
     def update(self, online: nn.Module) -> None:
+        """Move the average towards the weights of `online`; copy its buffers."""
         self.step += 1
         decay = self.decay
         torch._foreach_lerp_(list(self.model.parameters()), list(online.parameters()), 1.0 - decay)
@@ -43,4 +61,5 @@ class EMA(nn.Module):
             own.copy_(other)
 
     def train(self, mode: bool = True) -> "EMA":
-        return super().train(False)  # the average is only ever evaluated
+        """Stay in evaluation mode: nothing trains the average."""
+        return super().train(False)

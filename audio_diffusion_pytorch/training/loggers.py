@@ -1,4 +1,4 @@
-"""What loggers receive besides numbers."""
+"""Send configuration and audio to loggers."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -11,9 +11,14 @@ from audio_diffusion_pytorch.plots import mel_spectrogram_db
 
 
 def log_config(loggers: Iterable[Logger], config: Mapping[str, Any], text: str) -> None:
-    """Log the resolved configuration as hyper-parameters, on TensorBoard also as a text.
+    """Log the resolved configuration as hyper-parameters, on TensorBoard also as text.
 
-    Lightning's own way to TensorBoard writes none without a metric's first value, which would stand in its curve.
+    Lightning's method for TensorBoard also writes a first value of a metric, which would appear in its curve.
+
+    Args:
+        loggers: loggers of the run.
+        config: resolved configuration.
+        text: the configuration in YAML.
     """
     for logger in loggers:
         experiment = getattr(logger, "experiment", None)
@@ -34,14 +39,22 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, floa
 
 
 def shows_sound(logger: Logger) -> bool:
-    """Whether `log_sound` has something to do for this logger."""
+    """Return whether `log_sound` supports this logger."""
     return hasattr(logger, "log_audio") or hasattr(getattr(logger, "experiment", None), "add_audio")
 
 
 def log_sound(
     loggers: Iterable[Logger], tag: str, wav: Tensor, sample_rate: int, step: int
 ) -> None:
-    """Log wav [1, T] and its mel picture, on TensorBoard and Weights & Biases; others show no sound."""
+    """Log audio and its mel spectrogram to the loggers that support audio: TensorBoard, Weights & Biases.
+
+    Args:
+        loggers: loggers of the run.
+        tag: name in the logs.
+        wav: audio [1, T] in [-1, 1].
+        sample_rate: rate of the audio in Hz.
+        step: optimiser step.
+    """
     wav = wav.float().cpu().clamp(-1, 1)
     picture = ((mel_spectrogram_db(wav[0], sample_rate)[::-1] + 90) / 80).clip(0, 1)
     for logger in loggers:

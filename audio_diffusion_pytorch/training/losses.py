@@ -1,4 +1,4 @@
-"""Losses of the codec."""
+"""Compute the losses of the codec."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class SpectralLoss(nn.Module):
-    """Sum over window sizes of log-mel L1, log-magnitude L1 and spectral convergence.
+    """Average log-mel L1, log-magnitude L1 and spectral convergence over several window sizes.
 
     Sources: multi-resolution STFT loss (Yamamoto et al. 2020, eq. 3-6), multi-scale mel loss (Kumar et al. 2023, 3.4).
     """
@@ -26,7 +26,7 @@ class SpectralLoss(nn.Module):
             self.register_buffer(f"window_{n_fft}", window / window.sum() * 2, persistent=False)
 
     def forward(self, wav: Tensor, target: Tensor) -> Tensor:
-        """wav, target [B, T] -> scalar."""
+        """Return the loss [] of wav [B, T] against target [B, T]."""
         loss = 0.0
         for n_fft in self.n_ffts:
             got = self._magnitude(wav, n_fft)

@@ -1,4 +1,4 @@
-"""AdamW and the one-cycle learning rate, for both kinds of training."""
+"""Build AdamW with a one-cycle learning rate."""
 
 from collections.abc import Iterable
 
@@ -17,9 +17,22 @@ def adamw(
     total_steps: int | None = None,
     warmup: float = 0.1,
 ) -> dict:
-    """What a LightningModule's `configure_optimizers` returns: AdamW, with a one-cycle schedule over `total_steps`."""
+    """Return AdamW and its schedule in the form of a LightningModule's `configure_optimizers`.
+
+    Args:
+        parameters: parameters in training.
+        lr: learning rate, the peak of the cycle.
+        betas: decays of the first and second moment.
+        eps: term added to the denominator.
+        weight_decay: weight decay.
+        total_steps: steps of a one-cycle learning rate; None: constant.
+        warmup: share of the cycle that rises.
+
+    Raises:
+        InputError: the cycle is too short.
+    """
     optimizer = torch.optim.AdamW(parameters, lr, betas, eps, weight_decay, fused=True)
-    # Lightning refuses to clip where the optimiser undoes the gradients' scaling itself; the scaler does so instead.
+    # Lightning refuses to clip gradients if the optimiser unscales them; with this flag the scaler unscales them.
     optimizer._step_supports_amp_scaling = False
     if total_steps is None:
         return {"optimizer": optimizer}
@@ -27,7 +40,7 @@ def adamw(
         raise InputError(
             f"total_steps={total_steps}: a one-cycle learning rate needs 4 steps or more"
         )
-    warmup = max(warmup, 2 / total_steps)  # of one step or less it would divide by zero
+    warmup = max(warmup, 2 / total_steps)  # a shorter rise would divide by zero
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, lr, total_steps, pct_start=warmup, cycle_momentum=False
     )
@@ -35,7 +48,7 @@ def adamw(
 
 
 def follow_configured_length(checkpoint: dict) -> None:
-    """Let a resumed one-cycle schedule end at the configuration's `total_steps`, not at the checkpoint's."""
+    """Remove the length of the cycle from a checkpoint, so that the resumed cycle has the configured `total_steps`."""
     for state in checkpoint.get("lr_schedulers", []):
         for key in ("total_steps", "_schedule_phases"):
             state.pop(key, None)

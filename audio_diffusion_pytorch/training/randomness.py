@@ -1,4 +1,4 @@
-"""Generators keyed by seed, step and sample."""
+"""Key random generators by seed, step and sample."""
 
 import numpy as np
 import torch
@@ -7,6 +7,6 @@ import torch
 def generator_for(
     seed: int, step: int, index: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """The source of randomness of sample `index` of the global batch at optimiser step `step`."""
+    """Return the generator of sample `index` of the global batch at optimiser step `step`."""
     key = np.random.SeedSequence([seed, step, index]).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(key[0]) >> 1)

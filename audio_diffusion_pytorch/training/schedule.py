@@ -1,38 +1,47 @@
-"""When a run validates, where its configuration leaves that open: by the run's length, and a first time early."""
+"""Derive the validation interval from the length of a run, with an early first validation."""
+
+from typing import Any
 
 import pytorch_lightning as pl
 
 _VALIDATIONS = 5  # of a short run
-_LONGEST = 1000  # batches between two validations of a long one
-_EARLIEST = 10  # batches before the first: fewer say nothing
+_LONGEST = 1000  # batches between two validations of a long run
+_EARLIEST = 10  # batches before the first validation: fewer batches are not informative
 
 
 def validation_interval(batches: float) -> int:
-    """Batches between two validations of a run of so many batches (infinity: nothing ends it)."""
+    """Return the batches between two validations of a run of `batches` batches; infinity: no limit."""
     return int(max(1, min(batches / _VALIDATIONS, _LONGEST)))
 
 
 def first_validation(interval: int) -> int:
-    """Batches before the first validation, which shows early that all is well."""
+    """Return the batches before the first validation, which detects problems early."""
     return min(interval, max(_EARLIEST, interval // 10))
 
 
 class ScheduledValidation(pl.Callback):
-    """Validates after `first_validation(interval)` batches, and after every `interval` batches.
+    """Validate after `first_validation(interval)` batches, then at every multiple of `interval` batches.
 
-    The numbers of batches are those of the whole run: one that resumes validates where it would have.
+    The batches are counted over the whole run, so that a resumed run validates at the same batches.
+
+    Args:
+        interval: batches between two validations.
     """
 
     def __init__(self, interval: int):
-        self.interval, self.first = interval, first_validation(interval)
+        self.interval = interval
+        self.first = first_validation(interval)
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Set the interval that other callbacks read."""
         trainer.val_check_interval = self.interval
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._choose(trainer)  # a resumed run asks before its first batch
+        """Set the next validation before the first batch, which a resumed run requires."""
+        self._choose(trainer)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *args) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Set the next validation."""
         self._choose(trainer)
 
     def _choose(self, trainer: pl.Trainer) -> None:

@@ -1,4 +1,4 @@
-"""`trainer.gpus`, which Lightning 2 no longer knows, training in several processes, atomic writing of checkpoints."""
+"""Build the Lightning trainer: `trainer.gpus`, several processes, atomic checkpoints."""
 
 import warnings
 from datetime import timedelta
@@ -26,17 +26,15 @@ _WHOLE = (
 
 
 def make_trainer(gpus: int = -1, timeout_minutes: float = 120, **kwargs) -> pl.Trainer:
-    """A Lightning Trainer.
+    """Build a Lightning Trainer.
 
     Args:
-        gpus: -1 takes all GPUs, and the CPU with a warning where there is none; 0 the CPU; n exactly n GPUs (of each
-            node, with `num_nodes`).
-        timeout_minutes: how long one of several processes waits for the others before it gives up.
+        gpus: number of GPUs (of each node, with `num_nodes`); -1: all GPUs, or with a warning the CPU; 0: the CPU.
+        timeout_minutes: longest wait of a process for the other processes.
         **kwargs: arguments of `pytorch_lightning.Trainer`; with `gpus=0`, `devices` is the number of processes.
 
     Raises:
-        InputError: more GPUs are asked for than there are, a precision that the device lacks, or no whole number where
-            one is needed.
+        InputError: the machine has fewer GPUs, the device does not support the precision, or a number is not whole.
     """
     for key, value in {"gpus": gpus, **kwargs}.items():
         if (
@@ -52,25 +50,24 @@ def make_trainer(gpus: int = -1, timeout_minutes: float = 120, **kwargs) -> pl.T
         )
     if gpus == -1 and available == 0:
         warnings.warn(
-            "no GPU found: training on the CPU (trainer.gpus=0 says so without this warning)",
+            "no GPU found: training on the CPU (set trainer.gpus=0 to omit this warning)",
             stacklevel=2,
         )
     on_gpu = available > 0 and gpus != 0
     if not on_gpu and str(kwargs.get("precision")).startswith("16"):
         raise InputError(
-            f"trainer.precision={kwargs['precision']} needs a GPU; the CPU knows 32 and bf16-mixed"
+            f"trainer.precision={kwargs['precision']} needs a GPU; the CPU supports 32 and bf16-mixed"
         )
     plugins: list[Any] = [AtomicCheckpointIO()]
-    if (
-        SLURMEnvironment.detect()
-    ):  # `LastCheckpoint` saves between two steps; Lightning would in the middle of one
+    # Lightning would save in the middle of a step; `LastCheckpoint` saves between two steps.
+    if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))
     settings = {
         "accelerator": "gpu" if on_gpu else "cpu",
         "devices": gpus if on_gpu else 1,
         "plugins": plugins,
         "profiler": WaitClock(),
-        "use_distributed_sampler": False,  # the datamodule's own gives no item twice
+        "use_distributed_sampler": False,  # the datamodule's sampler repeats no item
         **kwargs,
     }
     devices = available if settings["devices"] == -1 else settings["devices"]
@@ -81,13 +78,14 @@ def make_trainer(gpus: int = -1, timeout_minutes: float = 120, **kwargs) -> pl.T
         settings["strategy"] = DDPStrategy(
             timeout=timedelta(minutes=timeout_minutes),
             gradient_as_bucket_view=True,
-            broadcast_buffers=False,  # they are equal; and processes may validate unequal numbers of batches
+            # Buffers are equal; a broadcast would block if processes validate unequal numbers of batches.
+            broadcast_buffers=False,
         )
     return pl.Trainer(**settings)
 
 
 def settings_of(trainer: pl.Trainer) -> dict[str, Any]:
-    """What a step's result depends on, kept in checkpoints."""
+    """Return the settings that change the result of a step; checkpoints store them."""
     return {
         key: getattr(trainer, key)
         for key in ("accumulate_grad_batches", "gradient_clip_val", "precision")
@@ -95,17 +93,20 @@ def settings_of(trainer: pl.Trainer) -> dict[str, Any]:
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints, written to a temporary file in the same folder, flushed and renamed."""
+    """Write each checkpoint to a temporary file in the same folder, flush and rename the file."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
+        """Write a checkpoint atomically."""
         save_checkpoint(checkpoint, path)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict:
+        """Read a checkpoint without unpickling code."""
         return load_checkpoint(path, map_location or "cpu")
 
     def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint if it exists."""
         Path(path).unlink(missing_ok=True)

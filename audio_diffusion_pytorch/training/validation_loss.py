@@ -1,4 +1,4 @@
-"""The validation loss: fixed crops, fixed noise levels, fixed noise."""
+"""Measure the validation loss on fixed crops, noise levels and noise."""
 
 from collections.abc import Sequence
 
@@ -11,16 +11,19 @@ from audio_diffusion_pytorch.training.randomness import generator_for
 
 FIXED_SIGMAS = (0.03, 0.1, 0.3, 1.0, 3.0)  # within the range of every experiment
 _QUANTILES = 16
-_SEED = 20240906  # no run's own: two runs with different seeds are judged on the same noise
+_SEED = 20240906  # independent of the run, so that runs with different seeds share the noise
 
 
 class ValidationLoss(nn.Module):
-    """Averages over the validation items, the same for any batch size and any number of processes.
+    """Average the loss over the validation items, independently of batch size and number of processes.
 
-    - `valid_loss`: each item at one noise level of the run's own distribution, its quantiles in turn.
-    - `valid_loss_by_sigma/S`: every item at noise level S, one of `FIXED_SIGMAS`.
-    - `valid_loss_fixed`: the average of those. Noise levels, weights and noise are the same in every run, so that
-      runs with another range of noise levels compare.
+    - `valid_loss`: each item at one noise level, a quantile of the run's distribution; the quantiles alternate.
+    - `valid_loss_by_sigma/S`: each item at noise level S of `FIXED_SIGMAS`.
+    - `valid_loss_fixed`: mean over `FIXED_SIGMAS`. Noise levels, weights and noise are equal in every run, so that
+      runs with different distributions compare.
+
+    Args:
+        distribution: noise levels of training.
     """
 
     def __init__(self, distribution: SigmaDistribution):
@@ -32,15 +35,25 @@ class ValidationLoss(nn.Module):
             *(f"valid_loss_by_sigma/{sigma:g}" for sigma in FIXED_SIGMAS),
         )
         self.names = names
-        # By hand Lightning would weight the processes' batches by an average batch size that it rounds.
+        # Lightning's own averages weight the batches of several processes by a rounded batch size.
         self.means = nn.ModuleList(MeanMetric(nan_strategy="disable") for _ in names)
 
     @torch.no_grad()
     def forward(
         self, denoiser: Denoiser, z: Tensor, items: Sequence[int], label: Tensor | None = None
     ) -> dict[str, MeanMetric]:
-        """Take in latents z [B, D, L] of the validation items `items` (their numbers); returns what is to be logged."""
-        # drawn on the CPU, whose generator gives the same numbers on every machine
+        """Add a batch to the averages.
+
+        Args:
+            denoiser: denoiser with the averaged weights.
+            z: normalised latents [B, D, L].
+            items: numbers of the validation items [B].
+            label: labels [B]; None for a model without labels.
+
+        Returns:
+            The averages by their names in the logs.
+        """
+        # The CPU's generator draws equal numbers on every machine.
         noise = torch.stack(
             [torch.randn(z.shape[1:], generator=generator_for(_SEED, 0, item)) for item in items]
         )
