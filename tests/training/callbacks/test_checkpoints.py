@@ -380,7 +380,7 @@ def test_a_checkpoint_holds_weights_average_and_optimiser_only(tmp_path, codec, 
         *(OmegaConf.load(ROOT / f"exp/model/{name}.yaml").model for name in ("latent", "small"))
     )
     unet = {key: value for key, value in OmegaConf.to_container(unet).items() if key != "_target_"}
-    monkeypatch.setitem(globals(), "TINY_UNET", unet)
+    monkeypatch.setitem(globals(), "TINY_UNET", {**unet, "num_labels": 0})  # derived from `labels`
     fit(tmp_path, codec, max_steps=1)
     content = load_checkpoint(tmp_path / "last.ckpt")
     weights = sum(v.numel() for k, v in content["state_dict"].items() if k.startswith("denoiser."))
