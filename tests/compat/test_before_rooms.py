@@ -82,7 +82,7 @@ def test_finished_transfers_are_skipped(here, old):
         *("listen=false", "transpose=0"),
     )
     assert result.code == 0, result.err
-    assert "3 done before" in result.out
+    assert "3 already finished" in result.out
     assert {file: file.read_bytes() for file in (old / "out").glob("*.flac")} == outputs
 
 
