@@ -144,8 +144,9 @@ def test_logs_of_the_installed_command(tmp_path):
         ).stdout
         (line,) = (line for line in out.splitlines() if line.startswith("logs_dir: "))
         (cache,) = (line for line in out.splitlines() if line.startswith("  cache_dir: "))
-        assert cache.split()[1] == f"{line.split()[1]}/cache/latents"
-        return line.split()[1]
+        folder = line.partition(": ")[2]
+        assert cache.partition(": ")[2] == f"{folder}/cache/latents"
+        return folder
 
     installed = [sys.executable, "-m", "audio_diffusion_pytorch", *arguments]
     assert logs(installed, PROJECT_ROOT="/of another project") == f"{tmp_path}/logs"

@@ -153,7 +153,7 @@ class TransferProgress:
         if event == "windows":
             self.windows[job] = self.windows.get(job, 0) - value
             if self.bar.n == 0:  # the time left follows from windows alone
-                self.bar.start_t = time.time()
+                self.bar.start_t = self.bar.last_print_t = time.time()
                 self.bar.set_postfix_str("", refresh=False)
             self.bar.update(value)
             return
