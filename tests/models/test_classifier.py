@@ -214,6 +214,8 @@ def test_benchmark_prints_accuracy_and_matrix(shipped, tmp_path, monkeypatch, ca
     monkeypatch.setattr("sys.argv", ["classifier.py", *arguments])
     runpy.run_path(str(ROOT / "benchmarks/classifier.py"), run_name="__main__")
     out = capsys.readouterr().out
-    assert f"plain: {len(CLIPS)} of {len(CLIPS)} clips correct, 100.0 %" in out and " 5 flute " in out
+    assert (
+        f"plain: {len(CLIPS)} of {len(CLIPS)} clips correct, 100.0 %" in out and " 5 flute " in out
+    )
     matrix = torch.tensor(json.loads(figures.read_text())["plain"]["matrix"])
     assert matrix.sum() == len(CLIPS) and matrix[4, 4] == matrix[0, 0] == len(CLIPS) // 5
