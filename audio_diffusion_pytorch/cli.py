@@ -23,6 +23,7 @@ from audio_diffusion_pytorch.command_line import (
     typed,
 )
 from audio_diffusion_pytorch.errors import InputError, Interrupted
+from audio_diffusion_pytorch.utils.threads import let_threads_yield
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"  # as the user set it
 _MAPPINGS = ("models",)  # path arguments that may map names to paths
@@ -107,6 +108,7 @@ def start(
     hydra_main: Any = sys.modules["hydra.main"]
     hydra_main.get_args_parser = partial(hydra_parser, verb)
     os.environ[AS_TYPED] = typed(verb)
+    let_threads_yield()
     sys.argv[1:] = quote_paths(sys.argv[1:], path_keys)
     plain_warnings()
     if isinstance(sys.stdout, io.TextIOWrapper):

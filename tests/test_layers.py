@@ -17,7 +17,8 @@ LAYERS = [  # top to bottom; rooms in one row do not import each other
     {"models", "metrics", "plots"},
     {"codecs", "pitch"},
     {"diffusion", "audio"},
-    {"utils", "cli", "completion", "engine"},
+    {"cli", "completion"},
+    {"utils", "engine"},
     {"command_line"},
     {"errors", "instruments", "paths", "__version__"},
 ]

@@ -25,7 +25,7 @@ from audio_diffusion_pytorch.transfer.jobs import Job
 from audio_diffusion_pytorch.transfer.listening import Analysis
 from audio_diffusion_pytorch.utils.devices import choose_device
 from audio_diffusion_pytorch.utils.iterables import batches
-from audio_diffusion_pytorch.utils.threads import ThreadGuard, set_threads
+from audio_diffusion_pytorch.utils.threads import set_threads
 
 AUTO = "auto"  # source that lets the classifier choose a model for each recording
 BRIDGE_KEYS = ("quality", "num_steps", "solver", "handoff", "batch_size", "precision", "compile")
@@ -110,11 +110,7 @@ class TransferRun:
                 f"{source.spec.name} and {target.spec.name} are not"
             )
         set_threads(processes=processes)
-        bridge = Bridge(source, target, codec=codec, device=device, **self.bridge)
-        if device.type == "cpu":
-            models = bridge.source.denoiser, bridge.target.denoiser
-            ThreadGuard().watch(*models, *bridge.codec.children())
-        return bridge
+        return Bridge(source, target, codec=codec, device=device, **self.bridge)
 
     def notice(self, bridge: Bridge) -> str | None:
         """Describe an option without effect on this target; None if every option applies."""

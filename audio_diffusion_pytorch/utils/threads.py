@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import glob
 import math
 import os
-import time
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
 
 _SMALL = 20_000_000  # parameters; the shipped models have 3 million, the paper's 302 million
-_INTERVAL = 0.05  # seconds between two measurements
-# Share of time that threads wait for a core: a half if another program occupies one of two cores, otherwise a few
-# percent.
-_CROWDED = 0.2
-_RETRY = 30.0  # seconds until all threads are used again
 _QUOTAS = (  # of control groups, for containers: microseconds of each period
     Path("/sys/fs/cgroup/cpu.max"),
     Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
@@ -75,57 +67,12 @@ def set_threads(size: int = 0, processes: int = 1, spare: bool = False) -> int:
     return torch.get_num_threads()
 
 
-class ThreadGuard:
-    """Use one thread fewer while another program occupies a core; call it regularly in the computing thread.
+def let_threads_yield() -> None:
+    """Let waiting threads of torch give up their core soon; call it before torch is imported.
 
-    Threads synchronise at the end of each operation. If one waits for its core, all wait, and two threads can be ten
-    times slower than one.
-
-    Args:
-        most: threads on an idle machine; None: the current number of torch's threads. If OMP_NUM_THREADS is set, the
-            number of threads does not change.
+    Threads of OpenMP spin while they wait for each other. If another program occupies one of two
+    cores, the spinning threads take the core from the one they wait for: a transfer takes ten
+    times as long. Environment variables of the user win (`benchmarks/busy.py` has the figures).
     """
-
-    def __init__(self, most: int | None = None):
-        import torch
-
-        self.most = most or (1 if "OMP_NUM_THREADS" in os.environ else torch.get_num_threads())
-        self.threads = self.most
-        self.again = 0.0
-        self._measure()
-
-    def __call__(self, *_: Any) -> None:
-        """Measure, and adapt the number of threads; arguments are ignored."""
-        import torch
-
-        now = time.perf_counter()
-        seconds = now - self.seen
-        if self.most == 1 or seconds < _INTERVAL:
-            return
-        crowded = (_waited() - self.waited) / seconds > _CROWDED
-        if self.threads == self.most and crowded:
-            self.threads = self.most - 1
-            self.again = now + _RETRY
-            torch.set_num_threads(self.threads)
-        elif self.threads < self.most and now > self.again:
-            self.threads = self.most
-            torch.set_num_threads(self.threads)
-        self._measure()
-
-    def watch(self, *modules: nn.Module) -> None:
-        """Call the guard before each forward pass of the modules."""
-        for module in modules:
-            module.register_forward_pre_hook(self)
-
-    def _measure(self) -> None:
-        self.seen = time.perf_counter()
-        self.waited = _waited()
-
-
-def _waited() -> float:
-    """Seconds that runnable threads of this process waited for a core; 0 if the system does not count them."""
-    total = 0
-    for path in glob.glob("/proc/self/task/*/schedstat"):
-        with suppress(OSError, ValueError, IndexError):  # a thread may have ended
-            total += int(Path(path).read_text().split()[1])
-    return total / 1e9
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "2000"  # iterations, some microseconds

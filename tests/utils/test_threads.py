@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from audio_diffusion_pytorch.utils import threads
-from audio_diffusion_pytorch.utils.threads import ThreadGuard, available_cpus, set_threads
+from audio_diffusion_pytorch.utils.threads import available_cpus, set_threads
 
 SMALL, LARGE = 3_000_000, 302_000_000
 
@@ -50,37 +50,14 @@ def test_small_networks_leave_a_core_to_the_loader(cpus, size, processes, expect
     assert set_threads(size, processes) == max(1, cpus // processes)
 
 
-def test_a_thread_gives_way_to_another_program(monkeypatch):
-    """... and is tried again after a while."""
-    now, waited = [0.0], [0.0]
-    monkeypatch.setattr(threads.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(threads, "_waited", lambda: waited[0])
-    torch.set_num_threads(2)
-    guard, net = ThreadGuard(), torch.nn.Linear(1, 1)
-    guard.watch(net)
-
-    def after(seconds: float, share: float) -> int:
-        now[0] += seconds
-        waited[0] += share * seconds
-        net(torch.zeros(1, 1))
-        return torch.get_num_threads()
-
-    assert [after(1.0, 0.05), after(0.02, 1.0), after(1.0, 0.6)] == [2, 2, 1]
-    assert [after(20.0, 0.0), after(11.0, 0.0), after(1.0, 0.05), after(1.0, 0.5)] == [1, 2, 2, 1]
-    torch.set_num_threads(2)
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    guard = ThreadGuard()
-    guard.watch(net)
-    assert after(50.0, 1.0) == 2
-
-
-@pytest.mark.skipif(
-    not os.path.exists("/proc/self/schedstat"),
-    reason="this system does not say how long threads wait",
-)
-def test_waiting_for_a_processor_is_measured():
-    before = threads._waited()
-    assert before > 0 and threads._waited() >= before
+def test_threads_yield_unless_the_user_says_otherwise(monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    threads.let_threads_yield()
+    assert os.environ.pop("GOMP_SPINCOUNT") == "2000"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    threads.let_threads_yield()
+    assert "GOMP_SPINCOUNT" not in os.environ
 
 
 def test_the_users_number_wins(processors, monkeypatch):
