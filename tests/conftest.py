@@ -24,8 +24,10 @@ import soundfile
 import torch
 from hypothesis import settings
 
+import audio_diffusion_pytorch
 from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.codecs.mel import MelCodec
+from audio_diffusion_pytorch.compat import moved
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
 from audio_diffusion_pytorch.models.instrument import InstrumentModel, InstrumentSpec
 from audio_diffusion_pytorch.models.unet import UNet1d
@@ -302,3 +304,11 @@ def quick(make_instrument, codec) -> Bridge:
     )
     bridge.to_noise = bridge.from_noise = lambda latents: latents
     return bridge
+
+
+@pytest.fixture
+def first_import(monkeypatch):
+    """Modules of earlier versions as they are before anything imported them."""
+    for name in moved.MOVED:
+        monkeypatch.delitem(sys.modules, f"{moved.PACKAGE}.{name}", raising=False)
+        monkeypatch.delattr(audio_diffusion_pytorch, name, raising=False)

@@ -98,7 +98,7 @@ def test_stored_scores_are_reused(here, old):
     assert "2 of 2 scores found" in result.out
 
 
-def test_old_targets_in_a_users_configuration_train(here, old):
+def test_old_targets_in_a_users_configuration_train(here, old, first_import):
     result = here(
         "train.py",
         *SETTINGS,

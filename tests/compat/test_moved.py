@@ -7,7 +7,6 @@ from importlib import import_module
 import pytest
 from hydra.utils import get_class
 
-import audio_diffusion_pytorch
 from audio_diffusion_pytorch.compat import moved
 
 TARGETS = [  # `_target_` strings of configurations that users wrote for 0.1.0
@@ -41,14 +40,6 @@ TAUGHT = [  # imports of the README and the notebook of 0.1.0
     ("pitch", "track_melody"),
     ("plots", "plot_spectrograms"),
 ]
-
-
-@pytest.fixture
-def first_import(monkeypatch):
-    """Old modules as they are before anything imported them."""
-    for name in moved.MOVED:
-        monkeypatch.delitem(sys.modules, f"{moved.PACKAGE}.{name}", raising=False)
-        monkeypatch.delattr(audio_diffusion_pytorch, name, raising=False)
 
 
 @pytest.mark.parametrize("name", sorted(moved.MOVED))
