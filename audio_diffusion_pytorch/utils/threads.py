@@ -75,4 +75,4 @@ def let_threads_yield() -> None:
     times as long. Environment variables of the user win (`benchmarks/busy.py` has the figures).
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = "2000"  # iterations, some microseconds
+        os.environ["GOMP_SPINCOUNT"] = "1000"  # iterations, some microseconds

@@ -54,7 +54,7 @@ def test_threads_yield_unless_the_user_says_otherwise(monkeypatch):
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
     threads.let_threads_yield()
-    assert os.environ.pop("GOMP_SPINCOUNT") == "2000"
+    assert os.environ.pop("GOMP_SPINCOUNT") == "1000"
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     threads.let_threads_yield()
     assert "GOMP_SPINCOUNT" not in os.environ
