@@ -1,6 +1,7 @@
 """Remove inaudible frequencies: rumble, and constant, drifting or jumping offsets."""
 
 import numpy as np
+import scipy.fft  # half a busy processor slows torch's transforms to a tenth: their threads spin
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ class HighPass:
         self._size = 1 << (8 * reach).bit_length()  # of the transforms
         # Output of a transform: the same samples for every block size.
         self._step = self._size - 2 * reach
-        self._spectrum = torch.fft.rfft(torch.from_numpy(kernel / kernel.sum()), self._size)
+        self._spectrum = scipy.fft.rfft(kernel / kernel.sum(), self._size)
         # [C, n]; once `_begun`, the samples from `reach` before the next output on.
         self._held: Tensor | None = None
         self._begun = False
@@ -64,7 +65,8 @@ class HighPass:
 
     def _filtered(self, wav: Tensor) -> Tensor:
         """Filter [C, size] without its context: [C, step]."""
-        low = torch.fft.irfft(torch.fft.rfft(wav.double()) * self._spectrum, self._size)
+        spectrum = scipy.fft.rfft(wav.double().numpy()) * self._spectrum
+        low = torch.from_numpy(scipy.fft.irfft(spectrum, self._size))
         return (wav[:, self.reach : -self.reach] - low[:, 2 * self.reach :]).float()
 
     def _beyond(self, wav: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from audio_diffusion_pytorch.models.instrument import InstrumentModel, select_co
 from audio_diffusion_pytorch.models.labels import Labels
 from audio_diffusion_pytorch.models.loading import load_instrument, require_one_codec, shared_codec
 from audio_diffusion_pytorch.utils.iterables import batches
+from audio_diffusion_pytorch.utils.threads import map_rows
 
 # Standard deviations: training latents never exceed this, so decoders are undefined beyond it.
 LATENT_LIMIT = 6.0
@@ -74,6 +75,7 @@ class ModelPair:
         factor = max(cast(int, model.denoiser.net.downsample_factor) for model in models)
         self.window: int = -(-min(model.spec.frames for model in models) // factor) * factor
         self.hop = self.window * 3 // 4
+        self._compiled = compile
         dtype = choose_dtype(precision, torch.device(device))
         self.denoisers = [at_precision(model.denoiser, dtype, compile) for model in models]
 
@@ -131,13 +133,20 @@ class ModelPair:
     @torch.inference_mode()
     def to_noise(self, latents: Tensor) -> Tensor:
         """Map codec latents [B, D, L] of the source to noise [B, D, L] at the hand-off sigma."""
-        return self.solve(self.denoisers[0], self.source.normalise(latents), self.sigmas.flip(0))
+        return self._solve(0, self.source.normalise(latents), self.sigmas.flip(0))
 
     @torch.inference_mode()
     def from_noise(self, noise: Tensor) -> Tensor:
         """Map noise [B, D, L] at the hand-off sigma to codec latents [B, D, L] of the target."""
-        latents = self.solve(self.denoisers[1], noise, self.sigmas)
+        latents = self._solve(1, noise, self.sigmas)
         return self.target.denormalise(latents.clamp(-LATENT_LIMIT, LATENT_LIMIT))
+
+    def _solve(self, index: int, x: Tensor, sigmas: Tensor) -> Tensor:
+        """Solve the ODE of the source (0) or the target (1) for x [B, D, L]."""
+        denoise = self.denoisers[index]
+        if self._compiled:  # a compiled network has one batch size
+            return self.solve(denoise, x, sigmas)
+        return map_rows(lambda rows: self.solve(denoise, rows, sigmas), x)
 
     @torch.inference_mode()
     def hand_over(self, noise: Tensor, active: Tensor) -> Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 _SMALL = 20_000_000  # parameters; the shipped models have 3 million, the paper's 302 million
 _QUOTAS = (  # of control groups, for containers: microseconds of each period
@@ -76,3 +78,33 @@ def let_threads_yield() -> None:
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "1000"  # iterations, some microseconds
+
+
+def map_rows(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Apply a function without gradients to the rows of a batch; each thread computes some rows.
+
+    Threads that share the work of a layer wait for each other after every layer, and all of them
+    wait for a thread whose core another program occupies. Threads with rows of their own wait once
+    (`benchmarks/busy.py` has the figures). Networks on a GPU receive all rows together.
+
+    Args:
+        function: maps rows to as many rows, each independently of the others.
+        rows: [B, ...].
+
+    Returns:
+        [B, ...]; the last digits depend on the number of threads.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    parts = min(threads, len(rows)) if rows.device.type == "cpu" else 1
+    if parts < 2:
+        return function(rows)
+
+    def run(part: Tensor) -> Tensor:
+        torch.set_num_threads(threads // parts)  # of this thread alone
+        with torch.inference_mode():
+            return function(part)
+
+    with ThreadPoolExecutor(parts) as pool:
+        return torch.cat(list(pool.map(run, rows.chunk(parts))))

@@ -231,3 +231,16 @@ def test_faint_parts_are_not_lifted_to_the_floor_of_the_codec(make_bridge):
         (window,) = WindowCutter(bridge.framing, RATE, 1, RecordingStats(level)).windows([tone])
         # How much of a block sounds: one frame of twenty.
         assert float(window.active[20:-20].median()) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3])
+def test_threads_that_share_a_batch_change_only_rounding(make_bridge, batch_size):
+    wav, threads = moving_notes(8.0), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        plain = make_bridge(batch_size=batch_size)(wav, RATE)
+        torch.set_num_threads(2)
+        shared = make_bridge(batch_size=batch_size)(wav, RATE)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.allclose(shared, plain, atol=1e-4)  # float32 rounding of values up to 1

@@ -98,3 +98,33 @@ def test_older_pythons_and_systems(monkeypatch, tmp_path):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert available_cpus() == 1
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_each_thread_computes_some_rows(rows, number):
+    torch.set_num_threads(number)
+    batch = torch.arange(rows * 6.0).reshape(rows, 2, 3)
+    calls = []
+
+    def double(part: torch.Tensor) -> torch.Tensor:
+        calls.append((len(part), torch.get_num_threads(), torch.is_grad_enabled()))
+        return 2 * part
+
+    assert torch.equal(threads.map_rows(double, batch), 2 * batch)
+    assert sum(length for length, *_ in calls) == rows
+    if number > 1 and rows > 1:
+        assert 1 < len(calls) <= min(number, rows)
+        assert all(inner == number // min(number, rows) for _, inner, _ in calls)
+        assert not any(grad for *_, grad in calls)
+    assert torch.get_num_threads() == number
+
+
+def test_an_error_of_a_thread_reaches_the_caller():
+    torch.set_num_threads(2)
+
+    def fail(part: torch.Tensor) -> torch.Tensor:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        threads.map_rows(fail, torch.zeros(2, 1))
