@@ -188,7 +188,7 @@ MOVED: dict[str, tuple[str, ...]] = {
         "training.validation_loss",
         "training.randomness",
     ),
-    "workers": ("transfer.run", "transfer.workers"),
+    "workers": ("transfer.run", "engine.local"),
 }
 # Old name: its name today.
 RENAMED: dict[str, str] = {

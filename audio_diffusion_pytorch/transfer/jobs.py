@@ -35,6 +35,9 @@ class Job:
     sigma: float | None
     root: Path | None = None
 
+    def __str__(self) -> str:
+        return str(self.input)
+
     @property
     def folder(self) -> Path:
         """Folder of files that belong to several outputs."""

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from tqdm import tqdm
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.cli import ending_on_terminate, one_line
+from audio_diffusion_pytorch.engine.local import run_in_processes
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.models.instrument import pitch_range
 from audio_diffusion_pytorch.transfer.batch import reason_of
 from audio_diffusion_pytorch.transfer.jobs import Job
 from audio_diffusion_pytorch.transfer.resolve import Plan
 from audio_diffusion_pytorch.transfer.run import AUTO, TransferRun
-from audio_diffusion_pytorch.transfer.workers import run_in_processes
 
 _NAMED = 3  # failures that the last line names
 
@@ -104,18 +105,25 @@ class TransferProgress:
             workers: number of processes.
 
         Raises:
-            InputError: a worker process ended early.
+            InputError: the worker processes cannot start, or one after another dies.
             Interrupted: Ctrl-C or SIGTERM; finished files stay.
         """
         try:
             with ending_on_terminate(), self:
-                if min(workers, len(self.todo)) > 1:
+                workers = min(workers, len(self.todo))
+                if workers > 1:
+                    self._warn_about_locks()
                     run_in_processes(self.run, workers, self.todo, self)
                 else:
                     self.run.do(self.bridge, self.todo, self)
         except (KeyboardInterrupt, Interrupted) as stop:
             number = getattr(stop, "signal", signal.SIGINT)
             raise Interrupted(number, self.interrupted()) from None
+
+    def _warn_about_locks(self) -> None:
+        """Cause the warning of a folder without locks here once, instead of once per worker."""
+        with suppress(OSError), self.todo[0].claimed():
+            pass
 
     @property
     def title(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from audio_diffusion_pytorch.bridge.bridge import VERSION, Bridge
+from audio_diffusion_pytorch.cli import plain_warnings
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.instrument import InstrumentModel, pitch_range
 from audio_diffusion_pytorch.models.loading import (
@@ -25,6 +26,7 @@ from audio_diffusion_pytorch.transfer.jobs import Job
 from audio_diffusion_pytorch.transfer.listening import Analysis
 from audio_diffusion_pytorch.utils.devices import choose_device
 from audio_diffusion_pytorch.utils.iterables import batches
+from audio_diffusion_pytorch.utils.registry import import_plugins
 from audio_diffusion_pytorch.utils.threads import set_threads
 
 AUTO = "auto"  # source that lets the classifier choose a model for each recording
@@ -111,6 +113,12 @@ class TransferRun:
             )
         set_threads(processes=processes)
         return Bridge(source, target, codec=codec, device=device, **self.bridge)
+
+    def start(self, worker: int, workers: int) -> Bridge:
+        """Load the models in a worker process, see `load`."""
+        plain_warnings()
+        import_plugins(self.plugins)
+        return self.load(worker, workers)
 
     def notice(self, bridge: Bridge) -> str | None:
         """Describe an option without effect on this target; None if every option applies."""

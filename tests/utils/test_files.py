@@ -13,9 +13,10 @@ from conftest import RATE, melody
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from audio_diffusion_pytorch.engine import local
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.transfer import workers
-from audio_diffusion_pytorch.transfer.jobs import Job
+from audio_diffusion_pytorch.transfer.progress import TransferProgress
+from audio_diffusion_pytorch.transfer.resolve import resolve_jobs
 from audio_diffusion_pytorch.transfer.run import TransferRun
 from audio_diffusion_pytorch.utils import files
 from audio_diffusion_pytorch.utils.files import (
@@ -155,32 +156,19 @@ def test_a_disk_without_locks_is_told_of_once(number, tmp_path, monkeypatch, tra
             assert held
 
 
-class Context:
-    """Of `multiprocessing`: starts nothing."""
-
-    def __init__(self, number: int = 0):
-        self.Value = refusing(number) if number else lambda *_: None
-
-    def Queue(self) -> None:
-        return None
-
-    def Process(self, **_) -> None:
-        raise KeyboardInterrupt
-
-
-def test_workers_share_a_warning_and_need_shared_memory(tmp_path, monkeypatch):
+def test_workers_share_a_warning_and_need_shared_memory(tmp_path, monkeypatch, quick):
     monkeypatch.setattr(files, "_lock", refusing(errno.ENOLCK))
     monkeypatch.setattr(files, "_warned_about_locks", False)
-    job = Job(tmp_path / "a.wav", tmp_path / "out" / "a.wav", None, tmp_path / "out")
-    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda _: Context())
-    with (
-        pytest.warns(UserWarning, match="cannot be locked") as told,
-        pytest.raises(KeyboardInterrupt),
-    ):
-        workers.run_in_processes(TransferRun("flute", "violin"), 2, [job, job], print)
-    assert len(told) == 1
-    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda _: Context(errno.EROFS))
+    monkeypatch.setattr(local, "ProcessPoolExecutor", refusing(errno.EROFS))
+    (tmp_path / "in").mkdir()
+    for index in range(2):
+        soundfile.write(tmp_path / "in" / f"{index}.wav", melody(0.2, seed=index), RATE)
+    plan = resolve_jobs(str(tmp_path / "in"), str(tmp_path / "out"), None)
+    progress = TransferProgress(TransferRun("flute", "violin"), quick, plan)
+    locks = []
+    monkeypatch.setattr(progress, "_warn", lambda text: locks.append(str(text)))
     with pytest.raises(
         InputError, match=r"shared memory, and /dev/shm .*Read-only file system.*use workers=1"
     ):
-        workers.run_in_processes(TransferRun("flute", "violin"), 2, [job, job], print)
+        progress.run_jobs(2)
+    assert len(locks) == 1 and "cannot be locked" in locks[0]

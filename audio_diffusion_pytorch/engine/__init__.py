@@ -1,0 +1,1 @@
+"""Batch jobs: hand out independent jobs to the workers of an engine."""
