@@ -70,8 +70,8 @@ def datamodule(
         pitch_shift=pitch_shift,
         crops_per_file=2,
     )
-    dataset.wavs = dataset.wavs[: args.files]
-    return Datamodule(dataset, batch_size=8, num_workers=args.workers)
+    few = dataset.with_files(dataset.wavs[: args.files])
+    return Datamodule(few, batch_size=8, num_workers=args.workers)
 
 
 def epoch_time(data: Datamodule, epoch: int) -> float:

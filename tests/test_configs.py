@@ -140,7 +140,7 @@ def test_small_experiments_build(name, recordings, tmp_path):
     )  # at most 7 MB in half precision
     data = instantiate(config.datamodule)
     assert (
-        data.train_set.augment is not None and len(data.train_set) == 16 * 16
+        data.train_set.variation.augment is not None and len(data.train_set) == 16 * 16
     )  # crops of four files
     callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
     loggers = [instantiate(node) for node in config.loggers.values() if node is not None]

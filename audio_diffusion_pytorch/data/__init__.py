@@ -1,4 +1,4 @@
-"""From the files of an instrument to training batches.
+"""Recordings of instruments, and training batches of them.
 
 Names load lazily.
 """

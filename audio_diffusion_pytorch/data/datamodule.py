@@ -1,4 +1,4 @@
-"""The data of a run: seeded split by file, loaders, latent statistics."""
+"""Data of a run: seeded split, loaders, and the latent cache."""
 
 import logging
 import weakref
@@ -8,43 +8,56 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset, random_split
+from torch.utils.data import DataLoader, Subset, random_split
 
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.data.dataset import InstrumentDataset
 from audio_diffusion_pytorch.data.encode_latents import build
 from audio_diffusion_pytorch.data.latent_cache import LatentCache
 from audio_diffusion_pytorch.data.loader import Loader, start_worker
-from audio_diffusion_pytorch.data.sampler import EpochSampler, InEpochs
+from audio_diffusion_pytorch.data.sampler import EpochSampler, InEpochs, MapDataset
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.utils.settings import check_number, check_switch, wrong
 
-_LEAST_BATCHES = 16  # of an epoch of few recordings: starting an epoch takes time, too
-_VALID_BATCHES = (
-    2  # of a validation of few recordings: it must not take longer than the training between two
-)
-_PATIENCE = (
-    600  # seconds for a batch of the loader's processes; then whatever they wait for is an error
-)
+# With few recordings, more crops of each prolong an epoch, because starting an epoch takes time.
+_LEAST_BATCHES = 16
+# A validation must not take longer than the training between two validations.
+_VALID_BATCHES = 2
+_TIMEOUT = 600  # seconds to wait for a batch of the loader's processes
 
 
 class Datamodule(pl.LightningDataModule):
-    """Loaders over any map-style data set whose items are tensors [C, T], or pairs of one and a label.
+    """Loaders over any map-style data set with items [C, T], or pairs of an item and a label.
 
     Args:
-        dataset: an `InstrumentDataset`, which is split by file, or any other data set, which is split by index.
-        valid_split: share of validation.
-        max_valid_items: upper limit of validation items (None: all).
-        cache: read crops from a latent cache; "auto": where that is faster than encoding them.
+        dataset: an `InstrumentDataset`, which is split by file, or another data set, which is split
+            by index.
+        batch_size: items in a batch of one process.
+        num_workers: processes that read items; 0 reads in the training process.
+        valid_split: share of validation, between 0 and 1.
+        max_valid_items: upper limit of validation items; None for all.
+        pin_memory: copy batches to pinned memory.
+        seed: key of the split and of the order.
+        cache: true reads crops from a latent cache, false encodes each crop; "auto" chooses the
+            faster one.
         cache_dir: folder of the latent cache.
-        cache_variants: variations of each recording in it, where recordings are varied.
+        cache_variants: variations of each recording in the cache, if recordings are varied.
 
     Attributes:
-        latents: items are latents [D, L] from the cache.
+        train_set: training items.
+        valid_set: validation items, at most `max_valid_items`.
+        latents: whether items are latents [D, L] from the cache.
+
+    Raises:
+        InputError: a setting is wrong, or the items do not fill a batch.
     """
+
+    train_set: Any
+    valid_set: Any
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: MapDataset,
         batch_size: int = 32,
         num_workers: int = 0,
         valid_split: float = 0.2,
@@ -56,172 +69,219 @@ class Datamodule(pl.LightningDataModule):
         cache_variants: int = 4,
     ):
         super().__init__()
-        if not 0 < valid_split < 1:
-            raise InputError(f"datamodule.valid_split must lie between 0 and 1, not {valid_split}")
-        if not (
-            isinstance(batch_size, int)
-            and batch_size > 0
-            and isinstance(num_workers, int)
-            and num_workers >= 0
-        ):
-            raise InputError(
-                f"datamodule.batch_size={batch_size} and datamodule.num_workers={num_workers}: batch_size must be a "
-                "whole number above 0, num_workers one from 0"
-            )
-        if cache not in (True, False, "auto"):
-            raise InputError(f"datamodule.cache={cache}: use auto, true or false")
-        if not (isinstance(cache_variants, int) and cache_variants > 0):
-            raise InputError(
-                f"datamodule.cache_variants must be a whole number above 0, not {cache_variants}"
-            )
-        self.cache, self.cache_dir, self.cache_variants, self.latents = (
-            cache,
-            cache_dir,
-            cache_variants,
-            False,
-        )
+        if not (isinstance(valid_split, float) and 0 < valid_split < 1):
+            raise wrong("datamodule.valid_split", valid_split, "a number between 0 and 1")
+        check_number("datamodule.batch_size", batch_size, whole=True, least=1)
+        check_number("datamodule.num_workers", num_workers, whole=True, least=0)
+        check_number("datamodule.cache_variants", cache_variants, whole=True, least=1)
+        check_switch("datamodule.cache", cache, allowed=("auto",))
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.seed = seed
+        self.cache = cache
+        self.cache_dir = cache_dir
+        self.cache_variants = cache_variants
+        self.latents = False
         self._loaders: list[weakref.ref[DataLoader]] = []
-        if len(dataset) < 2 and not isinstance(dataset, InstrumentDataset):
-            raise InputError(
-                "the data set has fewer than two items: nothing to split into training and validation"
-            )
-        self.batch_size, self.num_workers, self.pin_memory, self.seed = (
-            batch_size,
-            num_workers,
-            pin_memory,
-            seed,
-        )
-        if hasattr(dataset, "split"):
-            self.train_set, self.valid_set = dataset.split(valid_split, seed)
-        else:
-            count = min(max(1, round(len(dataset) * valid_split)), len(dataset) - 1)
-            generator = torch.Generator().manual_seed(seed)
-            self.train_set, self.valid_set = random_split(
-                dataset, [len(dataset) - count, count], generator
-            )
-        self._parts, self._max_valid_items = (self.train_set, self.valid_set), max_valid_items
-        self._given_crops = (
-            dataset.crops_per_file if isinstance(dataset, InstrumentDataset) else None
-        )
+        self._max_valid_items = max_valid_items
+        # Crops of each file as configured; None for other data sets.
+        self._crops_per_file: int | None = None
+        if isinstance(dataset, InstrumentDataset):
+            self._crops_per_file = dataset.crops_per_file
+        self._set_parts(*split(dataset, valid_split, seed))
         self.fill()
         if len(self.train_set) < batch_size:
             raise InputError(
-                f"{len(self.train_set)} training items do not fill one batch of {batch_size}: add recordings, lower "
-                "datamodule.batch_size or raise datamodule.dataset.crops_per_file"
+                f"{len(self.train_set)} training items do not fill one batch of {batch_size}: add "
+                "recordings, lower datamodule.batch_size or raise "
+                "datamodule.dataset.crops_per_file"
             )
 
+    def _set_parts(self, train: Any, valid: Any) -> None:
+        """Set the data sets; choose the validation items, spread over all files."""
+        self.train_set = train
+        self.valid_set = valid
+        self._whole_valid_set = valid
+        most = self._max_valid_items
+        if most is not None and len(valid) > most:
+            chosen = torch.linspace(0, len(valid) - 1, most).long().unique().tolist()
+            self.valid_set = Subset(valid, chosen)
+
     def fill(self, processes: int = 1) -> None:
-        """Take more crops from each of a few recordings, so that an epoch of all processes has 16 batches.
+        """Raise the crops of each of a few recordings, so that an epoch has at least 16 batches.
 
-        Validation takes at least the configured crops from each recording, and at least two batches.
+        Validation reads at least two batches, and at least the configured crops of each recording.
+
+        Args:
+            processes: number of processes that share an epoch.
         """
-        crops = valid_crops = self._given_crops
-        train, valid = self._parts
-        if crops is not None:
-            batch = self.batch_size * processes
-            needed = -(-_LEAST_BATCHES * batch // len(train.wavs))
-            if needed > crops:
-                crops, valid_crops = (
-                    needed,
-                    max(crops, -(-_VALID_BATCHES * batch // len(valid.wavs))),
-                )
-        self._take_crops(crops, valid_crops)
+        crops = self._crops_per_file
+        if crops is None:
+            return
+        valid_crops = crops
+        batch = self.batch_size * processes
+        needed = -(-_LEAST_BATCHES * batch // len(self.train_set.wavs))
+        if needed > crops:
+            least = -(-_VALID_BATCHES * batch // len(self._whole_valid_set.wavs))
+            valid_crops = max(crops, least)
+            crops = needed
+        self._set_crops(crops, valid_crops)
 
-    def _take_crops(self, train: int | None, valid: int | None) -> None:
-        """Set the crops of an epoch from each recording, and choose the validation items, spread over the files."""
-        if train is not None:
-            self._parts[0].crops_per_file, self._parts[1].crops_per_file = train, valid
-        self.valid_set, most = self._parts[1], self._max_valid_items
-        if most is not None and len(self.valid_set) > most:
-            chosen = torch.linspace(0, len(self.valid_set) - 1, most).long().unique().tolist()
-            self.valid_set = Subset(self.valid_set, chosen)
+    def _set_crops(self, train: int, valid: int) -> None:
+        self._set_parts(
+            self.train_set.with_crops_per_file(train),
+            self._whole_valid_set.with_crops_per_file(valid),
+        )
 
     def announce(self) -> None:
-        """Say how many crops are taken from each recording, where they are more than configured."""
-        train = self._parts[0]
-        if self._given_crops is not None and train.crops_per_file > self._given_crops:
+        """Log the crops of each recording if they exceed the configured number."""
+        train = self.train_set
+        if self._crops_per_file is not None and train.crops_per_file > self._crops_per_file:
             logging.getLogger(__name__).info(
-                f"{len(train.wavs)} training files: {train.crops_per_file} crops are taken from each in an epoch (set "
-                "datamodule.dataset.crops_per_file for more)"
+                f"{len(train.wavs)} training files: an epoch reads {train.crops_per_file} crops of "
+                "each file (raise the number with datamodule.dataset.crops_per_file)"
             )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take as many crops as the run of a checkpoint took, where an earlier version of the package counted others.
+        """Restore the crops of each recording from a checkpoint of an earlier version.
 
-        It raised the crops only where the recordings did not fill one batch, and then those of the validation alike.
+        Earlier versions raised the crops only if the recordings did not fill one batch, and raised
+        those of the validation equally.
+
+        Args:
+            state: result of `state_dict`.
         """
-        train = self._parts[0]
-        if (
-            "validation_items" in state
-            or "training_items" not in state
-            or self._given_crops is None
-        ):
+        configured = self._crops_per_file
+        if "validation_items" in state or "training_items" not in state or configured is None:
             return
-        crops, rest = divmod(state["training_items"], len(train.wavs))
-        if not rest and crops in (
-            self._given_crops,
-            -(-_LEAST_BATCHES * self.batch_size // len(train.wavs)),
-        ):
-            self._take_crops(crops, crops)
+        files = len(self.train_set.wavs)
+        crops, rest = divmod(state["training_items"], files)
+        raised = -(-_LEAST_BATCHES * self.batch_size // files)
+        if not rest and crops in (configured, raised):
+            self._set_crops(crops, crops)
 
-    def state_dict(self) -> dict:
-        """What the order and content of the batches depend on; kept in checkpoints."""
-        state = {"batch_size": self.batch_size, "seed": self.seed}
-        state |= {"training_items": len(self.train_set), "validation_items": len(self.valid_set)}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the values on which the batches depend; checkpoints contain them."""
+        state: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "training_items": len(self.train_set),
+            "validation_items": len(self.valid_set),
+        }
         if isinstance(self.train_set, InstrumentDataset):
             state["recordings"] = self.train_set.fingerprint()
         return state
 
-    def _sampler(self, dataset: Dataset, shuffle: bool) -> EpochSampler:
-        rank, world = (
-            (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        )
-        return EpochSampler(dataset, self.seed, shuffle, self.batch_size, rank, world)
-
     def use_cache(self, codec: Codec, device: torch.device | str = "cpu") -> bool:
-        """Read latents from the cache from now on, where the settings say so; encodes on `device` what is missing.
+        """Read latents from the cache if the settings allow it; encode missing latents.
+
+        Args:
+            codec: encoder of the latents.
+            device: device of the encoder.
 
         Returns:
             Whether items are latents [D, L].
 
         Raises:
-            InputError: `cache` is true and the data set gives nothing that can be cached; or the disk is too small.
+            InputError: `cache` is true and the data cannot be cached, or the disk is too small.
         """
         if self.wants_cache(codec):
-            store = LatentCache(
+            assert self.cache_dir is not None
+            cache = LatentCache(
                 self.cache_dir, codec, self.train_set.sample_rate, self.cache_variants
             )
-            for part in self._parts:
-                part.cache = store
-            build(store, self._parts, codec, device)
+            parts = [part.with_cache(cache) for part in (self.train_set, self._whole_valid_set)]
+            build(cache, parts, codec, device)
+            self._set_parts(*parts)
             self.latents = True
         return self.latents
 
     def wants_cache(self, codec: Codec) -> bool:
-        """Whether `use_cache` would read latents.
+        """Return whether `use_cache` would read latents.
+
+        Args:
+            codec: encoder of the latents.
 
         Raises:
-            InputError: `cache` is true and the data set gives nothing that can be cached.
+            InputError: `cache` is true and the data cannot be cached.
         """
         problem = self._uncacheable()
         if self.cache is True and problem:
             raise InputError(f"datamodule.cache=true: {problem}; use datamodule.cache=false")
-        return self.cache is True or (
-            self.cache == "auto" and not problem and not codec.encodes_fast
-        )
+        if self.cache == "auto":
+            return not problem and not codec.encodes_fast
+        return self.cache is True
 
     def _uncacheable(self) -> str | None:
-        if not isinstance(self.train_set, InstrumentDataset):
-            return "a data set of your own gives crops, which differ every time"
-        if self.train_set.transforms is not None:
+        """Return the reason why the data cannot be cached; None if they can."""
+        dataset = self.train_set
+        if not isinstance(dataset, InstrumentDataset):
+            return "crops of your own data set may differ at every access"
+        if dataset.transforms is not None:
             return "transforms work on audio, not on latents"
-        if self.train_set.octaves:
+        if dataset.variation.octaves:
             return "octaves= moves crops of audio, not latents"
-        if self.train_set.channels != 1:
+        if dataset.channels != 1:
             return "only single-channel audio is cached"
-        return None if self.cache_dir is not None else "no datamodule.cache_dir is given"
+        return None if self.cache_dir is not None else "set datamodule.cache_dir"
 
-    def _loader(self, dataset: Dataset, sampler: EpochSampler, shuffle: bool) -> DataLoader:
+    def prepare_data(self) -> None:
+        """Create missing pitch-shifted recordings, on one process; the other processes wait."""
+        if isinstance(self.train_set, InstrumentDataset):
+            self.train_set.prepare(self.num_workers)
+
+    def train_dataloader(self) -> DataLoader:
+        """Make the training loader; in a resumed run, it starts where the checkpoint was saved.
+
+        Raises:
+            InputError: the items do not fill one batch of each process.
+        """
+        self.prepare_data()
+        sampler = self._sampler(self.train_set, shuffle=True)
+        if len(sampler) == 0:
+            raise InputError(
+                f"{len(self.train_set)} training items do not fill one batch of {self.batch_size} "
+                f"for each of {sampler.world} processes: lower datamodule.batch_size or raise "
+                "datamodule.dataset.crops_per_file"
+            )
+        if self.trainer is not None:
+            loop = self.trainer.fit_loop
+            begun = loop.epoch_progress.current.ready
+            batches = loop.epoch_loop.batch_progress.current.ready
+            if batches < len(sampler) // self.batch_size:
+                sampler.resume(max(begun - 1, 0), batches * self.batch_size * sampler.world)
+            else:
+                sampler.resume(begun, 0)
+        return self._loader(self.train_set, sampler, shuffle=True)
+
+    def training_items(self, batch: int) -> list[int]:
+        """Return the items of this process in training batch `batch` of the current epoch."""
+        sampler = self._sampler(self.train_set, shuffle=True)
+        sampler.epoch = self.trainer.current_epoch
+        return sampler.batch(sampler.order(), batch)
+
+    def val_dataloader(self) -> DataLoader:
+        """Make the validation loader.
+
+        Raises:
+            InputError: there are fewer items than processes.
+        """
+        sampler = self._sampler(self.valid_set, shuffle=False)
+        # A process without items would skip validation and deadlock the others.
+        if len(self.valid_set) < sampler.world:
+            raise InputError(
+                f"{len(self.valid_set)} validation items for {sampler.world} processes: use fewer"
+            )
+        return self._loader(self.valid_set, sampler, shuffle=False)
+
+    def _sampler(self, dataset: MapDataset, shuffle: bool) -> EpochSampler:
+        rank, world = 0, 1
+        if self.trainer is not None:
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+        return EpochSampler(dataset, self.seed, shuffle, self.batch_size, rank, world)
+
+    def _loader(self, dataset: Any, sampler: EpochSampler, shuffle: bool) -> DataLoader:
         workers = min(self.num_workers, -(-len(sampler) // self.batch_size))
         loader = Loader(
             InEpochs(dataset) if hasattr(dataset, "set_epoch") else dataset,
@@ -231,61 +291,55 @@ class Datamodule(pl.LightningDataModule):
             pin_memory=self.pin_memory,
             drop_last=shuffle,
             worker_init_fn=start_worker,
-            timeout=_PATIENCE if workers else 0,
+            timeout=_TIMEOUT if workers else 0,
             persistent_workers=workers > 0,  # starting them takes longer than a small epoch
         )
         self._loaders.append(weakref.ref(loader))
         return loader
 
     def teardown(self, stage: str | None = None) -> None:
-        """End the loaders' processes: Python's exit would wait for them."""
+        """End the processes of the loaders, for which Python's exit would wait.
+
+        Args:
+            stage: see `LightningDataModule.teardown`; unused.
+        """
         for loader in filter(None, (reference() for reference in self._loaders)):
-            if getattr(loader, "_iterator", None) is not None:
-                loader._iterator._shutdown_workers()
+            iterator: Any = getattr(loader, "_iterator", None)
+            if iterator is not None:
+                iterator._shutdown_workers()
                 loader._iterator = None
         self._loaders.clear()
 
     def on_exception(self, exception: BaseException) -> None:
+        """End the processes of the loaders.
+
+        Args:
+            exception: error that ended the training.
+        """
         self.teardown()
 
-    def prepare_data(self) -> None:
-        """Called on one of several processes; the others wait."""
-        if isinstance(self.train_set, InstrumentDataset):
-            self.train_set.prepare(self.num_workers)
 
-    def train_dataloader(self) -> DataLoader:
-        if isinstance(self.train_set, InstrumentDataset):
-            self.train_set.prepare(self.num_workers)
-        sampler = self._sampler(self.train_set, shuffle=True)
-        if len(sampler) == 0:
-            raise InputError(
-                f"{len(self.train_set)} training items do not fill one batch of {self.batch_size} for each of "
-                f"{sampler.world} processes: lower datamodule.batch_size or raise datamodule.dataset.crops_per_file"
-            )
-        if self.trainer is not None:
-            loop = self.trainer.fit_loop
-            begun, batches = (
-                loop.epoch_progress.current.ready,
-                loop.epoch_loop.batch_progress.current.ready,
-            )
-            if batches < len(sampler) // self.batch_size:
-                sampler.resume(max(begun - 1, 0), batches * self.batch_size * sampler.world)
-            else:
-                sampler.resume(begun, 0)
-        return self._loader(self.train_set, sampler, shuffle=True)
+def split(dataset: Any, valid_split: float, seed: int) -> tuple[Any, Any]:
+    """Split a data set by its own `split`, or by index.
 
-    def training_items(self, batch: int) -> list[int]:
-        """This process's items of the epoch's training batch `batch`."""
-        sampler = self._sampler(self.train_set, shuffle=True)
-        sampler.epoch = self.trainer.current_epoch
-        return sampler.batch(sampler.order(), batch)
+    Args:
+        dataset: the data set.
+        valid_split: share of validation.
+        seed: key of the order.
 
-    def val_dataloader(self) -> DataLoader:
-        sampler = self._sampler(self.valid_set, shuffle=False)
-        if (
-            len(self.valid_set) < sampler.world
-        ):  # a process without any would not take part, and the others wait for it
-            raise InputError(
-                f"{len(self.valid_set)} validation items for {sampler.world} processes: use fewer"
-            )
-        return self._loader(self.valid_set, sampler, shuffle=False)
+    Returns:
+        Training set and validation set.
+
+    Raises:
+        InputError: a data set without `split` has fewer than two items.
+    """
+    if len(dataset) < 2 and not isinstance(dataset, InstrumentDataset):
+        raise InputError(
+            "the data set has fewer than two items: a split into training and validation needs two"
+        )
+    if hasattr(dataset, "split"):
+        return dataset.split(valid_split, seed)
+    count = min(max(1, round(len(dataset) * valid_split)), len(dataset) - 1)
+    generator = torch.Generator().manual_seed(seed)
+    train, valid = random_split(dataset, [len(dataset) - count, count], generator)
+    return train, valid

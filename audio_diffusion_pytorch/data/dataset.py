@@ -1,10 +1,10 @@
-"""Files of one instrument -> crops [1, T], all randomness keyed by (seed, epoch, index)."""
+"""Data set of one or several instruments: random crops, keyed by (seed, epoch, index)."""
 
+import copy
 import hashlib
-import warnings
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,53 +15,67 @@ from tqdm import tqdm
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.data.augment import RecordingAugment
-from audio_diffusion_pytorch.data.files import find_files
+from audio_diffusion_pytorch.data.crops import (
+    UNVARIED,
+    WHOLE,
+    AudioCrops,
+    CachedCrops,
+    Crop,
+    CropSource,
+    Span,
+    Variation,
+)
 from audio_diffusion_pytorch.data.latent_cache import CachedVariant, LatentCache
 from audio_diffusion_pytorch.data.loader import Loader, batches_of, start_worker
 from audio_diffusion_pytorch.data.pitch_shift import PitchShift
+from audio_diffusion_pytorch.data.recordings import Recordings
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instruments import _plain, instrument_of
 from audio_diffusion_pytorch.models.labels import Labels
-from audio_diffusion_pytorch.pitch.octaves import shift_octaves
-from audio_diffusion_pytorch.utils.hashing import content_digest, content_sample
+from audio_diffusion_pytorch.utils.settings import check_number, wrong
 
-_SILENT_DRAWS = 8  # crops tried in one file before another is taken
-_FILE_DRAWS = 32
-_PLAIN = 0.4  # share of the crops that are left as they are, where the labels tell
-_MOVED = 0.5  # share of the others that are moved by octaves
+_CROP_DRAWS = 8  # draws from the file of an item
+_FILE_DRAWS = 32  # further draws, from random files
+_DRAWS = _CROP_DRAWS + _FILE_DRAWS
+_BORROWING = _CROP_DRAWS + _FILE_DRAWS // 2  # first draw of validation from training files
+_UNVARIED_SHARE = 0.4  # share of unvaried crops if labels encode the recording condition
+_MOST_OCTAVES = 3
 
 
 class InstrumentDataset(WAVDataset):
     """Random crops of recordings.
 
+    Items are tensors [C, length], or latents [D, frames] after `with_cache`; with `labels`, items
+    are pairs of such a tensor and its label (int). Unreadable files are reported once and skipped.
+    Every method that changes a setting returns a new data set.
+
     Args:
         path: folder or folders.
-        instruments: names looked for in the file names; None takes every file.
-        sample_rate: rate of the crops in Hz; other files are resampled.
+        instruments: names to find in the file names; None accepts every file.
+        sample_rate: rate of the crops in Hz; files with another rate are resampled.
         length: samples of a crop; shorter files are padded with zeros at the end.
-        channels: 1 averages the channels, those turned over before that oppose the loudest one; 0 keeps them.
-        transforms: called with each crop [C, T], as in `audio_data_pytorch`.
-        augment: see `RecordingAugment`; None leaves the recordings as they are.
-        pitch_shift: see `PitchShift`; None keeps their pitch.
-        crops_per_file: items of one epoch that come from one file.
-        silence_db: crops whose peak lies below this are redrawn (dB of full scale); None keeps all.
-        fixed: the same crops in every epoch (validation).
-        labels: instruments in the order of their labels, see `Labels`; None: no labels. With
-            `RECORDING_CONDITIONS` at the end, some crops stay as recorded, and their label says so.
-        octaves: some crops are moved by one of these numbers of octaves, as a bridge moves its input into another
-            instrument's range (`shift_octaves`); None: no crop is. Not with a cache.
-
-    Items are tensors [C, length], with `labels` pairs of one and its label (int). With a `cache` they are latents
-    [D, frames] instead, and recordings are varied in as many ways as it keeps. Unreadable files are named once and
-    skipped.
+        channels: 1 averages the channels, after inverting those opposed to the loudest one; 0
+            keeps the channels.
+        recursive: include subfolders.
+        transforms: function that is applied to each crop [C, T], as in `audio_data_pytorch`.
+        augment: see `RecordingAugment`; None leaves the recordings unchanged.
+        pitch_shift: see `PitchShift`; None leaves the pitch unchanged.
+        crops_per_file: items of each file in an epoch.
+        silence_db: peak in dB of full scale; crops below it are redrawn. None accepts all crops.
+        fixed: draw the same crops in every epoch, for validation.
+        seed: key of all random numbers.
+        labels: names in the order of the labels, see `Labels`; None for items without labels. With
+            `RECORDING_CONDITIONS` at the end, some crops are not varied, and labels encode that.
+        octaves: numbers of octaves; some crops move by one of these, as a bridge moves its input
+            into the range of another instrument. None moves no crop. Excludes a cache.
 
     Raises:
-        InputError: no folder, no file of the instruments, none readable, or nothing but silence.
+        InputError: a setting is wrong, a folder is missing, or no file is readable.
     """
 
     def __init__(
         self,
-        path: str | Sequence[str],
+        path: str | Path | Sequence[str],
         instruments: Sequence[str] | None = None,
         sample_rate: int = 24000,
         length: int = 409600,
@@ -77,178 +91,111 @@ class InstrumentDataset(WAVDataset):
         labels: Sequence[str] | None = None,
         octaves: Sequence[int] | None = None,
     ):
+        check_number("crops_per_file", crops_per_file, whole=True, least=1)
         super().__init__([], recursive, transforms, sample_rate, length, silence_db is not None)
-        self.length, self.channels, self.augment, self.crops_per_file = (
-            length,
-            channels,
-            augment,
-            crops_per_file,
-        )
-        self.silence_db, self.fixed, self.seed, self.epoch = silence_db, fixed, seed, 0
-        self.octaves = [] if octaves is None else list(octaves)
-        if not all(isinstance(number, int) and 1 <= abs(number) <= 3 for number in self.octaves):
-            raise InputError(
-                f"octaves={self.octaves}: whole numbers from -3 to 3 without 0, for example [-2,-1]"
-            )
-        self.pitch_shift, self.prepared = pitch_shift, False
-        self.cache: LatentCache | None = None
-        if not (isinstance(crops_per_file, int) and crops_per_file > 0):
-            raise InputError(f"crops_per_file={crops_per_file}: give a whole number from 1")
-        self.labels = None if labels is None else Labels(labels)
-        self.tells_takes = labels is not None and self.labels.has_conditions
-        self.span = (0.0, 1.0)  # part of every recording that crops come from
+        self.recordings = Recordings.scan(path, instruments, recursive)
+        if channels == 0:
+            self.recordings.check_channels()
         self.paths = path
-        self.headers: dict[str, audio.AudioInfo] = {}
-        self.samples: dict[str, str] = {}  # of the files' content
-        bad = []
-        files = find_files(path, instruments, recursive)
-        self.left_out = sorted(map(str, set(find_files(path, None, recursive)).difference(files)))
-        for file in tqdm(files, desc="reading headers", unit="file", disable=len(files) < 2000):
-            try:
-                self.headers[str(file)], self.samples[str(file)] = (
-                    audio.info(file),
-                    content_sample(file),
-                )
-            except InputError as error:
-                bad.append(str(error))
-        self.wavs, self.unreadable = list(self.headers), bad
-        # Bad files that were reported; see `share`.
-        self.named = torch.zeros(len(files), dtype=torch.uint8)
-        if bad:
-            listing = "\n  ".join(
-                bad[:10] + ([f"... and {len(bad) - 10} more"] if len(bad) > 10 else [])
-            )
-            warnings.warn(
-                f"{len(bad)} of {len(files)} files cannot be read and are skipped:\n  {listing}",
-                stacklevel=2,
-            )
-        if not self.wavs:
-            raise InputError(
-                f"none of the {len(files)} audio files in {path} can be read; the first: {bad[0]}"
-            )
-        counts = {header.channels: file for file, header in self.headers.items()}
-        if channels == 0 and len(counts) > 1:
-            listing = ", ".join(f"{count} in {file}" for count, file in sorted(counts.items()))
-            raise InputError(
-                f"channels=0 keeps the recordings' channels, which are not equally many ({listing})"
-            )
+        self.wavs = list(self.recordings.headers)
+        self.span = WHOLE
+        self.length = length
+        self.channels = channels
+        self.variation = Variation(augment, pitch_shift, _checked_octaves(octaves))
+        self.source: CropSource = AudioCrops(
+            self.recordings, sample_rate, length, channels, transforms
+        )
+        self.crops_per_file = crops_per_file
+        self.silence_db = silence_db
+        self.fixed = fixed
+        self.seed = seed
+        self.labels = None if labels is None else Labels(labels)
+        self.epoch = 0
+        self._prepared = False
 
     def __len__(self) -> int:
         return len(self.wavs) * self.crops_per_file
 
-    def split(self, share: float, seed: int) -> tuple["InstrumentDataset", "InstrumentDataset"]:
-        """(training, validation) by file, in an order that the seed and the files' names give.
+    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, int]:
+        crop, label = self._draw(index)
+        return crop.item if label is None else (crop.item, label)
 
-        Exact copies of a recording stay together. A single recording is split in time, its end for validation. The
-        validation part has fixed crops and no augmentation.
+    @property
+    def headers(self) -> dict[str, audio.AudioInfo]:
+        """Headers of all recordings, on both sides of a split."""
+        return self.recordings.headers
+
+    def set_epoch(self, epoch: int) -> None:
+        """Select the epoch, which is part of the random keys."""
+        self.epoch = epoch
+
+    def locate(self, index: int) -> str:
+        """Return recording and position of item `index` in this epoch; reads the item."""
+        return self._draw(index)[0].position
+
+    def split(self, share: float, seed: int) -> tuple["InstrumentDataset", "InstrumentDataset"]:
+        """Split the recordings into a training and a validation set.
+
+        The order depends on the seed and the file names only. Exact copies of a recording stay on
+        one side. A single recording is split in time, with its end for validation. The validation
+        set has fixed, unvaried crops.
+
+        Args:
+            share: share of validation, between 0 and 1.
+            seed: key of the order.
+
+        Raises:
+            InputError: the only recording is shorter than a second.
         """
-        import copy
+        valid = self._replace(fixed=True, variation=UNVARIED)
+        originals = self.recordings.originals()
+        distinct = sorted(set(originals.values()))
+        if len(distinct) == 1:
+            if self.headers[self.wavs[0]].seconds < 1:
+                raise InputError(
+                    f"one recording ({self.wavs[0]}) of less than a second "
+                    "is not enough to train on"
+                )
+            return self._replace(span=(0.0, 1 - share)), valid._replace(span=(1 - share, 1.0))
 
         def order(file: str) -> bytes:
             return hashlib.sha256(f"{seed}/{Path(file).name}".encode()).digest()
 
-        train, valid = copy.copy(self), copy.copy(self)
-        originals = self.originals()
-        recordings = sorted(set(originals.values()))
-        if len(recordings) == 1:
-            if self.headers[self.wavs[0]].seconds < 1:
-                raise InputError(
-                    f"one recording ({self.wavs[0]}) of less than a second is not enough to train on"
-                )
-            train.span, valid.span = (0.0, 1 - share), (1 - share, 1.0)
-        else:
-            count = min(max(1, round(len(recordings) * share)), len(recordings) - 1)
-            chosen = set(sorted(recordings, key=order)[:count])
-            train.wavs = [file for file in self.wavs if originals[file] not in chosen]
-            valid.wavs = [file for file in self.wavs if originals[file] in chosen]
-        valid.fixed, valid.augment, valid.pitch_shift, valid.octaves = True, None, None, []
-        return train, valid
-
-    def originals(self) -> dict[str, str]:
-        """Each file -> the first one with the same content."""
-        alike, found = defaultdict(list), {}
-        for file in self.headers:
-            alike[self.samples[file]].append(file)
-        for files in alike.values():
-            first: dict[str, str] = {}
-            for file in files:
-                found[file] = first.setdefault(content_digest(file) if len(files) > 1 else "", file)
-        return found
-
-    def fingerprint(self) -> str:
-        """Of the names and contents of the recordings: "12 files, 1f0c2a"."""
-        listing = [
-            f"{Path(file).name}/{self.headers[file].frames}/{self.samples[file]}"
-            for file in self.wavs
-        ]
-        return f"{len(self.wavs)} files, {hashlib.sha256(chr(0).join(listing).encode()).hexdigest()[:6]}"
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def prepare(self, num_workers: int = 0) -> None:
-        """Make the pitch-shifted recordings that are not in the cache yet."""
-        if self.pitch_shift is None or self.prepared or self.cache is not None:
-            return
-        own = (
-            torch.Generator()
-        )  # the loader draws a number, which must not come from the global generator
-        loader = Loader(
-            _Variants(self),
-            None,
-            num_workers=num_workers,
-            generator=own,
-            worker_init_fn=start_worker,
-        )
-        with batches_of(loader) as keys:
-            progress = tqdm(
-                keys, desc="pitch-shifted recordings", total=len(self.wavs), unit="file", delay=1
-            )
-            for file, key in zip(self.wavs, progress, strict=True):
-                if key:
-                    self.pitch_shift.keys[file] = key
-        self.prepared = True
-
-    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, int]:
-        epoch = 0 if self.fixed else self.epoch
-        problem = "silence"
-        for draw in range(_SILENT_DRAWS + _FILE_DRAWS):
-            rng = np.random.default_rng([self.seed, epoch, index, draw])
-            # A validation part without one usable file must not end the training: it borrows from the other part.
-            borrow = self.fixed and draw >= _SILENT_DRAWS + _FILE_DRAWS // 2
-            files = list(self.headers) if borrow else self.wavs
-            file = files[
-                index // self.crops_per_file
-                if draw < _SILENT_DRAWS
-                else int(rng.integers(len(files)))
-            ]
-            varied = not self.tells_takes or (not self.fixed and rng.random() >= _PLAIN)
-            try:
-                span = (0.0, 1.0) if borrow else self.span
-                item, peak = (self._crop if self.cache is None else self._cached_crop)(
-                    file, rng, span, varied
-                )
-            except (
-                InputError
-            ) as error:  # what a header does not tell: damage, NaN; or the file went away since
-                problem = str(error)
-                self.name_once(file, problem)
-                continue
-            if self.audible(peak):
-                if self.labels is None:
-                    return item
-                return item, self.labels.index(self.instrument_number(file), varied)
-        raise InputError(
-            f"no audible crop in {draw + 1} draws from {self.paths} ({problem}): the recordings look silent"
+        count = min(max(1, round(len(distinct) * share)), len(distinct) - 1)
+        chosen = set(sorted(distinct, key=order)[:count])
+        return (
+            self.with_files([file for file in self.wavs if originals[file] not in chosen]),
+            valid.with_files([file for file in self.wavs if originals[file] in chosen]),
         )
 
-    def locate(self, index: int) -> str:
-        """Recording and position of what item `index` is in this epoch; reads it."""
-        self[index]
-        return self.last_read
+    def with_files(self, files: Sequence[str]) -> "InstrumentDataset":
+        """Return this data set with some of its files."""
+        return self._replace(wavs=list(files))
 
-    def instrument_number(self, file: str) -> int:
-        """The file's instrument among the labels; 0 where they tell none apart."""
+    def with_crops_per_file(self, crops_per_file: int) -> "InstrumentDataset":
+        """Return this data set with another number of items of each file."""
+        return self._replace(crops_per_file=crops_per_file)
+
+    def with_cache(self, cache: LatentCache) -> "InstrumentDataset":
+        """Return this data set with items from a latent cache."""
+        return self._replace(source=CachedCrops(cache, self.length, self.seed))
+
+    def _replace(self, **changes: Any) -> "InstrumentDataset":
+        changed = copy.copy(self)
+        changed.__dict__.update(changes)
+        return changed
+
+    @property
+    def has_conditions(self) -> bool:
+        """Whether labels encode the recording condition."""
+        return self.labels is not None and self.labels.has_conditions
+
+    def instrument_index(self, file: str) -> int:
+        """Return the index of a file's instrument in `labels`; 0 if labels name no instrument.
+
+        Raises:
+            InputError: the instrument has no label.
+        """
         names = [_plain(name) for name in self.labels.instruments] if self.labels else []
         if not names:
             return 0
@@ -257,114 +204,115 @@ class InstrumentDataset(WAVDataset):
             raise InputError(f"{file} is of {name}, which is none of the labels {', '.join(names)}")
         return names.index(name)
 
-    def audible(self, peak: float) -> bool:
-        """Whether a crop with this peak is kept."""
+    def is_audible(self, peak: float) -> bool:
+        """Return whether a crop with this peak is accepted."""
         return self.silence_db is None or peak > 10 ** (self.silence_db / 20)
 
+    def fingerprint(self) -> str:
+        """Describe names and contents of the files, for example "12 files, 1f0c2a"."""
+        return self.recordings.fingerprint(self.wavs)
+
     def share(self) -> None:
-        """Let processes that are started from now on see which files this one and the others have named.
+        """Report each unreadable file once among all processes; see `Recordings.share`."""
+        self.recordings.share()
+
+    def cached_variants(self, file: str) -> list[tuple[CachedVariant, float]]:
+        """List the cached variants of a recording, each with its share of the crops.
 
         Raises:
-            RuntimeError: there is no shared memory.
+            InputError: the recording is unreadable.
+            TypeError: the data set has no cache.
         """
-        self.named.share_memory_()
+        if not isinstance(self.source, CachedCrops):
+            raise TypeError("the data set has no cache")
+        if self.variation.augment is None or not self.has_conditions:
+            return self.source.variants(file, self.variation)
+        unvaried = (CachedVariant(), _UNVARIED_SHARE)
+        return [unvaried, *self.source.variants(file, self.variation, 1 - _UNVARIED_SHARE)]
 
-    def name_once(self, file: str, problem: str) -> None:
-        """Warn that a file is skipped, unless it was said before."""
-        index = list(self.headers).index(file)
-        if not self.named[index]:
-            self.named[index] = 1
-            warnings.warn(f"skipped: {problem}", stacklevel=3)
+    def prepare(self, num_workers: int = 0) -> None:
+        """Create the pitch-shifted recordings that are missing; a data set with a cache has none.
 
-    def _crop(
-        self, file: str, rng: np.random.Generator, span: tuple[float, float], varied: bool
-    ) -> tuple[Tensor, float]:
-        file, header = self._in_pitch(file, rng) if varied else (file, self.headers[file])
-        augment = self.augment if varied else None
-        length = self.length + (augment.margin(self.length) if augment else 0)
-        first, end = (round(edge * header.frames) for edge in span)
-        frames = min(-(-length * header.sample_rate // self.sample_rate), end - first)
-        start = first + int(rng.integers(end - first - frames + 1))
-        self.last_read = f"{file} at {start / header.sample_rate:.1f} s"
-        wav, rate = (audio.read_mono if self.channels == 1 else audio.read)(file, start, frames)
-        wav = audio.resample(wav, rate, self.sample_rate)[:, :length]
-        wav = torch.nn.functional.pad(wav, (0, length - wav.shape[-1]))
-        if varied and self.octaves and rng.random() < _MOVED:
-            wav = shift_octaves(wav, int(rng.choice(self.octaves)), self.sample_rate)
-        if augment:
-            wav = torch.from_numpy(augment(wav.numpy(), self.length, self.sample_rate, rng))
-        wav = self.transforms(wav) if self.transforms else wav
-        return wav, float(wav.abs().max())
-
-    def _cached_crop(
-        self, file: str, rng: np.random.Generator, span: tuple[float, float], varied: bool
-    ) -> tuple[Tensor, float]:
-        semitones = self.pitch_shift.draw(file, rng) if self.pitch_shift and varied else None
-        variant = int(rng.integers(self.cache.variants)) if self.augment and varied else None
-        take = CachedVariant(semitones, variant, self._variation)
-        latents, peak, start = self.cache.crop(file, take, self.length, span, rng)
-        self.last_read = f"{file} at {start * self.cache.hop / self.sample_rate:.1f} s"
-        return latents, peak
-
-    def takes(self, file: str) -> list[tuple[CachedVariant, float]]:
-        """The ways in which a cached recording is heard, each with its share of the crops.
-
-        Raises:
-            InputError: it cannot be read.
+        Args:
+            num_workers: processes; 0 uses this one.
         """
-        shifts: dict[int | None, float] = {None: 1.0}
-        if self.pitch_shift:
-            self.pitch_shift.keys.setdefault(file, self.cache.digests[file])
-            shifts[None] -= self.pitch_shift.probability
-            for semitones in self.pitch_shift.intervals(file):
-                shifts[semitones] = (
-                    shifts.get(semitones, 0.0)
-                    + self.pitch_shift.probability / self.pitch_shift.variants
-                )
-        variants = range(self.cache.variants) if self.augment else [None]
-        plain = (
-            [(CachedVariant(None, None, self._variation), _PLAIN)]
-            if self.tells_takes and self.augment
-            else []
+        shift = self.variation.pitch_shift
+        if shift is None or self._prepared or isinstance(self.source, CachedCrops):
+            return
+        loader = Loader(
+            _ShiftedRecordings(shift, self.wavs, self.sample_rate, self.channels == 1),
+            None,
+            num_workers=num_workers,
+            # The loader draws a number, which must not come from the global generator.
+            generator=torch.Generator(),
+            worker_init_fn=start_worker,
         )
-        rest = 1 - _PLAIN if plain else 1.0
-        return plain + [
-            (CachedVariant(semitones, variant, self._variation), rest * share / len(variants))
-            for semitones, share in shifts.items()
-            for variant in variants
-        ]
+        with batches_of(loader) as keys:
+            progress = tqdm(
+                keys, desc="pitch-shifted recordings", total=len(self.wavs), unit="file", delay=1
+            )
+            for file, key in zip(self.wavs, progress, strict=True):
+                if key:
+                    shift.remember(file, key)
+        self._prepared = True
 
-    @property
-    def _variation(self) -> str:
-        if self.augment is None:
-            return ""
-        what = f"{type(self.augment).__qualname__} {sorted(vars(self.augment).items())} {self.seed}"
-        return hashlib.blake2b(what.encode(), digest_size=4).hexdigest()
+    def _draw(self, index: int) -> tuple[Crop, int | None]:
+        """Draw crops until one is audible; return it with its label, or None without labels."""
+        epoch = 0 if self.fixed else self.epoch
+        problem = "silence"
+        for draw in range(_DRAWS):
+            rng = np.random.default_rng([self.seed, epoch, index, draw])
+            file, span = self._draw_file(index, draw, rng)
+            varied = True
+            if self.has_conditions:
+                varied = not self.fixed and rng.random() >= _UNVARIED_SHARE
+            try:
+                variation = self.variation if varied else UNVARIED
+                crop = self.source.crop(file, span, variation, rng)
+            except InputError as error:
+                # Headers do not reveal NaN or damage, and files may vanish during training.
+                problem = str(error)
+                self.recordings.warn_once(file, problem)
+                continue
+            if self.is_audible(crop.peak):
+                if self.labels is None:
+                    return crop, None
+                return crop, self.labels.index(self.instrument_index(file), varied)
+        raise InputError(
+            f"no audible crop in {_DRAWS} draws from {self.paths} ({problem}): "
+            "the recordings look silent"
+        )
 
-    def _in_pitch(self, file: str, rng: np.random.Generator) -> tuple[str, audio.AudioInfo]:
-        """The file to read a crop from: `file` itself, or where the draw says so a pitch-shifted one."""
-        semitones = self.pitch_shift.draw(file, rng) if self.pitch_shift else None
-        if semitones is None:
-            return file, self.headers[file]
-        shifted = self.shifted(file, semitones)
-        return str(shifted), audio.info(shifted)
-
-    def shifted(self, file: str, semitones: int) -> Path:
-        """A recording moved by `semitones`; made where it is not there yet."""
-        return self.pitch_shift.shifted(file, semitones, self.sample_rate, self.channels == 1)
+    def _draw_file(self, index: int, draw: int, rng: np.random.Generator) -> tuple[str, Span]:
+        """Choose the file of an item and the part of the file to crop."""
+        if draw < _CROP_DRAWS:
+            return self.wavs[index // self.crops_per_file], self.span
+        # A validation set without a usable file must not end the training.
+        if self.fixed and draw >= _BORROWING:
+            files = list(self.headers)
+            return files[int(rng.integers(len(files)))], WHOLE
+        return self.wavs[int(rng.integers(len(self.wavs)))], self.span
 
 
-class _Variants(Dataset):
-    """Item i makes the pitch-shifted variants of recording i, and is its key (empty: it cannot be read)."""
+class _ShiftedRecordings(Dataset):
+    """Item i creates the pitch-shifted variants of recording i and is its key, see `PitchShift`."""
 
-    def __init__(self, dataset: InstrumentDataset):
-        self.dataset = dataset
+    def __init__(self, shift: PitchShift, files: Sequence[str], sample_rate: int, mono: bool):
+        self.shift = shift
+        self.files = files
+        self.sample_rate = sample_rate
+        self.mono = mono
 
     def __len__(self) -> int:
-        return len(self.dataset.wavs)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> str:
-        dataset = self.dataset
-        return dataset.pitch_shift.prepare(
-            dataset.wavs[index], dataset.sample_rate, dataset.channels == 1
-        )
+        return self.shift.prepare(self.files[index], self.sample_rate, self.mono)
+
+
+def _checked_octaves(octaves: Sequence[int] | None) -> tuple[int, ...]:
+    numbers = () if octaves is None else tuple(octaves)
+    if not all(isinstance(one, int) and 1 <= abs(one) <= _MOST_OCTAVES for one in numbers):
+        expected = "a list of whole numbers from -3 to 3 without 0, for example [-2,-1]"
+        raise wrong("octaves", list(numbers), expected)
+    return numbers

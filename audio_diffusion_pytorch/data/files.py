@@ -10,42 +10,51 @@ from audio_diffusion_pytorch.instruments import _plain, instrument_of
 
 
 def find_files(
-    path: str | Path | Sequence, instruments: Sequence[str] | None, recursive: bool = True
+    path: str | Path | Sequence[str | Path],
+    instruments: Sequence[str] | None,
+    recursive: bool = True,
 ) -> list[Path]:
-    """Audio files under the folder(s) `path`, sorted; only those of `instruments` (None: all).
+    """Find the audio files in folders, sorted by path.
+
+    Args:
+        path: folder or folders.
+        instruments: names to find in the file names; None accepts every file.
+        recursive: include subfolders.
 
     Raises:
-        InputError: a folder is missing, or nothing is left; the message names the instruments that are there.
+        InputError: a folder is missing, or no file remains; the message lists the instruments of
+            the other files.
     """
-    folders = [
-        Path(p)
-        for p in (path if isinstance(path, Sequence) and not isinstance(path, str) else [path])
-    ]
-    found = []
+    paths = [path] if isinstance(path, str | Path) else path
+    folders = [Path(one) for one in paths]
+    found: list[Path] = []
     for folder in folders:
-        if folder.is_file():
-            raise InputError(f"{folder} is a file: dataset_path takes the folder it lies in")
-        if not folder.is_dir():
-            raise InputError(
-                f"no such data set folder: {folder}; give one with dataset_path=FOLDER"
-            )
-        entries = folder.rglob("*") if recursive else folder.glob("*")
-        found += [
-            f
-            for f in entries
-            if f.suffix.lower() in audio.EXTENSIONS and f.is_file() and f.name[0] != "."
-        ]
+        found += _audio_files(folder, recursive)
     where = ", ".join(map(str, folders))
     if not found:
         raise InputError(f"no audio ({', '.join(audio.EXTENSIONS)}) in {where}")
-    if instruments:
-        wanted = {_plain(name) for name in instruments}
-        there = Counter(instrument_of(f, instruments) or "no known instrument" for f in found)
-        found = [f for f in found if _plain(instrument_of(f, instruments) or "") in wanted]
-        if not found:
-            listing = ", ".join(f"{name} ({count})" for name, count in sorted(there.items()))
-            raise InputError(
-                f"no file of {', '.join(instruments)} in {where}: an instrument's name must be in the file's name. "
-                f"Files there: {listing}. Say which to take with instruments=[NAME], or take all with instruments=null"
-            )
-    return sorted(found)
+    if not instruments:
+        return sorted(found)
+    wanted = {_plain(name) for name in instruments}
+    chosen = [file for file in found if _plain(instrument_of(file, instruments) or "") in wanted]
+    if not chosen:
+        names = Counter(instrument_of(file, instruments) or "no known instrument" for file in found)
+        listing = ", ".join(f"{name} ({count})" for name, count in sorted(names.items()))
+        raise InputError(
+            f"no file of {', '.join(instruments)} in {where}: the file name must contain the name "
+            f"of the instrument. Files there: {listing}. Choose one with instruments=[NAME], or "
+            "every file with instruments=null"
+        )
+    return sorted(chosen)
+
+
+def _audio_files(folder: Path, recursive: bool) -> list[Path]:
+    if folder.is_file():
+        raise InputError(f"{folder} is a file: set dataset_path to its folder")
+    if not folder.is_dir():
+        raise InputError(f"no such data set folder: {folder}; set dataset_path=FOLDER")
+    return [
+        file
+        for file in (folder.rglob("*") if recursive else folder.glob("*"))
+        if file.suffix.lower() in audio.EXTENSIONS and file.is_file() and file.name[0] != "."
+    ]

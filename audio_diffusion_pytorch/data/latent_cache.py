@@ -1,15 +1,15 @@
-"""Latents of whole recordings, encoded once and kept on disk; training reads its crops from there.
+"""Latents of whole recordings on disk, encoded once; training reads crops of them.
 
-One .safetensors file for each recording and each way of hearing it (`Take`), named by the recording's content and the
-codec, so that experiments share them and a change of either makes new ones. Files appear when they are complete:
-several processes may build one cache at once, and one that is cut off goes on where it was.
+Each recording and each `CachedVariant` of it has one .safetensors file. Its name depends on the
+content of the recording and on the codec, so experiments share files. Files are written atomically:
+several processes may fill one cache, and an interrupted process resumes.
 """
 
 import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,24 +19,20 @@ from torch import Tensor
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
-
-_VERSION = "2"  # raise it when what is stored changes
-_SECTION = 22500  # frames (300 s at 75/s) that are read, varied and encoded as one; the last one may be shorter
-_CONTEXT = 150  # frames (2 s) that it hears before and after them
-_TAIL = 75  # frames of silence after a recording, for crops that are longer than it
+_VERSION = "2"  # raise it when the stored values change their meaning
+_SECTION = 22500  # frames (300 s at 75/s) that are read, varied and encoded together
+_CONTEXT = 150  # frames (2 s) of audio on both sides of a section
+_TAIL = 75  # frames of silence after a recording, for crops that exceed it
 
 
 @dataclass(frozen=True)
 class CachedVariant:
-    """One way in which a recording is heard.
+    """One variant of a recording in the cache.
 
     Args:
-        semitones: interval by which it is shifted; None: not at all.
-        variant: number of its variation; None: as it was recorded.
-        variation: digest of how it is varied.
+        semitones: interval of the pitch shift; None for the original pitch.
+        variant: number of the variation; None for the recording as it is.
+        variation: hash of the settings of the variation.
     """
 
     semitones: int | None = None
@@ -49,69 +45,88 @@ class CachedVariant:
 
 
 class LatentCache:
-    """The latents of one codec: reads crops of them.
+    """Cached latents of one codec.
 
     Args:
-        folder: holds the caches of all codecs and experiments; may be deleted at any time between runs.
-        codec: the codec, of which only name and sizes are kept.
-        sample_rate: of the audio that the codec is given, in Hz.
-        variants: variations of each recording, where recordings are varied.
+        folder: folder of the caches of all codecs and experiments; may be deleted between runs.
+        codec: the codec; only its name, its weights' hash and its sizes are kept.
+        sample_rate: rate of the encoded audio in Hz.
+        variants: number of variations of each recording, if recordings are varied.
 
     Attributes:
-        digests: content of the recordings whose latents are there, by path; `build` fills it in.
+        digests: hash of the content of each usable recording, by path; `build` fills it.
     """
 
     def __init__(self, folder: str | Path, codec: Codec, sample_rate: int, variants: int = 4):
+        name = f"{Path(codec.name).stem}-{sample_rate}-{codec.fingerprint()}-v{_VERSION}"
         self.root = Path(folder)
-        self.folder = (
-            self.root / f"{Path(codec.name).stem}-{sample_rate}-{codec.fingerprint()}-v{_VERSION}"
-        )
-        self.hop, self.channels, self.sample_rate = (
-            codec.hop_length,
-            codec.latent_channels,
-            sample_rate,
-        )
+        self.folder = self.root / name
+        self.hop = codec.hop_length
+        self.channels = codec.latent_channels
+        self.sample_rate = sample_rate
         self.variants = variants
         self.digests: dict[str, str] = {}
 
-    def path(self, digest: str, take: CachedVariant) -> Path:
-        return self.folder / digest[:2] / f"{digest}{take}.safetensors"
+    def path(self, digest: str, variant: CachedVariant) -> Path:
+        """Return the path of a variant of the recording with a content hash."""
+        return self.folder / digest[:2] / f"{digest}{variant}.safetensors"
 
     def crop(
         self,
         file: str,
-        take: CachedVariant,
+        variant: CachedVariant,
         length: int,
         span: tuple[float, float],
         rng: np.random.Generator,
     ) -> tuple[Tensor, float, int]:
-        """A random crop of the part `span` of a recording; where that is shorter the crop goes on in silence.
+        """Cut a random crop from the part `span` of a recording, extended by silence if necessary.
+
+        Args:
+            file: the recording.
+            variant: variant of the recording.
+            length: samples of audio in the crop.
+            span: part of the recording, as shares of its length.
+            rng: source of the position.
 
         Returns:
-            Latents [D, L] float32, the frames of `length` samples; the sound's peak; the first frame.
+            Latents [D, L] in float32, peak of the audio, index of the first frame.
 
         Raises:
-            InputError: the recording has no latents, or their file went away or is damaged.
+            InputError: the recording has no latents, or their file is missing or damaged.
         """
         count = math.ceil(length / self.hop)
-        with self._open(file, take) as entry:
-            latents, peaks = entry.get_slice("latents"), entry.get_slice("peak")
+        with self._open(file, variant) as entry:
+            latents = entry.get_slice("latents")
+            peaks = entry.get_slice("peak")
             frames = peaks.get_shape()[0] - _TAIL
             first, end = (round(edge * frames) for edge in span)
             start = first + int(rng.integers(max(1, end - first - count + 1)))
-            if (
-                take.variant is not None and count <= _SECTION
-            ):  # sections are varied each in their own way
-                start = min(start, max(first, (start // _SECTION + 1) * _SECTION - count))
+            # Each section has a variation of its own, so a crop must not cross sections.
+            if variant.variant is not None and count <= _SECTION:
+                end_of_section = (start // _SECTION + 1) * _SECTION
+                start = min(start, max(first, end_of_section - count))
             stop = min(start + count, end)
             crop = _with_silence(latents[start:stop], latents[frames:], count)
             return crop.float().T.contiguous(), float(peaks[start:stop].max()), start
 
     def whole(
-        self, file: str, take: CachedVariant, length: int, span: tuple[float, float]
+        self, file: str, variant: CachedVariant, length: int, span: tuple[float, float]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """All that crops of `length` samples are cut from -> latents [D, L]; peak and RMS of its sound's frames."""
-        with self._open(file, take) as entry:
+        """Read all latents from which `crop` cuts.
+
+        Args:
+            file: the recording.
+            variant: variant of the recording.
+            length: samples of audio in a crop; a shorter part is extended by silence.
+            span: part of the recording, as shares of its length.
+
+        Returns:
+            Latents [D, L]; peak [L] and RMS [L] of the audio of each frame, without the silence.
+
+        Raises:
+            InputError: the recording has no latents, or their file is missing or damaged.
+        """
+        with self._open(file, variant) as entry:
             latents, peak, rms = (
                 entry.get_tensor(name).float() for name in ("latents", "peak", "rms")
             )
@@ -120,19 +135,19 @@ class LatentCache:
         latents = _with_silence(latents[first:end], latents[frames:], math.ceil(length / self.hop))
         return latents.T, peak[first:end], rms[first:end]
 
-    def _open(self, file: str, take: CachedVariant):
+    def _open(self, file: str, variant: CachedVariant) -> Any:
         if file not in self.digests:
-            raise InputError(f"{file} is not in the latent cache, because it could not be read")
-        path = self.path(self.digests[file], take)
+            raise InputError(f"{file} is not in the latent cache because it is unreadable")
+        path = self.path(self.digests[file], variant)
         try:
             return safe_open(path, "pt")
         except (OSError, SafetensorError) as error:
             raise InputError(
-                f"{path}, the latents of {file}, went away or is damaged ({error})"
+                f"{path}, the latents of {file}, is missing or damaged ({error})"
             ) from error
 
-    def sound(self, path: Path) -> bool:
-        """Whether a file of latents is there, complete and what was written."""
+    def is_intact(self, path: Path) -> bool:
+        """Return whether a file of latents exists and matches its checksum."""
         try:
             with safe_open(path, "pt") as entry:
                 metadata = entry.metadata() or {}
@@ -142,18 +157,20 @@ class LatentCache:
         return metadata.get("crc32") == _checksum(tensors)
 
     def bytes_for(self, seconds: float) -> int:
-        """Disk space for recordings of so many seconds in all."""
+        """Estimate the disk space of recordings with this total duration, in bytes."""
         return math.ceil(seconds * self.sample_rate / self.hop) * (self.channels + 2) * 2
 
 
 def _with_silence(latents: Tensor, silence: Tensor, count: int) -> Tensor:
-    """[L, D] -> [at least `count`, D]: what is missing comes from `silence` [S, D], the last frame of that repeated."""
+    """Extend latents [L, D] to at least `count` frames.
+
+    The added frames are those of `silence` [S, D]; its last frame repeats.
+    """
     missing = count - len(latents)
     if missing <= 0:
         return latents
-    return torch.cat(
-        [latents, silence[:missing], silence[-1:].expand(max(0, missing - len(silence)), -1)]
-    )
+    repeated = silence[-1:].expand(max(0, missing - len(silence)), -1)
+    return torch.cat([latents, silence[:missing], repeated])
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

@@ -1,105 +1,147 @@
 """Latent statistics of a training set."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
-from audio_diffusion_pytorch.codecs.base import Codec
-from audio_diffusion_pytorch.errors import InputError
-
-if TYPE_CHECKING:
-    from audio_diffusion_pytorch.data.dataset import InstrumentDataset
-from torch.nn import functional as F
-
 from audio_diffusion_pytorch.audio import active_rms
+from audio_diffusion_pytorch.codecs.base import Codec
+from audio_diffusion_pytorch.data.crops import CachedCrops
 from audio_diffusion_pytorch.data.datamodule import Datamodule
 from audio_diffusion_pytorch.data.dataset import InstrumentDataset
 from audio_diffusion_pytorch.data.loader import batches_of
+from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.labels import Labels
 
+_ACTIVE = 1e-3  # a block is active if its power lies within 30 dB of the strongest block
+_LEAST_DEVIATION = 1e-3  # of the largest one; prevents a division by zero
 
-def statistics(dataset: "InstrumentDataset") -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What the latents' statistics are made of: weights [K, 1], weighted sums of the latents and of their squares
-    [K, D], and RMS of the sounding parts (median over the recordings, []), for each of the K instruments that the data
-    set tells apart.
 
-    Of every frame of the recordings; each recording, and each of its takes, counts as often as training draws it.
+@dataclass
+class _Sums:
+    """Weighted sums of latents, in double precision, for each of K instruments.
+
+    Args:
+        weight: [K, 1].
+        latents: weighted sum of the latents [K, D], or 0 before the first one.
+        squares: weighted sum of the squared latents [K, D], or 0 before the first one.
+        levels: RMS of the active parts, one of each recording or crop.
     """
-    cache, levels = dataset.cache, []
-    rows = max(len(dataset.labels.instruments), 1) if dataset.labels else 1
-    weight, sums, squares = torch.zeros(rows, 1).double(), 0.0, 0.0
-    block = max(1, round(0.05 * cache.sample_rate / cache.hop))  # frames in 50 ms
-    for file in tqdm(dataset.wavs, desc="latent statistics", unit="file", delay=2):
-        if file not in cache.digests:
-            continue
-        of = torch.zeros(rows, 1).double()
-        of[dataset.instrument_number(file)] = 1.0
-        for take, share in dataset.takes(file):
-            latents, peak, rms = cache.whole(file, take, dataset.length, dataset.span)
-            if not dataset.audible(float(peak.max())):
-                continue
-            latents = latents.double()
-            weight += share * of
-            sums = sums + share * of * latents.mean(1)
-            squares = squares + share * of * latents.square().mean(1)
-            power = (
-                torch.nn.functional.pad(rms.square(), (0, -len(rms) % block))
-                .unflatten(0, (-1, block))
-                .mean(1)
-            )
-            levels.append(power[power >= power.max() * 1e-3].mean().sqrt())
-    if not levels:
-        raise InputError(
-            f"no recording in {dataset.paths} can be used: each is silent or could not be read"
+
+    weight: Tensor
+    latents: Tensor = field(default_factory=lambda: torch.zeros(()).double())
+    squares: Tensor = field(default_factory=lambda: torch.zeros(()).double())
+    levels: list[Tensor] = field(default_factory=list)
+
+    def statistics(self, several: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute mean, standard deviation and median level.
+
+        Instruments without a sample receive the statistics of all instruments.
+
+        Args:
+            several: return statistics [K, D] instead of [D].
+        """
+        mean, square = (
+            torch.where(self.weight > 0, x / self.weight, x.sum(0) / self.weight.sum())
+            for x in (self.latents, self.squares)
         )
-    return weight, sums, squares, torch.stack(levels).median()
+        std = (square - mean.square()).clamp_min(0).sqrt()
+        mean = mean.float()
+        std = std.clamp_min(_LEAST_DEVIATION * std.max()).float()
+        level = torch.stack(self.levels).median()
+        return (mean, std, level) if several else (mean[0], std[0], level)
 
 
 @torch.no_grad()
 def latent_statistics(
     codec: Codec, datamodule: Datamodule, labels: Labels | None = None, max_items: int = 1024
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and standard deviation per latent channel, and the RMS of the sounding parts (median, scalar).
+    """Compute the latent statistics of training crops, or of the whole latent cache.
 
-    Over crops of the training files, as training sees them; or over all of what is in the latent cache.
+    Args:
+        codec: encoder of the crops.
+        datamodule: source of the crops.
+        labels: statistics are computed for each instrument that the labels name.
+        max_items: upper limit of crops; ignored with a cache.
 
     Returns:
-        [D], or where `labels` tell instruments apart [instruments, D], twice; and [].
+        Mean and standard deviation of each latent channel, [D], or [instruments, D] if `labels`
+        name instruments; median RMS [] of the active parts.
+
+    Raises:
+        InputError: all cached recordings are silent or unreadable.
     """
-    names = labels.instruments if labels else ()
+    instruments = labels.instruments if labels is not None else ()
     if datamodule.latents:
-        return _regular(*statistics(datamodule.train_set), bool(names))
+        sums = _sum_cache(datamodule.train_set)
+    else:
+        sums = _sum_crops(codec, datamodule, labels if instruments else None, max_items)
+    return sums.statistics(several=bool(instruments))
+
+
+def _sum_cache(dataset: InstrumentDataset) -> _Sums:
+    """Sum all frames in the cache; recordings and variants count as often as training draws them.
+
+    Raises:
+        InputError: all recordings are silent or unreadable.
+    """
+    assert isinstance(dataset.source, CachedCrops)
+    cache = dataset.source.cache
+    count = max(len(dataset.labels.instruments), 1) if dataset.labels else 1
+    sums = _Sums(torch.zeros(count, 1).double())
+    block = max(1, round(0.05 * cache.sample_rate / cache.hop))  # frames in 50 ms
+    for file in tqdm(dataset.wavs, desc="latent statistics", unit="file", delay=2):
+        if file not in cache.digests:
+            continue
+        instrument = torch.zeros(count, 1).double()
+        instrument[dataset.instrument_index(file)] = 1.0
+        for variant, share in dataset.cached_variants(file):
+            latents, peak, rms = cache.whole(file, variant, dataset.length, dataset.span)
+            if not dataset.is_audible(float(peak.max())):
+                continue
+            latents = latents.double()
+            sums.weight += share * instrument
+            sums.latents = sums.latents + share * instrument * latents.mean(1)
+            sums.squares = sums.squares + share * instrument * latents.square().mean(1)
+            sums.levels.append(_active_level(rms, block))
+    if not sums.levels:
+        raise InputError(f"no recording in {dataset.paths} is usable: each is silent or unreadable")
+    return sums
+
+
+def _active_level(rms: Tensor, block: int) -> Tensor:
+    """Compute the RMS [] of the active blocks from the RMS of each frame [L]."""
+    padded = F.pad(rms.square(), (0, -len(rms) % block))
+    power = padded.unflatten(0, (-1, block)).mean(1)
+    return power[power >= power.max() * _ACTIVE].mean().sqrt()
+
+
+def _sum_crops(
+    codec: Codec, datamodule: Datamodule, labels: Labels | None, max_items: int
+) -> _Sums:
+    """Sum the latents of training crops."""
     loader = datamodule.train_dataloader()
     total = min(len(loader), max(1, max_items // datamodule.batch_size))
-    rows = max(len(names), 1)
-    count, sums, squares, levels = torch.zeros(rows, 1).double(), 0.0, 0.0, []
+    count = len(labels.instruments) if labels is not None else 1
+    sums = _Sums(torch.zeros(count, 1).double())
     with batches_of(loader) as batches:
-        for index, batch in enumerate(
-            tqdm(batches, desc="latent statistics", total=total, unit="batch")
-        ):
+        progress = tqdm(batches, desc="latent statistics", total=total, unit="batch")
+        for index, batch in enumerate(progress):
             if index == total:
                 break
+            label: Any  # a tensor if `labels` is given
             wav, label = (batch, None) if isinstance(batch, Tensor) else batch
             latents = codec.encode(wav).cpu().double()
-            number = labels.instrument(label) if names else torch.zeros(len(wav), dtype=torch.long)
-            of = F.one_hot(number, rows).double().T  # [instruments, B]
-            count += of.sum(1, keepdim=True) * latents.shape[2]
-            sums = sums + of @ latents.sum(2)
-            squares = squares + of @ latents.square().sum(2)
-            levels += [active_rms(item, codec.sample_rate) for item in wav]
-    return _regular(count, sums, squares, torch.tensor(levels).median(), bool(names))
-
-
-def _regular(
-    count: Tensor, sums: Tensor, squares: Tensor, level: Tensor, several: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, deviation and level in single precision; channels without variation are not divided by zero, and an
-    instrument that was not drawn has the statistics of all."""
-    mean, square = (
-        torch.where(count > 0, x / count, x.sum(0) / count.sum()) for x in (sums, squares)
-    )
-    std = (square - mean.square()).clamp_min(0).sqrt()
-    mean, std = mean.float(), std.clamp_min(1e-3 * std.max()).float()
-    return (mean, std, level) if several else (mean[0], std[0], level)
+            instruments = torch.zeros(len(wav), dtype=torch.long)
+            if labels is not None:
+                instruments = labels.instrument(label)
+            chosen = F.one_hot(instruments, count).double().T  # [instruments, B]
+            sums.weight += chosen.sum(1, keepdim=True) * latents.shape[2]
+            sums.latents = sums.latents + chosen @ latents.sum(2)
+            sums.squares = sums.squares + chosen @ latents.square().sum(2)
+            sums.levels += [torch.tensor(active_rms(item, codec.sample_rate)) for item in wav]
+    return sums

@@ -55,7 +55,7 @@ def data_report(datamodule: pl.LightningDataModule) -> list[str]:
     suffixes = Counter(Path(file).suffix.lower()[1:] for file in headers)
     rates = Counter(header.sample_rate for header in headers.values())
     seconds = [header.seconds for header in headers.values()]
-    copies = sum(file != first for file, first in train.originals().items())
+    copies = sum(file != first for file, first in train.recordings.originals().items())
     short = sum(value < train.length / train.sample_rate for value in seconds)
     silent, probed, broken = _listen(train)
     if silent + len(broken) == probed:
@@ -77,13 +77,15 @@ def data_report(datamodule: pl.LightningDataModule) -> list[str]:
         f"files:      {len(headers)} ({_counts(suffixes)}), {duration(sum(seconds))} in all, "
         f"{duration(min(seconds))} to {duration(max(seconds))} long",
         *(
-            [f"left out:   {len(train.left_out)} for their names{_names(train.left_out)}"]
-            if train.left_out
+            [
+                f"left out:   {len(train.recordings.left_out)} for their names{_names(train.recordings.left_out)}"
+            ]
+            if train.recordings.left_out
             else []
         ),
         f"rates:      {_counts(rates, ' Hz')}; trained at {train.sample_rate} Hz",
-        f"unreadable: {len(train.unreadable)} by their headers, {len(broken)} of {probed} crops that were read"
-        + _names(broken),
+        f"unreadable: {len(train.recordings.unreadable)} by their headers, "
+        f"{len(broken)} of {probed} crops that were read" + _names(broken),
         f"silent:     {silent / (probed - len(broken)):.0%} of {probed} crops of "
         f"{train.length / train.sample_rate:.3g} s (peak below {train.silence_db} dB); these are drawn again",
         *(
@@ -166,7 +168,7 @@ def needs_report(
     train = datamodule.train_set
     if not isinstance(train, InstrumentDataset):
         return lines
-    shifted = 0 if train.pitch_shift is None else train.pitch_shift.variants
+    shifted = 0 if train.variation.pitch_shift is None else train.variation.pitch_shift.variants
     if sound := cached_seconds(module, datamodule):
         cache = LatentCache(
             datamodule.cache_dir, module.codec, train.sample_rate, datamodule.cache_variants
@@ -180,7 +182,7 @@ def needs_report(
             * shifted
         )
         lines.append(
-            f"            at most {_size(size)} for pitch-shifted recordings in {train.pitch_shift.cache}"
+            f"            at most {_size(size)} for pitch-shifted recordings in {train.variation.pitch_shift.cache}"
         )
     return lines
 
@@ -196,8 +198,13 @@ def cached_seconds(module: TrainingModule, datamodule: pl.LightningDataModule) -
     seconds, rest = (
         sum(part.headers[file].seconds for file in part.wavs) for part in (train, valid)
     )
-    shifted = 0 if train.pitch_shift is None else train.pitch_shift.variants
-    return seconds * (1 + shifted) * (datamodule.cache_variants if train.augment else 1) + rest
+    shifted = 0 if train.variation.pitch_shift is None else train.variation.pitch_shift.variants
+    return (
+        seconds
+        * (1 + shifted)
+        * (datamodule.cache_variants if train.variation.augment is not None else 1)
+        + rest
+    )
 
 
 def planned_steps(datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> tuple[int, float]:

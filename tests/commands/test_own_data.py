@@ -174,7 +174,7 @@ def test_one_recording_trains(command, tmp_path):
         f"dataset_path={tmp_path}",
         "trainer.max_steps=1",
     )
-    assert result.code == 0 and "1 training files: 256 crops" in result.out, result.err
+    assert result.code == 0 and "1 training files: an epoch reads 256 crops" in result.out, result.err
 
 
 def test_a_logger_that_is_not_installed(command, own):

@@ -1,4 +1,4 @@
-"""The data set: which files it takes, what its crops are, and that nothing hangs."""
+"""The data set: its files, its crops, its split, and defective files."""
 
 import random
 from pathlib import Path
@@ -12,6 +12,7 @@ from recordings_of_all_kinds import encode
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.data.augment import RecordingAugment
+from audio_diffusion_pytorch.data.crops import UNVARIED
 from audio_diffusion_pytorch.data.dataset import InstrumentDataset
 from audio_diffusion_pytorch.data.files import find_files
 from audio_diffusion_pytorch.errors import InputError
@@ -200,7 +201,7 @@ def test_split_is_by_file_and_depends_on_names_and_seed_only(recordings, tmp_pat
     train, valid = data.split(0.2, seed=1)
     assert (len(train.wavs), len(valid.wavs)) == (8, 2) and not set(train.wavs) & set(valid.wavs)
     assert (len(train), len(valid)) == (32, 8)
-    assert valid.fixed and valid.augment is None and train.augment is not None
+    assert valid.fixed and valid.variation == UNVARIED and train.variation.augment is not None
     before = valid[0]
     valid.set_epoch(5)
     assert torch.equal(valid[0], before)
@@ -211,6 +212,17 @@ def test_split_is_by_file_and_depends_on_names_and_seed_only(recordings, tmp_pat
     (tmp_path / "moved").symlink_to(recordings)
     moved = InstrumentDataset(str(tmp_path / "moved"), length=4800).split(0.2, seed=1)[1]
     assert [Path(f).name for f in moved.wavs] == [Path(f).name for f in valid.wavs]
+
+
+def test_changes_return_new_data_sets(recordings):
+    data = InstrumentDataset(str(recordings), length=4800, augment=RecordingAugment())
+    before = [data[index] for index in range(len(data))]
+    train, valid = data.split(0.2, seed=0)
+    few = data.with_files(data.wavs[:2]).with_crops_per_file(3)
+    few.set_epoch(4)
+    assert (len(few), few.epoch, len(data), data.epoch) == (6, 4, 10, 0)
+    assert not data.fixed and not train.fixed and valid.fixed
+    assert all(map(torch.equal, before, (data[index] for index in range(len(data)))))
 
 
 def test_exact_copies_stay_together(tmp_path):
@@ -242,10 +254,10 @@ def test_channels_that_differ_cannot_be_kept(tmp_path):
     soundfile.write(tmp_path / "flute1.wav", np.full(RATE, 0.1), RATE)
     soundfile.write(tmp_path / "flute2.wav", np.full((RATE, 2), 0.1), RATE)
     with pytest.raises(
-        InputError, match=r"not equally many \(1 in .*flute1.wav, 2 in .*flute2.wav\)"
+        InputError, match=r"their numbers differ \(1 in .*flute1.wav, 2 in .*flute2.wav\)"
     ):
         InstrumentDataset(str(tmp_path), channels=0)
-    with pytest.raises(InputError, match="crops_per_file=0: give a whole number from 1"):
+    with pytest.raises(InputError, match="crops_per_file=0 must be a whole number of at least 1"):
         InstrumentDataset(str(tmp_path), crops_per_file=0)
 
 
@@ -289,8 +301,8 @@ def test_labels_come_with_the_crops(recordings):
         InstrumentDataset(str(recordings), ["flute"], length=2400, labels=["violin"])[0]
 
 
-def test_takes_are_told_apart(recordings):
-    """Some crops are as they were recorded and labelled so; validation has no others."""
+def test_labels_encode_the_recording_condition(recordings):
+    """Some crops are unvaried and labelled so; validation crops always are."""
     settings = {"length": 2400, "labels": ["plain", "varied"], "crops_per_file": 30}
     data = InstrumentDataset(
         str(recordings), ["flute"], augment=RecordingAugment(probability=1.0), **settings
@@ -310,7 +322,7 @@ def test_some_crops_move_by_octaves(recordings):
     crops = [(moved[index], still[index]) for index in range(8)]
     assert {a.shape for pair in crops for a in pair} == {(1, 24000)}
     assert sum(not torch.equal(a, b) for a, b in crops) > 0 and torch.equal(crops[0][0], moved[0])
-    assert not moved.split(0.5, 0)[1].octaves
+    assert not moved.split(0.5, 0)[1].variation.octaves
     for octaves in ([0], [4], ["up"], [1.5]):
         with pytest.raises(InputError, match="octaves="):
             InstrumentDataset(str(recordings), **settings, octaves=octaves)

@@ -122,7 +122,7 @@ def test_long_recordings_are_encoded_in_blocks_and_sections(folder, encodec, mon
     def whole() -> torch.Tensor:
         data = cached(folder, encodec).train_set
         file = str(folder / "flute_0.wav")
-        return data.cache.whole(file, CachedVariant(), 24000, (0.0, 1.0))[0]
+        return data.source.cache.whole(file, CachedVariant(), 24000, (0.0, 1.0))[0]
 
     at_once = whole()
     assert at_once.shape == (16, 9 * 75)
@@ -139,9 +139,10 @@ def test_variants_differ_are_kept_and_are_not_cut_across_sections(folder, encode
     data = cached(folder, encodec, augment=RecordingAugment(probability=1.0), crops_per_file=40)
     train, valid = data.train_set, data.valid_set
     assert len(entries(folder)) == 4 * len(train.wavs) + len(valid.wavs)
-    takes = train.takes(train.wavs[0])
-    assert sum(share for _, share in takes) == pytest.approx(1) and len(takes) == 4
-    wholes = [train.cache.whole(train.wavs[0], take, 24000, (0.0, 1.0))[0] for take, _ in takes]
+    variants = train.cached_variants(train.wavs[0])
+    assert sum(share for _, share in variants) == pytest.approx(1) and len(variants) == 4
+    cache = train.source.cache
+    wholes = [cache.whole(train.wavs[0], one, 24000, (0.0, 1.0))[0] for one, _ in variants]
     assert all(not torch.allclose(wholes[0], other, atol=0.05) for other in wholes[1:])
     starts = {min(place_among(train[i], wholes)) for i in range(40)}
     assert max(starts) <= 75 and all(start + 75 <= 90 or start >= 90 for start in starts)
@@ -164,16 +165,16 @@ def test_pitch_shifted_recordings_are_cached(folder, encodec, tmp_path):
     shift = PitchShift(1, tmp_path / "pitch", probability=0.5, semitones=(1, 2), variants=2)
     data = cached(folder, encodec, pitch_shift=shift, crops_per_file=20).train_set
     file = data.wavs[0]
-    takes = dict((take.semitones, share) for take, share in data.takes(file))
-    assert takes == {None: 0.5, 1: 0.25, 2: 0.25} and len(entries(folder)) == 2 * 3 + 1
+    variants = dict((variant.semitones, share) for variant, share in data.cached_variants(file))
+    assert variants == {None: 0.5, 1: 0.25, 2: 0.25} and len(entries(folder)) == 2 * 3 + 1
     shifted = soundfile.read(shift.shifted(file, 2, RATE, True), dtype="float32")[0]
-    stored = data.cache.whole(file, CachedVariant(2), 24000, (0.0, 1.0))[0]
+    stored = data.source.cache.whole(file, CachedVariant(2), 24000, (0.0, 1.0))[0]
     assert torch.allclose(
         stored, encodec.encode(torch.from_numpy(shifted)[None, None])[0], atol=HALF
     )
     wholes = [
-        data.cache.whole(file, CachedVariant(semitones), 24000, (0.0, 1.0))[0]
-        for semitones in takes
+        data.source.cache.whole(file, CachedVariant(semitones), 24000, (0.0, 1.0))[0]
+        for semitones in variants
     ]
     assert all(any(place_among(data[i], [whole]) for i in range(20)) for whole in wholes)
 
@@ -194,8 +195,7 @@ def test_silent_crops_are_redrawn(folder, encodec):
     part = data.train_set if str(folder / "flute_0.wav") in data.train_set.wavs else data.valid_set
     first = part.wavs.index(str(folder / "flute_0.wav")) * 20
     for index in range(first, first + 20):
-        part[index]
-        file, second = part.last_read.removesuffix(" s").split(" at ")
+        file, second = part.locate(index).removesuffix(" s").split(" at ")
         assert file != str(folder / "flute_0.wav") or float(second) > 7.9
 
 
@@ -232,12 +232,12 @@ def test_a_change_makes_just_that_anew(folder, encodec, codec):
         folder, MelCodec(dim=32, intermediate_dim=16, num_layers=1).freeze()
     )  # another decoder: the same latents
     assert len(list((folder.parent / "cache").glob("small-*"))) == 1
-    assert data.train_set.cache.folder.exists()
+    assert data.train_set.source.cache.folder.exists()
 
 
 def test_damage_is_repaired_at_the_next_start_and_skipped_until_then(folder, encodec):
     data = cached(folder, encodec, crops_per_file=2).train_set
-    good = {path: path.read_bytes() for path in data.cache.folder.rglob("*.safetensors")}
+    good = {path: path.read_bytes() for path in data.source.cache.folder.rglob("*.safetensors")}
     before = [data[i] for i in range(len(data))]
     first, second, third = sorted(good)
     first.write_bytes(good[first][:-100])
@@ -249,7 +249,7 @@ def test_damage_is_repaired_at_the_next_start_and_skipped_until_then(folder, enc
     os.utime(third.parent / f".{third.stem}.1.tmp.safetensors", (0, 0))
     with (
         pytest.raises(InputError, match="no audible crop"),
-        pytest.warns(UserWarning, match="went away or is damaged"),
+        pytest.warns(UserWarning, match="is missing or damaged"),
     ):
         for path in good:
             path.unlink(missing_ok=True)
@@ -259,7 +259,8 @@ def test_damage_is_repaired_at_the_next_start_and_skipped_until_then(folder, enc
     assert all(
         torch.equal(a, b) for a, b in zip(before, (data[i] for i in range(len(data))), strict=True)
     )
-    assert all(data.cache.sound(path) for path in good) and not list(data.cache.folder.rglob(".*"))
+    assert all(data.source.cache.is_intact(path) for path in good)
+    assert not list(data.source.cache.folder.rglob(".*"))
 
 
 def test_recordings_that_go_away_or_change_while_training_do_no_harm(folder, encodec):
@@ -350,12 +351,12 @@ def test_two_processes_build_one_cache_and_a_killed_one_is_continued(folder, enc
     after = entries(folder)
     assert before.items() <= after.items() and len(after) == 12
     store = LatentCache(folder.parent / "cache", encodec, RATE)
-    assert all(store.sound(p) for p in store.folder.rglob("*.safetensors") if p.name[0] != ".")
+    assert all(store.is_intact(p) for p in store.folder.rglob("*.safetensors") if p.name[0] != ".")
 
 
 def test_what_is_stored(folder, encodec):
     data = cached(folder, encodec).train_set
-    path = data.cache.path(data.cache.digests[data.wavs[0]], CachedVariant())
+    path = data.source.cache.path(data.source.cache.digests[data.wavs[0]], CachedVariant())
     with safe_open(path, "pt") as entry:
         shapes = {
             name: (list(entry.get_tensor(name).shape), entry.get_tensor(name).dtype)
@@ -369,7 +370,7 @@ def test_what_is_stored(folder, encodec):
         "rms": ([frames], half),
     }
     # Beside the latents a file has a header, and a tail of 75 frames.
-    assert path.stat().st_size == pytest.approx(data.cache.bytes_for(3.0), rel=0.1)
+    assert path.stat().st_size == pytest.approx(data.source.cache.bytes_for(3.0), rel=0.1)
 
 
 def test_which_runs_use_it(folder, codec, encodec):
@@ -391,7 +392,7 @@ def test_which_runs_use_it(folder, codec, encodec):
         made(transforms=lambda wav: wav, cache=True)
     with pytest.raises(InputError, match="single-channel"):
         made(channels=0, cache=True)
-    with pytest.raises(InputError, match=r"datamodule\.cache=maybe: use auto, true or false"):
+    with pytest.raises(InputError, match=r"datamodule\.cache=maybe must be true or false, or auto"):
         made(cache="maybe")
     with pytest.raises(InputError, match="cache_variants"):
         made(cache_variants=0)
@@ -427,7 +428,7 @@ def test_statistics_of_each_instrument(folder, codec):
 def test_build_is_idle_where_all_is_there(folder, encodec, monkeypatch):
     data = cached(folder, encodec)
     monkeypatch.setattr(encode_latents, "_encode", lambda *args: pytest.fail("encoded again"))
-    build(data.train_set.cache, [data.train_set], encodec, "cpu")
+    build(data.train_set.source.cache, [data.train_set], encodec, "cpu")
 
 
 def test_one_recording_is_split_in_time(folder, encodec):
@@ -437,12 +438,11 @@ def test_one_recording_is_split_in_time(folder, encodec):
     train, valid = data.train_set, data.valid_set
     for part in (train, valid):
         for index in range(20):
-            part[index]
-            second = float(part.last_read.split(" at ")[1].split()[0])
+            second = float(part.locate(index).split(" at ")[1].split()[0])
             assert 0 <= second <= 1.21 if part is train else 1.59 <= second <= 1.61
     assert torch.equal(valid[0][:, :30], encodec_of(data, slice(120, 150)))
 
 
 def encodec_of(data: Datamodule, frames: slice) -> torch.Tensor:
     file = data.train_set.wavs[0]
-    return data.train_set.cache.whole(file, CachedVariant(), 24000, (0.0, 1.0))[0][:, frames]
+    return data.train_set.source.cache.whole(file, CachedVariant(), 24000, (0.0, 1.0))[0][:, frames]

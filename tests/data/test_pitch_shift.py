@@ -167,7 +167,7 @@ def test_crops_are_shifted_and_the_same_each_time(folder, tmp_path):
             data.set_epoch(epoch)
             crop = data[index]
             assert crop.shape == (1, 2 * RATE)
-            intervals = data.pitch_shift.intervals(data.wavs[index])
+            intervals = data.variation.pitch_shift.intervals(data.wavs[index])
             moved += [
                 i
                 for i in intervals
@@ -195,7 +195,7 @@ def test_what_is_prepared_is_not_made_again(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(pitch_shift, "shift_pitch", None)  # calling it would fail
     again = Datamodule(dataset(folder, tmp_path, variants=1), batch_size=2)
     assert len(list(again.train_dataloader())) == 16  # an epoch of few recordings is filled
-    assert again.valid_set.pitch_shift is None
+    assert again.valid_set.variation.pitch_shift is None
 
 
 def test_off_changes_nothing(folder, tmp_path):
