@@ -16,7 +16,7 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OLDEST, NEWEST = (3, 10), (3, 14)  # as in pyproject.toml
-DEVELOPMENT = ".[data,notebook,dev]"
+DEVELOPMENT = ".[data,notebook,judge,dev]"
 
 
 def main():
@@ -109,7 +109,7 @@ def announce(has_torch, development):
             flush=True,
         )
     elif development:
-        print("This downloads the packages for lint and tests: about 0.1 GB.", flush=True)
+        print("This downloads the packages for lint and tests: about 0.3 GB.", flush=True)
 
 
 def install(python, venv, targets):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from audio_diffusion_pytorch.evaluation.extensions import METRICS
+from audio_diffusion_pytorch.evaluation.judge import COLUMNS as JUDGE
 from audio_diffusion_pytorch.evaluation.settings import IDENTITY, TRUTH
 from audio_diffusion_pytorch.evaluation.systems import System
 from audio_diffusion_pytorch.evaluation.targets import PAPER_PAIRS, TARGETS
@@ -56,8 +57,14 @@ LESS_IS_BETTER = {
     "cycle_log_mel",
     "evaluations",
     "seconds_per_second",
+    "voicing_false_alarm",
+    "onset_median",
+    "onset_p95",
 }
-MORE_IS_BETTER = {"taken", "rpa", "rca", "rca_relative", "note_precision", "note_recall", "note_f1"}
+MORE_IS_BETTER = {
+    *("taken", "rpa", "rca", "rca_relative", "note_precision", "note_recall", "note_f1"),
+    *("raw_pitch", "raw_chroma", "raw_chroma_p10", "voicing_recall"),
+}
 # Columns of the table of systems: score, heading.
 AVERAGES = {
     "dpd_paper": "DPD paper",
@@ -119,6 +126,11 @@ def mean(values: np.ndarray) -> np.ndarray:
 def median(values: np.ndarray) -> np.ndarray:
     """Take the median of the first column of [..., N, K] over N."""
     return np.median(values[..., 0], -1)
+
+
+def tenth_percentile(values: np.ndarray) -> np.ndarray:
+    """Take the tenth percentile of the first column of [..., N, K] over N."""
+    return np.quantile(values[..., 0], 0.1, -1)
 
 
 def ratio(values: np.ndarray) -> np.ndarray:
@@ -188,9 +200,11 @@ def summarise(
         figures = group.figures
         figures["taken"] = bootstrap(_column(group, "taken"), mean)
         figures["dpd"] = bootstrap(_dpd(group), median)
-        for name in (*AVERAGES, *BRIDGE_AVERAGES, *METRICS):
+        for name in (*AVERAGES, *BRIDGE_AVERAGES, *JUDGE, *METRICS):
             if name in group.clips[0].scores:
                 figures[name] = bootstrap(_column(group, name), mean)
+        if "raw_chroma" in figures:
+            figures["raw_chroma_p10"] = bootstrap(_column(group, "raw_chroma"), tenth_percentile)
         figures["rca_relative"] = bootstrap(_paired(group, truth, "rca"), ratio)
         figures["log_mel_share"] = bootstrap(_paired(group, identity, "log_mel_truth"), ratio)
         figures |= _frechet(group, identity, real.get(group.pair[1], []))

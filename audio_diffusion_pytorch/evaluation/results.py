@@ -196,6 +196,8 @@ def all_tables(
     for label, same in systems_of(groups).items():
         found.append((f"{label}: each pair", tables.pair_table(same)))
     found.append(("Further scores, mean over pairs", tables.system_table(groups)))
+    if judged := tables.judge_table(groups):
+        found.append(("Judged by CREPE, mean over pairs", judged))
     if middle := tables.middle_table(groups):
         found.append(("Noise at the hand-off, and the way back", middle))
     if any(row["clips"] for row in content["real"].values()):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.evaluation.extensions import DEFAULT_TRACKER, TRACKERS, measure
+from audio_diffusion_pytorch.evaluation.judge import CREPE, judge_scores
 from audio_diffusion_pytorch.evaluation.problems import Problems
 from audio_diffusion_pytorch.evaluation.scores import (
     Classifier,
@@ -20,7 +21,7 @@ from audio_diffusion_pytorch.evaluation.scores import (
     timbre_scores,
 )
 from audio_diffusion_pytorch.evaluation.store import ResultStore, Scores
-from audio_diffusion_pytorch.evaluation.systems import Truth, read_excerpt
+from audio_diffusion_pytorch.evaluation.systems import CodecOnly, Truth, read_excerpt
 from audio_diffusion_pytorch.evaluation.tasks import (
     ClipSounds,
     ScoredClip,
@@ -67,7 +68,9 @@ class EvaluationRunner:
         self.problems = problems
         self.roots = roots
         self.analyse = PitchAnalyser(keys.sample_rate, TRACKERS.find(tracker))
+        self.judged = tracker == CREPE
         self.metrics = metrics
+        self._codec_tasks: dict[tuple[Any, ...], ScoringTask] = {}
 
     def count_scored(self, tasks: Iterable[ScoringTask]) -> int:
         """Count the tasks whose scores are stored."""
@@ -85,6 +88,8 @@ class EvaluationRunner:
         Yields:
             A scored clip for each task that did not fail.
         """
+        codec_tasks = [task for task in tasks if isinstance(task.system, CodecOnly)]
+        self._codec_tasks = {_clip_of(task): task for task in codec_tasks}
         for batch in batches_of_tasks(tasks, self.batch_size):
             loaded = [self.store.load_scores(task) for task in batch]
             stored = [scores for scores in loaded if scores is not None]
@@ -148,16 +153,43 @@ class EvaluationRunner:
         targets = [task.pair[1] for task in tasks]
         timbre = timbre_scores(self.classifier, torch.stack(outputs), self.sample_rate, targets)
         distances = distance_to_truth(outputs, [clip.truth for clip in clips], self.sample_rate)
+        judged = self._judge(tasks, clips, heard)
         return [
             {
                 **measure(self.metrics, clip.output, clip.given, self.sample_rate),
                 **melody[i],
+                **judged[i],
                 **timbre[i],
                 "log_mel_truth": distances[i],
                 **clip.facts,
             }
             for i, clip in enumerate(clips)
         ]
+
+    def _judge(
+        self,
+        tasks: Sequence[ScoringTask],
+        clips: Sequence[ClipSounds],
+        outputs: Sequence[PitchAnalysis],
+    ) -> list[dict[str, float]]:
+        """Scores of the judge; empty with another tracker than CREPE."""
+        if not self.judged:
+            return [{} for _ in tasks]
+        sounds = []
+        for task, clip in zip(tasks, clips, strict=True):
+            codec_task = self._codec_tasks.get(_clip_of(task))
+            coded = clip.given if codec_task is None else self.output(codec_task)
+            sounds.append((coded, clip.output))
+        return judge_scores(sounds, self._given(tasks, clips), outputs, self.sample_rate)
+
+    def _given(
+        self, tasks: Sequence[ScoringTask], clips: Sequence[ClipSounds]
+    ) -> list[PitchAnalysis]:
+        """Pitches of each clip's input in the register in which the system receives it."""
+        return self.analyse(
+            [clip.given for clip in clips],
+            [self.keys.recording(task.excerpt, task.input_octaves) for task in tasks],
+        )
 
     def _references(
         self, tasks: Sequence[ScoringTask], clips: Sequence[ClipSounds]
@@ -166,13 +198,9 @@ class EvaluationRunner:
         notes = [task.notes for task in tasks]
         if all(known is not None for known in notes):
             return notes
-        given = self.analyse(
-            [clip.given for clip in clips],
-            [self.keys.recording(task.excerpt, task.input_octaves) for task in tasks],
-        )
         return [
             analysis if known is None else known
-            for known, analysis in zip(notes, given, strict=True)
+            for known, analysis in zip(notes, self._given(tasks, clips), strict=True)
         ]
 
     def _sounds(self, task: ScoringTask) -> ClipSounds:
@@ -236,3 +264,8 @@ class EvaluationRunner:
             if path.is_relative_to(root):
                 return path.relative_to(root).as_posix()
         return str(path)
+
+
+def _clip_of(task: ScoringTask) -> tuple[Any, ...]:
+    """Key of the input of a task, equal for all systems that receive it in one register."""
+    return task.pair, task.index, task.input_octaves

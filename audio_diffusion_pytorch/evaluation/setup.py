@@ -7,6 +7,7 @@ from typing import Any
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.evaluation import judge
 from audio_diffusion_pytorch.evaluation.catalog import ModelCatalog
 from audio_diffusion_pytorch.evaluation.clips import (
     Excerpt,
@@ -30,6 +31,7 @@ from audio_diffusion_pytorch.evaluation.tasks import (
 from audio_diffusion_pytorch.instruments import PITCH_RANGES
 from audio_diffusion_pytorch.models.instrument import pitch_range
 from audio_diffusion_pytorch.pitch.octaves import heard_pitches, octaves_for
+from audio_diffusion_pytorch.utils.hashing import digest
 
 Pair = tuple[str, str]
 Limits = tuple[int, int] | None
@@ -72,7 +74,10 @@ def set_up(settings: EvaluationSettings, classifier: Any = None) -> EvaluationSe
     catalog = ModelCatalog(settings.bridges, settings.codec, settings.device)
     pairs = _choose_pairs(settings, recordings, catalog, problems)
     sample_rate = catalog.sample_rate(pairs)
-    keys = TaskKeys(sample_rate, classifier, own_parts_key(settings.tracker, settings.metrics))
+    own_parts = own_parts_key(settings.tracker, settings.metrics)
+    if settings.tracker == judge.CREPE:
+        own_parts = digest(own_parts, judge.VERSION, "codec" in settings.references)
+    keys = TaskKeys(sample_rate, classifier, own_parts)
     factory = SystemFactory(settings, catalog, sample_rate, problems)
     chooser = _TaskChooser(settings, recordings, factory, keys, problems, len(pairs) == 1)
     tasks: list[ScoringTask] = []

@@ -17,6 +17,7 @@ from audio_diffusion_pytorch.evaluation.aggregate import (
     overall,
 )
 from audio_diffusion_pytorch.evaluation.extensions import METRICS
+from audio_diffusion_pytorch.evaluation.judge import COLUMNS as JUDGE
 from audio_diffusion_pytorch.evaluation.targets import PAPER_PAIRS, TARGETS, TARGETS_EMBEDDER
 from audio_diffusion_pytorch.evaluation.tasks import pair_name
 
@@ -109,6 +110,13 @@ def middle_table(groups: Sequence[Group]) -> Table:
     names = {k: v for k, v in BRIDGE_AVERAGES.items() if k.startswith(("noise", "cycle"))}
     scored = [group for group in groups if "noise_spread" in group.figures]
     return _system_table(scored, names) if scored else []
+
+
+def judge_table(groups: Sequence[Group]) -> Table:
+    """Make the table of the judge's scores; empty without a judge."""
+    judged = [group for group in groups if "raw_chroma" in group.figures]
+    names = {"raw_chroma": "raw chroma", "raw_chroma_p10": "its 10th percentile", **JUDGE}
+    return _system_table(judged, names) if judged else []
 
 
 def _system_table(groups: Sequence[Group], names: Mapping[str, str]) -> Table:
