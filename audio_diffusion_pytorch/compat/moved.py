@@ -134,6 +134,8 @@ MOVED: dict[str, tuple[str, ...]] = {
     ),
     "report": (
         "training.dry_run",
+        "training.data_report",
+        "training.schedule",
         "training.memory",
         "training.summary",
     ),

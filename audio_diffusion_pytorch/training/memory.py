@@ -1,4 +1,4 @@
-"""Memory of a training step."""
+"""Estimate the memory of a training step."""
 
 import os
 import warnings
@@ -13,22 +13,26 @@ from audio_diffusion_pytorch.models.activation_checkpointing import BLOCKS, chec
 from audio_diffusion_pytorch.models.unet import UNet1d
 
 
-def _check_memory(needed: float, trainer: pl.Trainer) -> None:
-    """Warn where a device has less than training needs; the processes of the CPU share its memory."""
+def check_memory(needed: float, trainer: pl.Trainer) -> None:
+    """Warn if training needs more memory than the device has; processes on a CPU share it.
+
+    Args:
+        needed: bytes of one process.
+        trainer: trainer of the run.
+    """
     device = trainer.strategy.root_device
     if device.type == "cuda":
-        there = torch.cuda.get_device_properties(device).total_memory
-    elif not hasattr(os, "sysconf"):  # Windows
+        available = torch.cuda.get_device_properties(device).total_memory
+    elif hasattr(os, "sysconf"):
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        needed *= trainer.num_devices
+    else:  # Windows
         return
-    else:
-        there, needed = (
-            os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            needed * trainer.num_devices,
-        )
-    if needed > there:
+    if needed > available:
         warnings.warn(
-            f"training needs about {_size(needed)} of memory, and there are {_size(there)}: lower "
-            "datamodule.batch_size, or set model.checkpoint_activations=true",
+            f"training needs about {format_size(needed)} of memory, and the device has "
+            f"{format_size(available)}: lower datamodule.batch_size, or set "
+            "model.checkpoint_activations=true",
             stacklevel=2,
         )
 
@@ -40,17 +44,28 @@ def activation_bytes(
     recompute: bool = False,
     network: type[nn.Module] = UNet1d,
 ) -> int:
-    """Bytes that `network(**config)` keeps for the backward pass of a batch [batch, in_channels, frames], in float32.
+    """Measure the tensors that a network keeps for its backward pass, in float32.
 
-    Nothing is computed: the pass runs on the meta device. With `recompute`, as after `checkpoint_blocks`: the inputs of
-    the blocks, and the inside of the largest one.
+    The pass runs on the meta device, which computes nothing.
+
+    Args:
+        config: arguments of the network.
+        batch: batch size.
+        frames: frames of the input.
+        recompute: use activation checkpointing, see `checkpoint_blocks`. The network then keeps the
+            inputs of its blocks, and the tensors inside the largest block.
+        network: class of the network, called with inputs [batch, in_channels, frames] and [batch].
+
+    Returns:
+        Size in bytes.
     """
     with torch.device("meta"):
-        net = network(**config)
-        x, c_noise = torch.empty(batch, net.in_channels, frames), torch.empty(batch)
+        net: Any = network(**config)
+        x = torch.empty(batch, net.in_channels, frames)
+        c_noise = torch.empty(batch)
     weights = {p.untyped_storage()._cdata for p in net.parameters()}
-    kept: dict[int, Tensor] = {}  # by storage: views share one
-    inside: list[int] = []
+    kept: dict[int, Tensor] = {}  # by storage, which several views share
+    inside: list[int] = []  # sizes of the tensors inside each block
 
     def size() -> int:
         return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
@@ -77,9 +92,10 @@ def activation_bytes(
     for block in blocks:
         block.register_forward_pre_hook(keep_inputs)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = net(x, c_noise)  # noqa: F841  (its graph holds what is kept)
+        output = net(x, c_noise)  # noqa: F841  (its graph owns the kept tensors)
     return size() + max(inside, default=0)
 
 
-def _size(count: float) -> str:
+def format_size(count: float) -> str:
+    """Format a number of bytes: "1.5 GB" or "20.0 MB"."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -20,11 +20,16 @@ from audio_diffusion_pytorch.data.loader import explain_loader_error
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.training import checks, resume
 from audio_diffusion_pytorch.training.base_module import TrainingModule
-from audio_diffusion_pytorch.training.dry_run import dry_run, planned_batches, planned_steps
+from audio_diffusion_pytorch.training.dry_run import dry_run
 from audio_diffusion_pytorch.training.loggers import log_config
 from audio_diffusion_pytorch.training.processes import check_sweep, ending_together, requeue
 from audio_diffusion_pytorch.training.run_folder import prepare_run_folder, resume_arguments
-from audio_diffusion_pytorch.training.schedule import ScheduledValidation, validation_interval
+from audio_diffusion_pytorch.training.schedule import (
+    ScheduledValidation,
+    planned_batches,
+    planned_steps,
+    validation_interval,
+)
 from audio_diffusion_pytorch.training.summary import summary
 from audio_diffusion_pytorch.training.trainer import settings_of
 from audio_diffusion_pytorch.utils.registry import import_plugins

@@ -1,5 +1,6 @@
-"""Derive the validation interval from the length of a run, with an early first validation."""
+"""Length of a run, and the interval of its validations, with an early first one."""
 
+import math
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,8 +10,41 @@ _LONGEST = 1000  # batches between two validations of a long run
 _EARLIEST = 10  # batches before the first validation: fewer batches are not informative
 
 
+def planned_steps(datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> tuple[int, float]:
+    """Compute the length of a run in optimiser steps.
+
+    Args:
+        datamodule: data of the run.
+        trainer: trainer of the run.
+
+    Returns:
+        Steps of an epoch, and of the whole run; infinity without a limit.
+    """
+    batches = len(datamodule.train_set) // (datamodule.batch_size * trainer.world_size)
+    limit = trainer.limit_train_batches  # a number, or a share
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = -(-batches // trainer.accumulate_grad_batches)
+    by_epochs = math.inf if trainer.max_epochs in (-1, None) else steps * trainer.max_epochs
+    by_steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
+    return steps, min(by_epochs, by_steps)
+
+
+def planned_batches(datamodule: pl.LightningDataModule, trainer: pl.Trainer) -> float:
+    """Compute the batches of the whole run in each process; infinity without a limit.
+
+    Args:
+        datamodule: data of the run; only `max_steps` limits a datamodule without `train_set`.
+        trainer: trainer of the run.
+    """
+    if hasattr(datamodule, "train_set"):
+        steps = planned_steps(datamodule, trainer)[1]
+    else:
+        steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
+    return steps * trainer.accumulate_grad_batches
+
+
 def validation_interval(batches: float) -> int:
-    """Return the batches between two validations of a run of `batches` batches; infinity: no limit."""
+    """Return the batches between two validations of a run of `batches` batches, or infinity."""
     return int(max(1, min(batches / _VALIDATIONS, _LONGEST)))
 
 
@@ -20,9 +54,9 @@ def first_validation(interval: int) -> int:
 
 
 class ScheduledValidation(pl.Callback):
-    """Validate after `first_validation(interval)` batches, then at every multiple of `interval` batches.
+    """Validate after `first_validation(interval)` batches, then at multiples of `interval` batches.
 
-    The batches are counted over the whole run, so that a resumed run validates at the same batches.
+    The count covers the whole run, so a resumed run validates at the same batches.
 
     Args:
         interval: batches between two validations.

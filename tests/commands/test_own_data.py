@@ -52,14 +52,14 @@ def test_a_dry_run_tells_what_there_is_and_leaves_nothing(command, own, tmp_path
     lines = {key: value.strip() for key, value in lines.items()}
     assert (
         lines["files"].startswith("5 (2 x wav, 1 x ")
-        and "11.0 s in all, 2.0 s to 3.0 s long" in lines["files"]
+        and "11.0 s in total, 2.0 s to 3.0 s each" in lines["files"]
     )
     assert "2 x 44100 Hz" in lines["rates"] and "1 x 22050 Hz" in lines["rates"]
-    assert lines["unreadable"].startswith("1 by their headers, 0 of 20")
-    assert lines["silent"].startswith("20% of 20 crops of 0.4 s")
+    assert lines["unreadable"].startswith("1 by header, 0 of 20 probed crops")
+    assert lines["silent"].startswith("20% of the readable crops of 0.4 s")
     assert lines["split"].startswith("4 files (") and ", 1 (" in lines["split"]
     assert lines["steps"].startswith(
-        "8 per epoch, batch 4 x 2 accumulated, 16 crops of each file; 100 in all (12.5 ep"
+        "8 per epoch, batch 4 x 2 accumulated, 16 crops of each file; 100 in total (12.5 ep"
     )
     assert (
         "0.1 M parameters" in lines["model"]
@@ -87,10 +87,10 @@ def test_a_dry_run_names_a_flac_file_that_was_cut_off(command, tmp_path):
     )
     assert result.code == 0, result.err
     assert re.search(
-        r"unreadable: 0 by their headers, [1-7] of 20 crops that were read: flute_0.flac",
+        r"unreadable: 0 by header, [1-7] of 20 probed crops: flute_0.flac",
         result.out,
     )
-    assert "left out:   1 for their names: Floete.flac" in result.out
+    assert "left out:   1 of other instruments, by name: Floete.flac" in result.out
 
 
 def test_a_dry_run_of_silence_is_an_error(command, tmp_path):
@@ -98,10 +98,7 @@ def test_a_dry_run_of_silence_is_an_error(command, tmp_path):
         soundfile.write(tmp_path / f"flute_{index}.wav", np.zeros(24000), 24000)
     settings = ("exp=flute_small", *TINY_SMALL, f"dataset_path={tmp_path}", "dry_run=true")
     error = command("train.py", *settings).error()
-    assert (
-        f"nothing to train on in {tmp_path}: of 20 crops that were listened to, 20 are silent"
-        in error
-    )
+    assert f"nothing to train on in {tmp_path}: of 20 probed crops, 20 are silent" in error
 
 
 def test_a_dry_run_warns_of_too_little_memory(command, own):
@@ -111,7 +108,8 @@ def test_a_dry_run_warns_of_too_little_memory(command, own):
     result = command("train.py", *settings, "datamodule.batch_size=100000000")
     assert result.code == 0, result.err
     assert (
-        "GB of memory, and there are" in result.err and "lower datamodule.batch_size" in result.err
+        "GB of memory, and the device has" in result.err
+        and "lower datamodule.batch_size" in result.err
     )
 
 
@@ -174,7 +172,9 @@ def test_one_recording_trains(command, tmp_path):
         f"dataset_path={tmp_path}",
         "trainer.max_steps=1",
     )
-    assert result.code == 0 and "1 training files: an epoch reads 256 crops" in result.out, result.err
+    assert result.code == 0 and "1 training files: an epoch reads 256 crops" in result.out, (
+        result.err
+    )
 
 
 def test_a_logger_that_is_not_installed(command, own):

@@ -1,4 +1,4 @@
-"""How long training would take, by steps that change nothing."""
+"""The estimated duration of a training: the timed steps change nothing."""
 
 import re
 
@@ -39,7 +39,7 @@ def test_timed_steps_change_nothing(labels, cache, codec, tmp_path):
     assert re.match(
         r"time:       about [\d.]+ (s|min) for 100 steps, [\d.e-]+ s a step on the CPU", first
     )
-    assert ["for encoding the recordings" in line for line in more] == [True] * cache
+    assert ["to encode the recordings" in line for line in more] == [True] * cache
     after = module.state_dict()
     assert (
         all(torch.equal(value, after[name]) for name, value in before.items())
@@ -99,11 +99,11 @@ def test_a_dry_run_says_how_long_it_takes(command, tmp_path):
     )
     result = command("train.py", *settings)
     assert result.code == 0 and not result.err, result.err
-    assert "16 per epoch, batch 16, 128 crops of each file; 50 in all" in result.out
+    assert "16 per epoch, batch 16, 128 crops of each file; 50 in total" in result.out
     assert re.search(r"^time:       about [\d.]+ (s|min) for 50 steps", result.out, re.MULTILINE)
     assert not list((tmp_path / "logs").rglob("*"))
     assert (
-        "time:       without an end, "
+        "time:       unlimited, "
         in command("train.py", *settings[:-1], "total_steps=null", "trainer.max_steps=-1").out
     )
     assert "torch.compile takes minutes" in command("train.py", *settings, "compile=true").out
