@@ -1,7 +1,8 @@
-"""What FFmpeg's libraries (PyAV) read: AAC and ALAC in m4a, Opus, WMA, WebM, the sound of videos ...
+"""Decode containers with FFmpeg's libraries (PyAV): m4a, Opus, WMA, WebM, the sound of videos ...
 
-The packets are listed once without decoding them where a codec makes them equally long; else everything is decoded once
-to learn the length. The encoder's delay and padding, where the container tells them, are left out.
+`index_of` lists the packets of a file once. For codecs of known packet length, the list gives the
+length of the sound; for other codecs, `index_of` decodes the whole file. The encoder's delay and
+padding are cut if the container declares them.
 """
 
 import zlib
@@ -9,7 +10,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,34 +20,47 @@ from audio_diffusion_pytorch.audio.packets import EVEN, KNOWN, Container, decode
 from audio_diffusion_pytorch.audio.sections import Sections, fitted
 from audio_diffusion_pytorch.errors import InputError
 
-_SECTION_SECONDS = 6.0  # decoded as one
-_LEAD_SECONDS = 0.6  # decoded before each section: decoders find their state, also what comes only now and then (SBR)
-_SLACK = 0.25  # s by which an index may differ from the sound
-_PROBED = 4  # packets that tell rate, channels and length of a packet
+_SECTION_SECONDS = 6.0
+# Decoded before each section, so that the decoder reaches its state; SBR sends data intermittently.
+_LEAD_SECONDS = 0.6
+_SLACK = 0.25  # seconds by which the length in an MP4 index may exceed the sound
+_PROBED = 4  # first packets, decoded to measure the rate, the channels and the packet length
 
 
 @dataclass(frozen=True)
 class Part:
-    """A section: packets `lead` to `first` prepare the decoder, `first` to `last` are its sound."""
+    """Section of a recording.
+
+    Args:
+        lead: first packet to decode; packets before `first` only prepare the decoder.
+        first: first packet of the section.
+        last: end of the section, exclusive.
+        skip: frames to cut from the start.
+        frames: length of the section after this cut.
+        mark: decoding time and checksum of packet `lead`, for seeking; None: not seekable.
+    """
 
     lead: int
     first: int
     last: int
     skip: int
     frames: int
-    mark: (
-        tuple[int, int] | None
-    )  # decoding time and checksum of packet `lead`, where it can be looked for by them
+    mark: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
 class Index:
-    """What reading needs to know of a file; kept, so that its packets are listed once."""
+    """Packets and sections of a file, as `index_of` finds them.
+
+    Args:
+        info: exact length, rate and channels.
+        counts: frames of each packet.
+        parts: sections.
+        problems: harmless damage, in sentences without the name of the file.
+    """
 
     info: AudioInfo
-    counts: tuple[
-        int, ...
-    ]  # frames of each packet where they are known without decoding; else empty
+    counts: tuple[int, ...]
     parts: tuple[Part, ...]
     problems: tuple[str, ...]
 
@@ -56,7 +70,7 @@ def _mark(packet: Any) -> tuple[int | None, int]:
 
 
 def _opus_frames(data: bytes) -> int:
-    """Frames at 48 kHz of an Opus packet (RFC 6716, section 3.1)."""
+    """Return the frames at 48 kHz of an Opus packet (RFC 6716, section 3.1)."""
     config, code = data[0] >> 3, data[0] & 3
     if config < 12:
         size = (480, 960, 1920, 2880)[config & 3]
@@ -64,15 +78,23 @@ def _opus_frames(data: bytes) -> int:
         size = (480, 960)[config & 1]
     else:
         size = (120, 240, 480, 960)[config & 3]
-    return size * ((1, 2, 2)[code] if code < 3 else (data[1] & 63 if len(data) > 1 else 0))
+    if code < 3:
+        return size * (1, 2, 2)[code]
+    return size * (data[1] & 63) if len(data) > 1 else 0
 
 
 def index_of(file: BinaryIO) -> Index | None:
-    """What is in a file; None: it is an MP3.
+    """Find the packets of a file.
+
+    Args:
+        file: open file.
+
+    Returns:
+        The index; None for an MP3 file.
 
     Raises:
-        NotAudio: there is no sound in it.
-        InputError: it cannot be read, or its sample rate changes on the way.
+        NotAudio: the file holds no sound.
+        InputError: FFmpeg cannot read the file, or the sample rate changes within the file.
     """
     container = Container(file)
     try:
@@ -84,18 +106,19 @@ def index_of(file: BinaryIO) -> Index | None:
 
 
 class _Scan:
-    """Lists the packets of a sound track."""
+    """Read the packets of a sound track once."""
 
     def __init__(self, container: Container):
-        self.container, self.decoder = container, container.decoder()
+        self.container = container
+        self.decoder = container.decoder()
         self.name = container.stream.codec_context.codec.name
         self.counts: list[int] = []
         self.marks: list[tuple[int | None, int]] = []
-        self.size = self.rate = self.channels = self.skip = self.drop = self.discarded = 0
-        self.format = ""
+        self.size = self.rate = self.channels = 0
+        self.skip = self.drop = self.discarded = 0
 
     def index(self) -> Index:
-        duration, time_base = 0, 0
+        last = None
         for number, packet in enumerate(self.container.packets()):
             measured = None
             if number < _PROBED or not self._known():
@@ -103,51 +126,57 @@ class _Scan:
             self.counts.append(self._count(packet, measured))
             self.marks.append(_mark(packet))
             self._ends(packet, number)
-            duration, time_base = packet.duration or 0, packet.time_base
+            last = packet
         if not self._known():
             self.counts.append(len(decoded(self.decoder, None)[0]))
             self.marks.append((None, 0))
         if not self.rate or not self.counts:
-            raise InputError("its sound cannot be decoded (damaged, or a codec that is not read)")
+            raise InputError("its sound cannot be decoded (damaged, or of an unsupported codec)")
         if self.name in EVEN:
-            self.counts = [self.size] * len(self.counts)
-            last = float(duration * time_base * self.rate)
-            if 0 < round(last) < self.size and abs(last - round(last)) < 1e-3 and not self.drop:
-                self.drop = self.size - round(last)  # what the container tells of the last packet
-        skip = max(self.skip, self.discarded * self.size if self.name in EVEN else 0)
-        several = self.container.several
-        problems: tuple[str, ...] = (
-            (f"it holds {several} sound tracks: the main one is read",) if several > 1 else ()
-        )
-        parts = self._parts(skip)
-        problems += self._cut(sum(part.frames for part in parts) / self.rate)
+            self._even_out(last)
+        parts = self._parts()
+        frames = sum(part.frames for part in parts)
+        info = AudioInfo(frames, self.rate, self.channels, self._subtype())
+        problems = [*self._tracks(), *self._cut(info.seconds)]
+        return Index(info, tuple(self.counts), tuple(parts), tuple(problems))
+
+    def _even_out(self, last: Any) -> None:
+        """Set all packets to one length; the duration of the last packet gives the padding."""
+        self.counts = [self.size] * len(self.counts)
+        self.skip = max(self.skip, self.discarded * self.size)
+        frames = float((last.duration or 0) * last.time_base * self.rate)
+        whole = round(frames)
+        if 0 < whole < self.size and abs(frames - whole) < 1e-3 and not self.drop:
+            self.drop = self.size - whole
+
+    def _subtype(self) -> str:
         bits = getattr(self.container.stream.codec_context.format, "bits", 16)
         subtype = self.name.removesuffix("float").upper()
         if subtype in ("ALAC", "FLAC") or subtype.startswith("PCM"):
-            subtype = "PCM_24" if bits > 16 else "PCM_16"
-        info = AudioInfo(sum(part.frames for part in parts), self.rate, self.channels, subtype)
-        return Index(info, tuple(self.counts), tuple(parts), problems)
+            return "PCM_24" if bits > 16 else "PCM_16"
+        return subtype
 
-    def _cut(self, seconds: float) -> tuple[str, ...]:
-        """Whether an MP4 file's index, which is exact, tells of more than there is."""
+    def _tracks(self) -> Iterator[str]:
+        if self.container.several > 1:
+            yield f"it holds {self.container.several} sound tracks: the main one is read"
+
+    def _cut(self, seconds: float) -> Iterator[str]:
+        """Check whether the index of an MP4 file, which is exact, declares more sound."""
         stream = self.container.stream
         if "mp4" not in self.container.container.format.name or not stream.duration:
-            return ()
-        told = float(stream.duration * stream.time_base)
-        if told < seconds + _SLACK:
-            return ()
-        return (f"it was cut off: {seconds:.1f} s of {told:.1f} s are there; these are read",)
+            return
+        declared = float(stream.duration * stream.time_base)
+        if declared >= seconds + _SLACK:
+            yield f"it was cut off: it holds {seconds:.1f} s of {declared:.1f} s; these are read"
 
     def _known(self) -> bool:
-        """Whether the length of a packet is known without decoding it."""
+        """Check whether the length of a packet follows without decoding."""
         return self.name in KNOWN and self.size > 0
 
     def _measure(self, packet: Any) -> int:
         wav, rate = decoded(self.decoder, packet)
         if rate and self.rate and rate != self.rate and not self._known():
-            raise InputError(
-                f"its sample rate changes on the way ({self.rate} Hz to {rate} Hz): split it, or convert it to one rate"
-            )
+            raise _rate_changes(self.rate, rate)
         if rate:
             self.rate, self.size = rate, max(self.size, len(wav))
             self.channels = max(self.channels, wav.shape[1])
@@ -159,7 +188,7 @@ class _Scan:
         return self.size if measured is None else measured
 
     def _ends(self, packet: Any, number: int) -> None:
-        """Note what the container says is to be left out at both ends."""
+        """Store the delay and the padding that the container declares."""
         if self.name in KNOWN and packet.has_sidedata("skip_samples"):
             data = bytes(packet.get_sidedata("skip_samples"))
             skip, drop = (int.from_bytes(data[place : place + 4], "little") for place in (0, 4))
@@ -167,10 +196,10 @@ class _Scan:
             self.drop = drop
         self.discarded += bool(packet.is_discard and self.discarded == number)
 
-    def _parts(self, skip: int) -> list[Part]:
-        """Sections that begin every few seconds."""
-        starts = np.concatenate([[0], np.cumsum(self.counts)])
-        whole = max(skip, int(starts[-1]) - self.drop)
+    def _parts(self) -> list[Part]:
+        """Divide the packets into sections of a few seconds."""
+        starts = [0, *accumulate(self.counts)]
+        end = max(self.skip, starts[-1] - self.drop)
         times = [time for time, _ in self.marks if time is not None]
         ordered = all(a < b for a, b in pairwise(times))
         firsts, parts = [0], []
@@ -178,51 +207,60 @@ class _Scan:
             if start - starts[firsts[-1]] >= _SECTION_SECONDS * self.rate:
                 firsts.append(number)
         for first, last in zip(firsts, [*firsts[1:], len(self.counts)], strict=True):
-            begin, end = max(int(starts[first]), skip), min(int(starts[last]), whole)
             lead = max(0, bisect_right(starts, starts[first] - _LEAD_SECONDS * self.rate) - 1)
-            mark = self.marks[lead] if ordered and self.marks[lead][0] is not None else None
-            parts.append(
-                Part(lead, first, last, begin - int(starts[first]), max(0, end - begin), mark)
-            )
+            begin = max(starts[first], self.skip)
+            frames = max(0, min(starts[last], end) - begin)
+            time, checksum = self.marks[lead]
+            mark = (time, checksum) if ordered and time is not None else None
+            parts.append(Part(lead, first, last, begin - starts[first], frames, mark))
         return parts
 
 
+def _rate_changes(before: int, after: int) -> InputError:
+    return InputError(
+        f"its sample rate changes ({before} Hz to {after} Hz): split it, or convert it to one rate"
+    )
+
+
 class ContainerSource(Sections):
-    """Reads the sound track that an index describes.
+    """Decode the main sound track of a file.
 
     Args:
-        file: open; closed with the source.
-        index: of it.
+        file: open file; `close` closes it.
+        index: index of the file.
     """
 
     def __init__(self, file: BinaryIO, index: Index):
         super().__init__([part.frames for part in index.parts])
-        self.file, self.index, self.info, self.problems = file, index, index.info, index.problems
+        self.file, self.index = file, index
+        self.info, self.problems = index.info, index.problems
         self.container = Container(file)
         self._restart()
 
     def decode(self, number: int) -> np.ndarray:
-        part, index = self.index.parts[number], self.index
-        decoder, pieces = self.container.decoder(), []
+        """Return the frames [n, C] float32 of a section.
+
+        Raises:
+            InputError: the sample rate changes within the section.
+        """
+        part, counts, channels = self.index.parts[number], self.index.counts, self.info.channels
+        decoder = self.container.decoder()
+        pieces = [np.zeros((0, channels), np.float32)]
         for place, packet in self._packets(part):
             wav, rate = decoded(decoder, packet)
-            if place >= part.first:
-                if rate not in (0, self.info.sample_rate):
-                    if place >= _PROBED:
-                        raise InputError(
-                            f"its sample rate changes ({self.info.sample_rate} Hz to {rate} Hz): split it"
-                        )
-                    wav = wav[:0]  # a decoder that has not found out yet
-                pieces.append(fitted(wav, index.counts[place], self.info.channels))
-        if number == len(index.parts) - 1:  # a packet that cannot be read any more is silence
-            pieces.append(
-                fitted(decoded(decoder, None)[0], part.skip + part.frames, self.info.channels)
-            )
-        out = np.concatenate(pieces) if pieces else np.zeros((0, self.info.channels), np.float32)
-        return fitted(out[part.skip :], part.frames, self.info.channels)
+            if place < part.first:
+                continue
+            if rate not in (0, self.info.sample_rate):
+                if place >= _PROBED:
+                    raise _rate_changes(self.info.sample_rate, rate)
+                wav = wav[:0]  # some decoders start at a wrong rate
+            pieces.append(fitted(wav, counts[place], channels))
+        if number == len(self.index.parts) - 1:  # unreadable packets become silence
+            pieces.append(fitted(decoded(decoder, None)[0], part.skip + part.frames, channels))
+        return fitted(np.concatenate(pieces)[part.skip :], part.frames, channels)
 
     def _packets(self, part: Part) -> Iterator[tuple[int, Any]]:
-        """Packets `lead` to `last` with their numbers, some of them from memory where the reading goes on."""
+        """Yield packets `lead` to `last` with their numbers; consecutive sections share packets."""
         if not self._recent or not self._recent[0][0] <= part.lead <= self._next:
             self._seek(part)
         kept = [entry for entry in self._recent if part.lead <= entry[0] < part.last]
@@ -236,7 +274,7 @@ class ContainerSource(Sections):
                 break
 
     def _seek(self, part: Part) -> None:
-        """Stand before packet `lead` or one before it."""
+        """Move to packet `lead`, or to an earlier packet."""
         import av
 
         if part.lead and part.mark is not None:
@@ -249,7 +287,7 @@ class ContainerSource(Sections):
             self._stream = self.container.packets()
             for packet in self._stream:
                 if packet.dts is None or packet.dts > part.mark[0]:
-                    break  # past it
+                    break  # packet `lead` is missing
                 if _mark(packet) == part.mark:
                     self._recent.append((part.lead, packet))
                     self._next = part.lead + 1
@@ -257,20 +295,22 @@ class ContainerSource(Sections):
         self._restart()
 
     def _forget(self) -> None:
-        # The packets that prepare the next section's decoder, and more.
-        self._recent: deque[tuple[int, Any]] = deque(
-            maxlen=1 + max(p.first - p.lead for p in self.index.parts)
-        )
+        # Enough packets to prepare the decoder of the next section.
+        size = 1 + max(part.first - part.lead for part in self.index.parts)
+        self._recent: deque[tuple[int, Any]] = deque(maxlen=size)
 
     def _restart(self) -> None:
         self.container.close()
         self.container = Container(self.file)
         self._forget()
-        self._next, self._stream = 0, self.container.packets()
+        self._next = 0
+        self._stream = self.container.packets()
 
     def tags(self) -> dict[str, str]:
+        """Return title, artist, album and other texts."""
         return read_tags(self.container)
 
     def close(self) -> None:
+        """Close the file."""
         self.container.close()
         self.file.close()

@@ -18,7 +18,7 @@ def to_mono(wav: Tensor) -> Tensor:
 
 
 def in_phase(wav: Tensor) -> Tensor:
-    """Invert channels of wav [C, T] that oppose the loudest one, so that averaging cancels nothing."""
+    """Invert channels of wav [C, T] that oppose the loudest one: averaging then cancels nothing."""
     loudest = wav[wav.square().sum(-1).argmax()]
     return torch.where((wav * loudest).sum(-1, keepdim=True) < 0, -wav, wav)
 
@@ -45,7 +45,7 @@ class Polarity:
 
 
 def resample(wav: Tensor, orig_rate: int, new_rate: int) -> Tensor:
-    """Resample [..., T] from `orig_rate` to `new_rate` Hz: [..., ceil(T * new_rate / orig_rate)]."""
+    """Resample wav [..., T] to [..., ceil(T * new_rate / orig_rate)]; rates are in Hz."""
     if orig_rate == new_rate:
         return wav
     divisor = math.gcd(orig_rate, new_rate)
@@ -109,9 +109,8 @@ class Resampler:
         out = torch.from_numpy(np.ascontiguousarray(data.T))
         self._taken += wav.shape[-1]
         if last:  # soxr rounds to nearest
-            missing = (
-                int(-(-self._taken * self.new_rate // self.orig_rate)) - self._given - out.shape[-1]
-            )
+            length = int(-(-self._taken * self.new_rate // self.orig_rate))
+            missing = length - self._given - out.shape[-1]
             out = torch.nn.functional.pad(out, (0, missing)) if missing > 0 else out
         self._given += out.shape[-1]
         return out
@@ -129,7 +128,8 @@ def fade_ends(wav: Tensor, samples: int, begin: bool = True, end: bool = True) -
     Returns:
         [C, T].
     """
-    samples, wav = min(samples, wav.shape[-1] // 2), wav.clone()
+    samples = min(samples, wav.shape[-1] // 2)
+    wav = wav.clone()
     ramp = torch.linspace(0, math.pi, samples + 2, device=wav.device)[1:-1].cos().mul(-0.5).add(0.5)
     if begin:
         wav[:, :samples] *= ramp
@@ -170,9 +170,8 @@ class LevelMeter:
         """RMS of the active parts so far over all channels; 0 before the first block."""
         power = torch.tensor(self._powers, dtype=torch.float64)
         if self._rest is not None and self._rest.shape[-1]:  # padded with silence
-            rest = self._power(self._rest, self._rest.shape[-1]) * (
-                self._rest.shape[-1] / self._block
-            )
+            length = self._rest.shape[-1]
+            rest = self._power(self._rest, length) * (length / self._block)
             power = torch.cat([power, rest])
         return float(power[power >= power.max() * 1e-3].mean().sqrt()) if len(power) else 0.0
 
@@ -181,9 +180,8 @@ class LevelMeter:
         """RMS of the room, hiss or hum in the pauses; 0 without a steady sound below `NOISE_DB`."""
         power = torch.tensor(self._powers, dtype=torch.float64)
         beside = power / max(self.rms**2, 1e-20)
-        quiet = (
-            power[(beside < 10 ** (NOISE_DB / 10)) & (beside > 10 ** (SILENT_DB / 10))].log10() * 10
-        )
+        between = (beside < 10 ** (NOISE_DB / 10)) & (beside > 10 ** (SILENT_DB / 10))
+        quiet = power[between].log10() * 10
         if len(quiet) < 4:
             return 0.0
         level = quiet.sort().values[len(quiet) // 5]

@@ -5,39 +5,13 @@ from dataclasses import dataclass
 from audio_diffusion_pytorch.errors import InputError
 
 # Endings of recordings in folders. A named file is read by its content, whatever its ending.
+# fmt: off
 EXTENSIONS = (
-    *(
-        ".wav",
-        ".wave",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".mp2",
-        ".mpga",
-        ".m4a",
-        ".m4b",
-        ".mp4",
-        ".mov",
-    ),
-    *(
-        ".aac",
-        ".aif",
-        ".aiff",
-        ".aifc",
-        ".caf",
-        ".w64",
-        ".rf64",
-        ".au",
-        ".snd",
-        ".wma",
-        ".webm",
-        ".mka",
-        ".mkv",
-    ),
-    *(".3gp", ".amr"),
+    ".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mpga", ".m4a", ".m4b",
+    ".mp4", ".mov", ".aac", ".aif", ".aiff", ".aifc", ".caf", ".w64", ".rf64", ".au", ".snd",
+    ".wma", ".webm", ".mka", ".mkv", ".3gp", ".amr",
 )
+# fmt: on
 OUTPUT_EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".m4a", ".opus")
 # Outputs keep these endings of their inputs; other endings become .flac.
 KEPT_EXTENSIONS = (".wav", ".flac", ".ogg")
@@ -88,16 +62,15 @@ def check_format(extension: str, sample_rate: int, channels: int) -> None:
     """
     extension = extension.lower()
     if extension not in OUTPUT_EXTENSIONS:
-        raise InputError(
-            f"cannot write {extension or 'a file without ending'}: use {', '.join(OUTPUT_EXTENSIONS)}"
-        )
+        written = extension or "a file without ending"
+        raise InputError(f"cannot write {written}: use {', '.join(OUTPUT_EXTENSIONS)}")
     if channels > _CHANNELS[extension]:
-        takes = [
-            e
-            for e in KEPT_EXTENSIONS
-            if channels <= _CHANNELS[e] and sample_rate <= _RATES.get(e, sample_rate)
+        others = [
+            other
+            for other in KEPT_EXTENSIONS
+            if channels <= _CHANNELS[other] and sample_rate <= _RATES.get(other, sample_rate)
         ]
-        advice = f"write {' or '.join(takes)}, or bridge their average with channels=mid"
+        advice = f"write {' or '.join(others)}, or bridge their average with channels=mid"
         raise InputError(
             f"{extension} holds at most {_CHANNELS[extension]} channels, not {channels}: {advice}"
         )
@@ -107,7 +80,7 @@ def check_format(extension: str, sample_rate: int, channels: int) -> None:
     if rates is not None and sample_rate not in rates:
         listing = ", ".join(map(str, rates))
         raise InputError(
-            f"{extension} holds no sound at {sample_rate} Hz, only at {listing}: write .flac or .wav"
+            f"{extension} does not support {sample_rate} Hz, only {listing}: write .flac or .wav"
         )
     if sample_rate > _RATES.get(extension, sample_rate):
         raise InputError(

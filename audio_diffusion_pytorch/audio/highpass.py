@@ -7,15 +7,15 @@ from torch import Tensor
 
 _CUT = 18.0  # Hz: -6 dB
 _SECONDS = 0.08  # half the filter's length: short, since a filter smears jumps
-_BETA = 4.0  # of its Kaiser window
+_BETA = 4.0  # of the Kaiser window
 
 
 class HighPass:
     """Filter a recording in blocks with a linear-phase high-pass without delay.
 
-    At every rate the filter is flat within 0.1 dB from 27 Hz up and attenuates by 40 dB at 8 Hz and below. The output
-    does not depend on the block size. Low frequencies are extrapolated beyond both ends of the recording: a constant
-    becomes zeros from end to end.
+    At every rate the filter is flat within 0.1 dB from 27 Hz up and attenuates by 40 dB at 8 Hz and
+    below. The output does not depend on the block size. Low frequencies are extrapolated beyond
+    both ends of the recording: a constant becomes zeros from end to end.
 
     Args:
         sample_rate: in Hz.
@@ -48,7 +48,8 @@ class HighPass:
         """
         held = wav if self._held is None else torch.cat([self._held, wav], -1)
         if not self._begun and held.shape[-1] and (last or held.shape[-1] >= self._size):
-            held, self._begun = torch.cat([self._beyond(held).flip(-1), held], -1), True
+            held = torch.cat([self._beyond(held).flip(-1), held], -1)
+            self._begun = True
         left = held.shape[-1] - self.reach if last and self._begun else 0
         if left:
             held = torch.cat([held, self._beyond(held[:, self.reach :].flip(-1))], -1)

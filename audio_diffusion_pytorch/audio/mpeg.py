@@ -1,6 +1,7 @@
-"""Reads MP3 (and MP2) files by the frames that are in them."""
+"""Decode MP3 and MP2 files frame by frame."""
 
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -8,18 +9,35 @@ from typing import BinaryIO
 import numpy as np
 
 from audio_diffusion_pytorch.audio.formats import AudioInfo
-from audio_diffusion_pytorch.audio.mpeg_frames import frame_rate, frame_samples, frame_sizes, walk
+from audio_diffusion_pytorch.audio.mpeg_frames import (
+    Segment,
+    frame_rate,
+    frame_samples,
+    frame_sizes,
+    walk,
+)
 from audio_diffusion_pytorch.audio.sections import Sections, fitted
 
-_SECTION = 128  # frames that are decoded as one: 3.3 s at 44.1 kHz
-_RESERVOIR = 511  # bytes at most that lie before a frame and belong to it
-_SIDE = 42  # bytes of a frame that are no such: header, checksum, side information
-_OVERLAP = 2
+_SECTION = 128  # frames per section: 3.3 s at 44.1 kHz
+_RESERVOIR = 511  # most bytes of a frame's data that earlier frames hold
+_SIDE = 42  # bytes of a frame without data: header, checksum, side information
+_OVERLAP = 2  # earlier frames that overlap with a frame's sound
+_CUT = "it was cut off in the middle; the sound before the cut is read"
+_LAYERS = {1: "III", 2: "II", 3: "I"}
+_DECODERS = {1: "mp3float", 2: "mp2float", 3: "mp1float"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """A section: frames `lead` to `first` only prepare the decoder, `first` to `last` are its sound."""
+    """Section of a recording.
+
+    Args:
+        lead: first frame to decode; frames before `first` only prepare the decoder.
+        first: first frame of the section.
+        last: end of the section, exclusive.
+        skip: samples to cut from the start.
+        drop: samples to cut from the end.
+    """
 
     lead: int
     first: int
@@ -30,7 +48,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Index:
-    """What reading needs to know of a file; kept, so that it is walked once."""
+    """Frames and sections of a file, as `index_of` finds them.
+
+    Args:
+        info: exact length, rate and channels.
+        word: second and third byte of the first frame's header.
+        offsets: position in bytes of each frame.
+        end: position of the end of the last frame.
+        parts: sections.
+        lengths: samples of each section.
+        problems: harmless damage, in sentences without the name of the file.
+    """
 
     info: AudioInfo
     word: int
@@ -42,39 +70,55 @@ class Index:
 
 
 def index_of(file: BinaryIO, size: int) -> Index | None:
-    """
+    """Find the frames of a file.
+
+    Args:
+        file: open MPEG audio file.
+        size: length of the file in bytes.
+
+    Returns:
+        The index; None for a file without frames.
+
     Raises:
-        InputError: the sample rate changes on the way.
+        InputError: the sample rate changes within the file.
     """
     found = walk(file, size)
     if found is None:
         return None
-    samples, parts, lengths = frame_samples(found.word), [], []
-    for segment in found.segments:
-        for first in range(segment.first, segment.last, _SECTION):
-            last = min(first + _SECTION, segment.last)
-            begin, whole = (
-                (first - segment.first) * samples,
-                (segment.last - segment.first) * samples,
-            )
-            skip = min(max(0, segment.skip - begin), (last - first) * samples)
-            drop = max(
-                0, (last - segment.first) * samples - max(whole - segment.drop, begin + skip)
-            )
-            parts.append(Part(_lead(found.offsets, segment.first, first), first, last, skip, drop))
-            lengths.append((last - first) * samples - skip - drop)
-    layer = {1: "III", 2: "II", 3: "I"}[found.word >> 9 & 3]
-    info = AudioInfo(
-        sum(lengths), frame_rate(found.word), 2 if found.stereo else 1, f"MPEG_LAYER_{layer}"
-    )
-    problems = ("it was cut off in the middle; what is there is read",) if found.cut else ()
+    samples = frame_samples(found.word)
+    parts = [part for segment in found.segments for part in _parts(found.offsets, segment, samples)]
+    lengths = [(part.last - part.first) * samples - part.skip - part.drop for part in parts]
+    channels = 2 if found.stereo else 1
+    subtype = f"MPEG_LAYER_{_LAYERS[_layer(found.word)]}"
+    info = AudioInfo(sum(lengths), frame_rate(found.word), channels, subtype)
+    problems = (_CUT,) if found.cut else ()
     return Index(info, found.word, found.offsets, found.end, tuple(parts), tuple(lengths), problems)
 
 
-def _lead(offsets: array, begin: int, first: int) -> int:
-    """The first of the frames that the decoder needs before frame `first`.
+def _layer(word: int) -> int:
+    return word >> 9 & 3
 
-    Its sound overlaps with that of two frames before it, bits of which lie in the frames before those.
+
+def _parts(offsets: array, segment: Segment, samples: int) -> Iterator[Part]:
+    """Divide a segment into sections; `samples` is the length of a frame."""
+    end = (segment.last - segment.first) * samples - segment.drop
+    for first in range(segment.first, segment.last, _SECTION):
+        last = min(first + _SECTION, segment.last)
+        start, stop = (first - segment.first) * samples, (last - segment.first) * samples
+        skip = min(max(0, segment.skip - start), stop - start)
+        drop = max(0, stop - max(end, start + skip))
+        yield Part(_lead(offsets, segment.first, first), first, last, skip, drop)
+
+
+def _lead(offsets: array, begin: int, first: int) -> int:
+    """Return the first frame that the decoder needs to decode frame `first`.
+
+    The sound of a frame overlaps with two earlier frames, whose data earlier frames may hold.
+
+    Args:
+        offsets: position in bytes of each frame.
+        begin: first frame of the segment.
+        first: frame.
     """
     lead, missing = max(begin, first - _OVERLAP), _RESERVOIR
     while lead > begin and missing > 0:
@@ -84,70 +128,67 @@ def _lead(offsets: array, begin: int, first: int) -> int:
 
 
 class MpegSource(Sections):
-    """Reads the frames of an index.
+    """Decode an MPEG audio file.
 
     Args:
-        path: of the file.
-        index: of it.
+        path: file.
+        index: index of the file.
     """
 
     def __init__(self, path: str | Path, index: Index):
         super().__init__(list(index.lengths))
-        self.path, self.index, self.info, self.problems = (
-            Path(path),
-            index,
-            index.info,
-            index.problems,
-        )
+        self.path, self.index = Path(path), index
+        self.info, self.problems = index.info, index.problems
         self._file = open(path, "rb")  # noqa: SIM115
 
     def decode(self, number: int) -> np.ndarray:
+        """Return the frames [n, C] float32 of a section."""
         import av
 
-        index, part = self.index, self.index.parts[number]
-        decoder = av.CodecContext.create(
-            {1: "mp3float", 2: "mp2float", 3: "mp1float"}[index.word >> 9 & 3], "r"
-        )
+        part, word = self.index.parts[number], self.index.word
+        decoder = av.CodecContext.create(_DECODERS[_layer(word)], "r")
         decoder.thread_count = 1
-        start = index.offsets[part.lead]
-        self._file.seek(start)
-        # The last frame is read by its header's size; what lies between frames is left out likewise.
-        stop = index.offsets[part.last] if part.last < len(index.offsets) else index.end
-        data = self._file.read(stop - start)
-        samples, channels = frame_samples(index.word), self.info.channels
         pieces = []
-        for frame in range(part.lead, part.last):
-            place = index.offsets[frame] - start
-            size = (
-                frame_sizes()[data[place + 1] << 8 | data[place + 2]]
-                if place + 2 < len(data)
-                else 0
-            )
-            wav = _decoded(decoder, data[place : place + size])
+        for frame, data in self._frames(part):
+            wav = _decoded(decoder, data)
             if frame >= part.first:
-                pieces.append(fitted(wav, samples, channels))
+                pieces.append(fitted(wav, frame_samples(word), self.info.channels))
         out = np.concatenate(pieces)
         return out[part.skip : len(out) - part.drop]
 
+    def _frames(self, part: Part) -> Iterator[tuple[int, bytes]]:
+        """Yield the numbers and the bytes of the frames of a section."""
+        offsets = self.index.offsets
+        start = offsets[part.lead]
+        stop = offsets[part.last] if part.last < len(offsets) else self.index.end
+        self._file.seek(start)
+        data = self._file.read(stop - start)
+        for frame in range(part.lead, part.last):
+            # The header gives the size: tags and damage may lie between frames.
+            place = offsets[frame] - start
+            header = data[place : place + 3]
+            size = frame_sizes()[header[1] << 8 | header[2]] if len(header) == 3 else 0
+            yield frame, data[place : place + size]
+
     def tags(self) -> dict[str, str]:
+        """Return title, artist, album and other texts."""
         from audio_diffusion_pytorch.audio.packets import tags_of
 
         return tags_of(self.path)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
 def _decoded(decoder, data: bytes) -> np.ndarray:
-    """The sound of one frame [n, C]; none where it is damaged."""
+    """Decode one frame [n, C]; return [0, 1] for a damaged frame."""
     import av
 
     try:
         frames = decoder.decode(av.Packet(data)) if data else []
     except av.FFmpegError:
         frames = []
-    return (
-        np.concatenate([frame.to_ndarray().T for frame in frames])
-        if frames
-        else np.zeros((0, 1), np.float32)
-    )
+    if not frames:
+        return np.zeros((0, 1), np.float32)
+    return np.concatenate([frame.to_ndarray().T for frame in frames])

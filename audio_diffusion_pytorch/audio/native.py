@@ -1,4 +1,4 @@
-"""What libsndfile reads exactly: wav, flac, ogg vorbis, aiff, caf, w64, rf64, au ..."""
+"""Decode formats of exact length with libsndfile: wav, flac, ogg vorbis, aiff, caf, w64, au ..."""
 
 import os
 import re
@@ -14,13 +14,16 @@ from audio_diffusion_pytorch.audio.formats import BLOCK, AudioInfo
 from audio_diffusion_pytorch.audio.headers import Mended, Spliced
 from audio_diffusion_pytorch.errors import InputError
 
-_MOST_FRAMES = 6554  # for each byte: FLAC frames hold 65,535 at most, in 10 bytes or more; unknown lengths are beyond
+# Most frames per byte: a FLAC frame holds up to 65,535 in at least 10 bytes. Files of unknown
+# length declare more.
+_MOST_FRAMES = 6554
 _CUT_OGG = re.compile(r"lacks an end-of-stream bit", re.MULTILINE)
-_FLAC_HEAD = 42  # bytes: the mark, and the first block with its head
+_FLAC_HEAD = 42  # bytes of the mark and of the first block with its head
+_CUT = "it was cut off in the middle; the sound before the cut is read"
 
 
 class _Sequential(soundfile.SoundFile):
-    """Reads on without seeking; `soundfile` seeks after each read."""
+    """File that reads without seeking; `soundfile` seeks after each read of a seekable file."""
 
     def seekable(self) -> bool:
         return False
@@ -28,13 +31,14 @@ class _Sequential(soundfile.SoundFile):
 
 @dataclass(frozen=True)
 class Index:
-    """What reading needs to know of a file.
+    """Properties of a file, as `index_of` finds them.
 
     Args:
-        info: exact.
-        mended: how to read it where its header is not in order.
-        problems: told once.
-        tail: frame from which on libsndfile seeks wrongly, and is to read on from before.
+        info: exact length, rate and channels.
+        mended: repaired header; None for a valid one.
+        problems: harmless damage, in sentences without the name of the file.
+        tail: first frame that libsndfile cannot seek to; the reader seeks before this frame and
+            reads on.
     """
 
     info: AudioInfo
@@ -44,9 +48,16 @@ class Index:
 
 
 def index_of(path: Path, mended: Mended | None, tail: int | None = None) -> Index:
-    """
+    """Return the properties of a file.
+
+    Args:
+        path: file.
+        mended: repaired header; None for a valid one.
+        tail: first frame that libsndfile cannot seek to, see `Index`.
+
     Raises:
-        soundfile.LibsndfileError, RuntimeError: libsndfile does not read it.
+        soundfile.LibsndfileError: libsndfile cannot read the file.
+        RuntimeError: libsndfile cannot read the file.
     """
     with _open(path, mended) as file:
         info = AudioInfo(file.frames, file.samplerate, file.channels, file.subtype)
@@ -57,7 +68,7 @@ def index_of(path: Path, mended: Mended | None, tail: int | None = None) -> Inde
             mended = _with_length(path, mended, frames)
     problems: tuple[str, ...] = (mended.problem,) if mended and mended.problem else ()
     if cut:
-        problems += ("it was cut off in the middle; what is there is read",)
+        problems += (_CUT,)
     return Index(info, mended, problems, tail)
 
 
@@ -72,12 +83,12 @@ def _open(path: Path, mended: Mended | None) -> Iterator[soundfile.SoundFile]:
 
 
 def native_name(path: Path) -> str | bytes:
-    """A name as soundfile takes it: text for UTF-8, which it need not be, but on Windows text it must be."""
+    """Return a name that soundfile accepts: text on Windows; elsewhere bytes, UTF-8 or not."""
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _count(file: soundfile.SoundFile) -> int:
-    """Frames of a file whose header does not say."""
+    """Count the frames of a file whose header lacks the length."""
     total = 0
     while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
         total += len(block)
@@ -85,7 +96,7 @@ def _count(file: soundfile.SoundFile) -> int:
 
 
 def _with_length(path: Path, mended: Mended | None, frames: int) -> Mended | None:
-    """A FLAC file with its length in its header, which seeking needs."""
+    """Write the length into the header of a FLAC file; seeking requires the length."""
     if mended is not None:
         return mended
     with open(path, "rb") as file:
@@ -98,21 +109,32 @@ def _with_length(path: Path, mended: Mended | None, frames: int) -> Mended | Non
 
 
 class NativeSource:
-    """Reads the file of an index with libsndfile."""
+    """Decode a file with libsndfile.
+
+    Args:
+        path: file.
+        index: properties of the file.
+    """
 
     def __init__(self, path: Path, index: Index):
         self.info, self.problems = index.info, index.problems
         self._open = ExitStack()
         self._file = self._open.enter_context(_open(path, index.mended))
-        self._position, self._tail = 0, index.tail
+        self._position = 0
+        self._tail = index.tail
 
     def read(self, start: int, frames: int) -> np.ndarray:
+        """Return `frames` frames from `start`, see `Source`.
+
+        Raises:
+            InputError: the file is damaged.
+        """
         try:
             if self._position != start:
                 self._seek(start)
             data = self._file.read(frames, dtype="float32", always_2d=True)
-        except (soundfile.LibsndfileError, RuntimeError) as error:  # a FLAC file that was cut off
-            raise InputError(f"{reason(error)} (damaged, or cut off?)") from error
+        except (soundfile.LibsndfileError, RuntimeError) as error:  # a truncated FLAC file
+            raise InputError(f"{reason(error)} (damaged or truncated?)") from error
         self._position += len(data)
         return data
 
@@ -126,12 +148,14 @@ class NativeSource:
             self._position += count
 
     def tags(self) -> dict[str, str]:
+        """Return title, artist, album and other texts."""
         return self._file.copy_metadata()
 
     def close(self) -> None:
+        """Close the file."""
         self._open.close()
 
 
 def reason(error: Exception) -> str:
-    """What libsndfile says."""
+    """Return the message of an error of libsndfile."""
     return str(getattr(error, "error_string", error)).rstrip(".")

@@ -1,4 +1,4 @@
-"""A file that FFmpeg's libraries (PyAV) open: its sound track, packets, decoders and tags."""
+"""Read sound tracks with FFmpeg's libraries (PyAV): packets, decoders and tags."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,11 +9,11 @@ import numpy as np
 from audio_diffusion_pytorch.audio.formats import NotAudio
 from audio_diffusion_pytorch.errors import InputError
 
-# Codecs of which a new decoder needs no more than these; others are reset instead.
+# Codecs whose decoder can be created anew for each section; decoders of other codecs are reset.
 _RENEWED = ("aac", "alac", "opus", "vorbis", "flac", "amrnb", "amrwb", "mp3float", "mp3")
-EVEN = ("aac", "alac", "amrnb", "amrwb")  # whose packets are of one length, but for the last
-KNOWN = (*EVEN, "opus")  # of which the length of a packet is known without decoding it
-_MOST_PLANES = 8  # from so many on PyAV reads beyond the end of a frame's list of channels (its versions 16 to 18)
+EVEN = ("aac", "alac", "amrnb", "amrwb")  # all packets but the last have one length
+KNOWN = (*EVEN, "opus")  # the length of a packet follows without decoding
+_MOST_PLANES = 8  # from 8 channels on, PyAV 16 to 18 reads past the end of a frame's channel list
 _TAGS = (
     "title",
     "artist",
@@ -30,17 +30,20 @@ _OTHER_NAMES = {"track": "tracknumber", "year": "date", "description": "comment"
 
 
 class Container:
-    """An open file and its sound track.
+    """Open file and its main sound track.
+
+    Args:
+        file: binary file, which stays open.
 
     Raises:
-        NotAudio: there is none.
-        InputError: FFmpeg does not read the file.
+        NotAudio: the file holds no sound.
+        InputError: FFmpeg cannot read the file.
     """
 
     def __init__(self, file: BinaryIO):
         import av
 
-        # No protocol: a playlist or a film that points elsewhere must not make anything be opened.
+        # No protocol: FFmpeg must not open other files or addresses that a playlist or film names.
         options = {"protocol_whitelist": "none"}
         self.file = file
         file.seek(0)
@@ -52,32 +55,31 @@ class Container:
         if not tracks:
             kinds = {stream.type for stream in self.container.streams}
             self.close()
+            video = "video" in kinds
             raise NotAudio(
-                "it holds a picture or film without sound"
-                if "video" in kinds
-                else "it holds no sound"
+                "it holds a picture or film without sound" if video else "it holds no sound"
             )
         readable = [track for track in tracks if track.codec_context is not None]
         if not readable:
             self.close()
-            raise InputError("its sound is in a codec that is not read")
+            raise InputError("the codec of its sound is not supported")
         best = self.container.streams.best("audio")
         self.stream = best if best in readable else readable[0]
         self.several = len(tracks)
 
     def packets(self) -> Iterator[Any]:
-        """The sound track's packets from where the file stands."""
+        """Yield the packets of the sound track from the current position."""
         import av
 
         try:
             for packet in self.container.demux(self.stream):
                 if packet.size:
                     yield packet
-        except av.FFmpegError:  # a file that was cut off
+        except av.FFmpegError:  # a truncated file
             return
 
     def decoder(self) -> Any:
-        """A decoder in its first state."""
+        """Return a decoder in its initial state."""
         import av
         from av.codec.context import Flags2
 
@@ -94,43 +96,51 @@ class Container:
             given.flush_buffers()
         if not decoder.is_open:
             decoder.thread_count = 1
-            if given.codec.name in KNOWN:  # what is left out at the ends is counted here
+            if given.codec.name in KNOWN:  # `Index` counts the encoder's delay and padding
                 decoder.flags2 |= Flags2.skip_manual
         return decoder
 
     def close(self) -> None:
+        """Close the container; the file stays open."""
         self.container.close()
 
 
 def _refusal(file: BinaryIO) -> InputError:
-    """Why FFmpeg does not read a file."""
+    """Return an error that says why FFmpeg cannot read a file."""
     file.seek(0)
     head = file.read(4096)
     if head[4:8] == b"ftyp":
-        return InputError("it is an MP4 file without its index, as of a copy that was cut off")
+        return InputError("it is an MP4 file without its index; is it a truncated copy?")
     if b"\0" not in head and not head.startswith((b"OggS", b"ID3", b"\xff")):
         with suppress(UnicodeDecodeError):
-            head[:-4].decode()  # the end may lie inside a letter
-            return NotAudio("it is a text, no audio")
-    return InputError("it is no audio, or damaged")
+            head[:-4].decode()  # the block may end within a letter
+            return NotAudio("it is a text, not audio")
+    return InputError("it is not audio, or damaged")
 
 
 def decoded(decoder: Any, packet: Any) -> tuple[np.ndarray, int]:
-    """The sound of a packet (None: what the decoder still holds), [n, C] float32, and its rate; none where damaged."""
+    """Decode a packet.
+
+    Args:
+        decoder: decoder of the sound track.
+        packet: packet; None flushes the decoder.
+
+    Returns:
+        The sound [n, C] float32 and its rate in Hz; [0, 1] and 0 for a damaged packet.
+    """
     import av
 
     try:
         frames = decoder.decode(packet)
     except (av.FFmpegError, EOFError, MemoryError):
         frames = []
-    pieces = [samples_of(frame) for frame in frames]
-    return (np.concatenate(pieces) if pieces else np.zeros((0, 1), np.float32)), frames[
-        0
-    ].sample_rate if frames else 0
+    if not frames:
+        return np.zeros((0, 1), np.float32), 0
+    return np.concatenate([samples_of(frame) for frame in frames]), frames[0].sample_rate
 
 
 def samples_of(frame: Any) -> np.ndarray:
-    """A decoded frame's sound [n, C] float32."""
+    """Return the sound [n, C] float32 of a decoded frame."""
     if frame.format.is_planar and frame.layout.nb_channels >= _MOST_PLANES:
         import av
 
@@ -145,7 +155,7 @@ def samples_of(frame: Any) -> np.ndarray:
 
 
 def tags_of(path: Any) -> dict[str, str]:
-    """Title, artist ... of a file that FFmpeg reads; nothing where it does not."""
+    """Return title, artist, album and other texts of a file; {} if FFmpeg cannot read the file."""
     with open(path, "rb") as file:
         try:
             container = Container(file)
@@ -158,6 +168,7 @@ def tags_of(path: Any) -> dict[str, str]:
 
 
 def read_tags(container: Container) -> dict[str, str]:
+    """Return title, artist, album and other texts of an open file."""
     found = {}
     for source in (container.stream.metadata, container.container.metadata):
         for key, value in source.items():

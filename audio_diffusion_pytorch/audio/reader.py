@@ -21,16 +21,17 @@ _POLARITIES: dict[str, tuple[tuple[int, ...], Tensor]] = {}
 class AudioReader:
     """Read a recording, whole or in blocks, any number of times; a context manager.
 
-    The content of the file decides the format, not its name. The length is that of the actual sound, even if a header
-    differs. Harmless damage (a wrong size in a header, a truncated end) causes one warning per process.
+    The content of the file decides the format, not its name. The length is that of the actual
+    sound, even if a header differs. Harmless damage (a wrong size in a header, a truncated end)
+    causes one warning per process.
 
     Args:
         path: wav, flac, ogg, mp3, m4a, opus, aiff, caf, webm, the sound of a film ...
 
     Raises:
         NotAudio: the file holds no sound; `NotAudio` is an `InputError`.
-        InputError: the file is missing, empty or damaged; while reading: the file changes, ends early, or holds NaN or
-            infinite samples.
+        InputError: the file is missing, empty or damaged; while reading: the file changes, ends
+            early, or holds NaN or infinite samples.
     """
 
     def __init__(self, path: str | Path):
@@ -83,7 +84,8 @@ class AudioReader:
             raise InputError(f"cannot read {self.path}: {error.strerror or error}") from error
         if len(data) != frames:
             raise InputError(
-                f"cannot read {self.path} as audio: it is truncated ({len(data)} of {frames} frames from {start})"
+                f"cannot read {self.path} as audio: it is truncated "
+                f"({len(data)} of {frames} frames from {start})"
             )
         if not np.isfinite(data).all():
             raise InputError(f"cannot use {self.path}: it holds NaN or infinite samples")
@@ -101,7 +103,8 @@ class AudioReader:
         # A deleted file is harmless: it was open, and all of it was read.
         if self.path.exists() and state_of(self.path)[:2] != self._state[:2]:
             raise InputError(
-                f"cannot use {self.path}: it changed while it was being read; wait until it is complete"
+                f"cannot use {self.path}: it changed while it was being read; "
+                "wait until it is complete"
             )
 
     @property
@@ -110,20 +113,20 @@ class AudioReader:
         if self.info.channels == 1:
             return torch.ones(1, 1)
         key = str(self.path.absolute())
-        state, signs = _POLARITIES.get(key, (None, None))
-        if state != self._state:
-            meter = Polarity(self.info.channels)
-            with suppress(InputError):  # damaged: the sound before the damage decides
-                for block in self.blocks():
-                    meter.update(block)
-            signs = meter.signs
-            if len(_POLARITIES) >= _MOST:
-                _POLARITIES.clear()
-            _POLARITIES[key] = self._state, signs
-        return signs
+        known = _POLARITIES.get(key)
+        if known is not None and known[0] == self._state:
+            return known[1]
+        meter = Polarity(self.info.channels)
+        with suppress(InputError):  # damaged: the sound before the damage decides
+            for block in self.blocks():
+                meter.update(block)
+        if len(_POLARITIES) >= _MOST:
+            _POLARITIES.clear()
+        _POLARITIES[key] = self._state, meter.signs
+        return meter.signs
 
     def read_mono(self, start: int = 0, frames: int = -1) -> Tensor:
-        """Read a part as `read` does and average its channels: [1, T]; opposing channels are inverted."""
+        """Read a part as `read` does and average its channels, opposing ones inverted: [1, T]."""
         return to_mono(self.read(start, frames) * self.polarity)
 
     def mono_blocks(self) -> Iterator[Tensor]:
@@ -157,7 +160,8 @@ def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[Tensor, in
         wav [C, T] float32, and the sample rate in Hz.
 
     Raises:
-        InputError: the file is missing, holds no sound, ends early, or holds NaN or infinite samples.
+        InputError: the file is missing, holds no sound, ends early, or holds NaN or infinite
+            samples.
     """
     with AudioReader(path) as file:
         return file.read(start, frames), file.info.sample_rate
@@ -166,7 +170,7 @@ def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[Tensor, in
 def read_mono(path: str | Path, start: int = 0, frames: int = -1) -> tuple[Tensor, int]:
     """Read a file or a part of it as `read` does, and average its channels: [1, T].
 
-    Channels that oppose the loudest one over the whole recording are inverted before, in every part alike.
+    Channels that oppose the loudest one over the whole recording are inverted first, in every part.
 
     Args:
         path: audio file.

@@ -47,7 +47,8 @@ class Sections:
 
     def __init__(self, lengths: list[int]):
         self.starts = [0, *accumulate(lengths)]
-        self._number, self._section = -1, np.zeros((0, 1), np.float32)
+        self._number = -1
+        self._section = np.zeros((0, 1), np.float32)
 
     def decode(self, number: int) -> np.ndarray:
         """Return the frames [n, C] float32 of a section."""
@@ -56,7 +57,8 @@ class Sections:
     def read(self, start: int, frames: int) -> np.ndarray:
         """Return `frames` frames from `start`, see `Source`."""
         end = min(start + frames, self.starts[-1])
-        parts, number = [], bisect_right(self.starts, start) - 1
+        number = bisect_right(self.starts, start) - 1
+        parts = []
         while start < end:
             section = self._decoded(number)
             first = start - self.starts[number]
@@ -67,7 +69,8 @@ class Sections:
 
     def _decoded(self, number: int) -> np.ndarray:
         if number != self._number:
-            self._section, self._number = self.decode(number), number
+            self._section = self.decode(number)
+            self._number = number
         return self._section
 
 
@@ -89,7 +92,8 @@ class Joined:
 
     def read(self, start: int, frames: int) -> np.ndarray:
         """Return `frames` frames from `start`, see `Source`."""
-        end, parts = min(start + frames, self.starts[-1]), []
+        end = min(start + frames, self.starts[-1])
+        parts = []
         while start < end:
             number = bisect_right(self.starts, start) - 1
             stop = min(end, self.starts[number + 1])
@@ -108,10 +112,9 @@ class Joined:
 
 
 def fitted(data: np.ndarray, frames: int, channels: int) -> np.ndarray:
-    """Fit data [n, c] to [frames, channels] float32: cut, pad with silence, copy one channel to all."""
+    """Fit data [n, c] to [frames, channels] float32: cut, pad with silence, copy one channel."""
     data = data[:frames].astype(np.float32, copy=False)
-    if data.shape[1] != channels:
-        data = (
-            np.repeat(data[:, :1], channels, 1) if data.shape[1] < channels else data[:, :channels]
-        )
+    if data.shape[1] < channels:
+        data = np.repeat(data[:, :1], channels, 1)
+    data = data[:, :channels]
     return np.pad(data, ((0, frames - len(data)), (0, 0))) if len(data) < frames else data

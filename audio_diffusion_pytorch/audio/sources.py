@@ -1,12 +1,11 @@
-"""Which way a file is read: its content decides, not its name."""
+"""Choose the decoder of a file by its content, not by its name."""
 
-import errno
 import os
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import soundfile
 
@@ -16,9 +15,8 @@ from audio_diffusion_pytorch.audio.sections import Joined, Source
 from audio_diffusion_pytorch.errors import InputError
 
 State = tuple[int, ...]
-_MOST = 50_000  # files that are remembered
-# What libsndfile is given; the rest is MPEG audio, or goes to FFmpeg's libraries.
-_NATIVE = (
+_MOST = 50_000  # remembered files
+_NATIVE = (  # first bytes of the formats that libsndfile decodes
     b"RIFF",
     b"RIFX",
     b"RF64",
@@ -30,39 +28,41 @@ _NATIVE = (
     b"dns.",
     b"riff\x2e\x91\xcf\x11",
 )
-# What was learnt of files, by path and state, so that no file is examined twice in one process.
+# Openers of files by path and state: a process examines each file once.
 _INDICES: dict[str, tuple[State, "Opener"]] = {}
 
 
 @dataclass(frozen=True)
 class Opener:
-    """A file that was examined: opens it without examining it again.
+    """Decoder and index of a file that was examined.
 
     Args:
-        index: what one of the modules learnt; a list of several for recordings one after the other.
-        mended: the part of the file that FFmpeg is given; None: all.
+        index: index of `native`, `mpeg` or `containers`; a list for consecutive recordings.
+        mended: part of the file for FFmpeg; None: the whole file.
     """
 
     index: Any
     mended: Mended | None = None
 
     def open(self, path: Path) -> Source:
-        """The recording in the file."""
+        """Open the recording, without examining the file again."""
         if isinstance(self.index, list):
             return Joined([opener.open(path) for opener in self.index])
         if isinstance(self.index, native.Index):
             return native.NativeSource(path, self.index)
         if isinstance(self.index, mpeg.Index):
             return mpeg.MpegSource(path, self.index)
-        file = Spliced(path, self.mended or Mended(b"", 0, path.stat().st_size))
-        return containers.ContainerSource(file, self.index)
+        return containers.ContainerSource(_spliced(path, self.mended), self.index)
 
 
 def state_of(path: Path) -> State:
-    """What changes with a file's content: size, times, place on the disk.
+    """Return size, times and inode of a file, which change with its content.
+
+    Args:
+        path: audio file.
 
     Raises:
-        InputError: it is no file, or is not there.
+        InputError: the path is missing or not a file.
     """
     try:
         status = path.stat()
@@ -71,46 +71,54 @@ def state_of(path: Path) -> State:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{path} is a folder, give one audio file")
+        raise InputError(f"{path} is a folder: give one audio file")
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{path} is a pipe or device, not a file: write the sound to a file first")
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def open_source(path: Path, state: State) -> tuple[Source, bool]:
-    """The recording in a file, and whether the file was examined only now.
+    """Open the recording in a file.
+
+    Args:
+        path: audio file.
+        state: state of the file, from `state_of`.
+
+    Returns:
+        The recording, and whether this call examined the file.
 
     Raises:
-        NotAudio: it holds no sound.
+        NotAudio: the file holds no sound.
         InputError: the file cannot be read.
     """
-    key = os.path.abspath(path)
-    known = _INDICES.get(key)
-    new = known is None or known[0] != state
     try:
-        if new:
-            if len(_INDICES) >= _MOST:
-                _INDICES.clear()
-            opener = _examine(path, state[0])
-            _INDICES[key] = state, opener
-        else:
-            opener = known[1]
+        opener, new = _opener(path, state)
         return opener.open(path), new
-    except soundfile.LibsndfileError as error:  # it changed since
+    except soundfile.LibsndfileError as error:  # the file changed after its examination
         raise InputError(f"cannot read {path} as audio: {native.reason(error)}") from error
+    except PermissionError as error:
+        raise InputError(f"cannot read {path}: you may not read it") from error
     except OSError as error:
-        reason = (
-            "you may not read it"
-            if error.errno in (errno.EACCES, errno.EPERM)
-            else error.strerror or error
-        )
-        raise InputError(f"cannot read {path}: {reason}") from error
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except InputError as error:
         raise type(error)(f"cannot read {path} as audio: {error}") from error
 
 
+def _opener(path: Path, state: State) -> tuple[Opener, bool]:
+    """Return the opener of a file, and whether the opener is new."""
+    key = os.path.abspath(path)
+    known = _INDICES.get(key)
+    if known is not None and known[0] == state:
+        return known[1], False
+    if len(_INDICES) >= _MOST:
+        _INDICES.clear()
+    opener = _examine(path, state[0])
+    _INDICES[key] = state, opener
+    return opener, True
+
+
 def _examine(path: Path, size: int) -> Opener:
-    """How to open the recording in a file."""
+    """Choose the decoder of a file of `size` bytes."""
     if size == 0:
         raise InputError("the file is empty")
     with open(path, "rb") as file:
@@ -118,17 +126,15 @@ def _examine(path: Path, size: int) -> Opener:
         file.seek(base)
         head = file.read(16)
         if head[:4] == b"OggS":
-            return _ogg(path, links.links_of(file, size), size)
-        known = any(head.startswith(mark) for mark in _NATIVE) and not (
-            head[:4] == b"FORM" and head[8:11] != b"AIF"
-        )
+            return _ogg(path, links.links_of(file, size))
+        known = head.startswith(_NATIVE) and (head[:4] != b"FORM" or head[8:11] == b"AIF")
         if not known and (base or head[0] in (0, 255)) and mpeg_frames.starts_as_mpeg(file, size):
             return _mpeg(mpeg.index_of(file, size))
     if not known or head[8:12] == b"AVI ":
         return _container(path)
     try:
         index = native.index_of(path, Mended(b"", base, size) if base else headers.mend(path))
-        # MP3 inside a WAV: libsndfile guesses its length.
+        # libsndfile guesses the length of MP3 inside WAV.
         return _container(path) if index.info.subtype.startswith("MPEG_") else Opener(index)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         return _container(path, otherwise=f"{native.reason(error)} (damaged?)")
@@ -141,27 +147,31 @@ def _mpeg(index: mpeg.Index | None) -> Opener:
 
 
 def _container(path: Path, mended: Mended | None = None, otherwise: str = "") -> Opener:
-    """FFmpeg's way; `otherwise` says what libsndfile found wrong with the file."""
-    with Spliced(path, mended or Mended(b"", 0, path.stat().st_size)) as file:
+    """Examine a file with FFmpeg; if FFmpeg cannot read the file, raise `otherwise` if given."""
+    with _spliced(path, mended) as file:
         try:
             index = containers.index_of(file)
         except InputError as error:
             if otherwise:
                 raise InputError(otherwise) from error
             raise
-        return (
-            _mpeg(mpeg.index_of(file, file.seek(0, os.SEEK_END)))
-            if index is None
-            else Opener(index, mended)
-        )
+        if index is None:
+            return _mpeg(mpeg.index_of(file, file.seek(0, os.SEEK_END)))
+        return Opener(index, mended)
 
 
-def _ogg(path: Path, found: list[links.Link], size: int) -> Opener:
+def _spliced(path: Path, mended: Mended | None) -> BinaryIO:
+    file = Spliced(path, mended or Mended(b"", 0, path.stat().st_size))
+    return cast(BinaryIO, file)  # a raw file of reading methods, all that decoders need
+
+
+def _ogg(path: Path, found: list[links.Link]) -> Opener:
+    """Examine the recordings of an Ogg file."""
     openers = []
     for link in found:
         mended = None if len(found) == 1 else Mended(b"", link.start, link.end)
         if link.codec in ("vorbis", "flac") and not link.beside:
-            with suppress(soundfile.LibsndfileError, RuntimeError):  # FLAC in Ogg, mostly
+            with suppress(soundfile.LibsndfileError, RuntimeError):  # mostly FLAC in Ogg
                 tail = link.tail if link.codec == "vorbis" else None
                 openers.append(Opener(native.index_of(path, mended, tail)))
                 continue
@@ -169,11 +179,13 @@ def _ogg(path: Path, found: list[links.Link], size: int) -> Opener:
     if len(openers) < 2:
         return openers[0] if openers else _container(path)
     infos = [opener.index.info for opener in openers]
+    first = infos[0]
     for number, info in enumerate(infos):
-        if (info.sample_rate, info.channels) != (infos[0].sample_rate, infos[0].channels):
+        if (info.sample_rate, info.channels) != (first.sample_rate, first.channels):
             seconds = sum(one.seconds for one in infos[:number])
             raise InputError(
-                f"after {seconds:.1f} s its format changes ({infos[0].sample_rate} Hz, {infos[0].channels} channels to "
-                f"{info.sample_rate} Hz, {info.channels}): recordings of different kinds were joined; split it"
+                f"after {seconds:.1f} s its format changes ({first.sample_rate} Hz, "
+                f"{first.channels} channels to {info.sample_rate} Hz, {info.channels} channels): "
+                "it joins recordings of different formats; split it"
             )
     return Opener(openers)

@@ -21,17 +21,16 @@ from audio_diffusion_pytorch.audio.reader import info
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.utils.files import atomic_write
 
-_LARGEST_WAV = 4_000_000_000  # bytes of sound: a WAV header counts no more
-_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "DOUBLE": 8}  # a sample; 4 in others
+_LARGEST_WAV = 4_000_000_000  # bytes of sound; the header of a WAV file has 32-bit sizes
+_BYTES = {"PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "DOUBLE": 8}  # per sample; other formats: 4
 _LOSSY = {".ogg": "VORBIS", ".mp3": "MPEG_LAYER_III"}
-_MP3_QUALITY = {
-    "bitrate_mode": "VARIABLE",
-    "compression_level": 0.1,
-}  # about 230 kbit/s for a full stereo mix
-# Codec, container, samples of a frame, bits a second and channel. (libsndfile loses the last 6 ms of some Opus files.)
+# About 230 kbit/s for a full stereo mix.
+_MP3_QUALITY = {"bitrate_mode": "VARIABLE", "compression_level": 0.1}
+# Codec, container, samples per frame, bit/s per channel. Opus is here because libsndfile loses the
+# last 6 ms of some Opus files.
 _CODECS = {".m4a": ("aac", "ipod", 1024, 160_000), ".opus": ("libopus", "ogg", 960, 96_000)}
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
-_LONGEST_TAG = 10_000  # characters: a picture or a text that somebody put there; libsndfile loses the file over it
+_LONGEST_TAG = 10_000  # characters; libsndfile writes unreadable files for long texts and pictures
 
 
 class _Encoder(Protocol):
@@ -74,7 +73,7 @@ class _Native:
     def write(self, data: np.ndarray) -> None:
         try:
             self._file.write(data)
-        except AssertionError as error:  # what soundfile raises where fewer frames could be written
+        except AssertionError as error:  # soundfile wrote fewer frames
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
     def close(self) -> None:
@@ -89,21 +88,23 @@ class _Encoded:
 
         codec, file_format, self._size, rate = _CODECS[path.suffix.lower()]
         self._file = open(path, "wb")  # noqa: SIM115
-        # The sound begins behind the encoder's delay: a place that m4a tells in whole milliseconds, unless asked.
+        # The sound starts after the encoder's delay; m4a rounds the delay to milliseconds unless
+        # the timescale is the sample rate.
         options = {"movie_timescale": str(sample_rate)} if file_format == "ipod" else {}
         self._container = av.open(self._file, "w", format=file_format, options=options)
-        self._layout, self._sample_rate, self._taken = _LAYOUTS[channels], sample_rate, 0
+        self._layout = _LAYOUTS[channels]
+        self._sample_rate = sample_rate
+        self._taken = 0
         self._stream = self._container.add_stream(codec, rate=sample_rate, layout=self._layout)
-        # An AAC frame, of 1024 samples, holds 6144 bits of each channel at most.
+        # An AAC frame of 1024 samples holds at most 6144 bits per channel.
         self._stream.bit_rate = min(rate, 5 * sample_rate) * channels
         self._stream.codec_context.thread_count = 1
         self._fifo = av.AudioFifo()
 
     def tag(self, key: str, value: str) -> bool:
         for place in (self._container, self._stream):
-            place.metadata[
-                "track" if key == "tracknumber" and place is self._container else key
-            ] = value
+            track = key == "tracknumber" and place is self._container
+            place.metadata["track" if track else key] = value
         return True
 
     def write(self, data: np.ndarray) -> None:
@@ -112,12 +113,9 @@ class _Encoded:
         frame = av.AudioFrame.from_ndarray(
             np.ascontiguousarray(data.reshape(1, -1)), format="flt", layout=self._layout
         )
-        # Times let the file tell the encoder's delay.
-        frame.sample_rate, frame.pts, frame.time_base = (
-            self._sample_rate,
-            self._taken,
-            Fraction(1, self._sample_rate),
-        )
+        frame.sample_rate = self._sample_rate
+        frame.pts = self._taken  # with a time, the container declares the encoder's delay
+        frame.time_base = Fraction(1, self._sample_rate)
         self._taken += len(data)
         self._fifo.write(frame)
         for piece in self._fifo.read_many(self._size):
@@ -155,7 +153,8 @@ def writing(
         sample_rate: in Hz.
         channels: number of channels.
         subtype: name of the input's sample format (`PCM_24` ...), kept as far as the ending allows.
-        tags: title, artist and other texts, see `AudioReader.tags`; unsupported ones are omitted with a warning.
+        tags: title, artist and other texts, see `AudioReader.tags`; unsupported ones are omitted
+            with a warning.
         frames: expected number of frames, 0 if unknown: a .wav file above 4 GB is written as RF64.
         complete: callback with the complete file before it is renamed to `path`.
 
@@ -163,8 +162,8 @@ def writing(
         A function that writes the next block [C, n].
 
     Raises:
-        InputError: the ending is unknown or its format cannot hold the rate or the channels; the folder is not
-            writable, or the disk is full.
+        InputError: the ending is unknown or its format cannot hold the rate or the channels; the
+            folder is not writable, or the disk is full.
     """
     path = Path(path)
     extension = path.suffix.lower()
@@ -175,9 +174,10 @@ def writing(
     rate = written_rate(extension, sample_rate)
     if rate != sample_rate:
         warnings.warn(
-            f"{extension} holds {rate} Hz only: {sample_rate} Hz are resampled", stacklevel=3
+            f"{extension} supports only {rate} Hz: {sample_rate} Hz are resampled", stacklevel=3
         )
-    resample, written = Resampler(sample_rate, rate, channels), 0
+    resample = Resampler(sample_rate, rate, channels)
+    written = 0
 
     def write_block(wav: Tensor, last: bool = False) -> None:
         nonlocal written
@@ -200,16 +200,13 @@ def writing(
                     write_block(torch.zeros(channels, 0), last=True)
             finally:
                 encoder.close()
-            # A disk that becomes full at the very end raises no error.
-            if written and abs(info(temporary).frames - written) > (
-                _CODECS[extension][2] if extension in _CODECS else 0
-            ):
+            # A full disk at the end of the file raises no error.
+            tolerance = _CODECS[extension][2] if extension in _CODECS else 0
+            if written and abs(info(temporary).frames - written) > tolerance:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if complete is not None:
                 complete(temporary)
-    except (
-        soundfile.LibsndfileError
-    ) as error:  # no disk that is full, which `atomic_write` finds out
+    except soundfile.LibsndfileError as error:  # not a full disk, which `atomic_write` reports
         raise InputError(f"cannot write {path}: {error.error_string}") from error
 
 
@@ -229,9 +226,7 @@ def _write_tags(encoder: Any, path: Path, tags: Mapping[str, str]) -> None:
         if not encodable or len(value) > _LONGEST_TAG or not encoder.tag(key, value):
             left.append(key)
     if left:
-        warnings.warn(
-            f"{path}: the input's {', '.join(left)} cannot be written and is left out", stacklevel=4
-        )
+        warnings.warn(f"{path}: cannot hold the input's {', '.join(left)}; omitted", stacklevel=4)
 
 
 def _subtype(extension: str, wanted: str | None) -> str:
@@ -239,12 +234,10 @@ def _subtype(extension: str, wanted: str | None) -> str:
     if extension in _LOSSY:
         return _LOSSY[extension]
     wanted = (wanted or "").replace("ALAC_20", "PCM_24").replace("ALAC", "PCM")
-    if not wanted.startswith(
-        ("PCM_", "FLOAT", "DOUBLE")
-    ):  # an MP3's format would fit into a WAV, too
+    # A WAV file can hold an MP3's format too, so a check of the format alone is not enough.
+    if not wanted.startswith(("PCM_", "FLOAT", "DOUBLE")):
         return "PCM_16"
     if soundfile.check_format(extension[1:], wanted):
         return wanted
-    return (
-        "PCM_24" if extension == ".flac" and wanted in ("PCM_32", "FLOAT", "DOUBLE") else "PCM_16"
-    )
+    fine = wanted in ("PCM_32", "FLOAT", "DOUBLE")
+    return "PCM_24" if extension == ".flac" and fine else "PCM_16"

@@ -127,7 +127,7 @@ def test_wav_that_tells_of_more_than_there_is(more, tmp_path):
     path.write_bytes(data)
     wav, told = read_all(path)
     assert torch.equal(wav, whole)
-    assert len(told) == 1 and str(path) in told[0] and "its header tells" in told[0]
+    assert len(told) == 1 and str(path) in told[0] and "its header declares" in told[0]
 
 
 def test_wav_that_was_cut_gives_what_is_there(tmp_path):
@@ -263,12 +263,12 @@ def picture() -> bytes:
         (b"#EXTM3U\n#EXTINF:10,\nhttp://localhost:9/a.ts\n/etc/passwd\n", "it is a text"),
         (b"ffconcat version 1.0\nfile /etc/passwd\n", "it is a text"),
         (picture(), "it holds a picture or film without sound"),
-        (bytes(5000), "it is no audio"),
-        (random.Random(0).randbytes(5000), "it is no audio"),
+        (bytes(5000), "it is not audio"),
+        (random.Random(0).randbytes(5000), "it is not audio"),
         (b"RIFF\0\0\0\0WAVEfmt ", "damaged"),
         (b"fLaC" + bytes(100), "damaged"),
         (b"OggS" + bytes(100), "damaged"),
-        (b"ID3\4\0\0\0\0\0\x0a" + bytes(10), "no audio"),
+        (b"ID3\4\0\0\0\0\0\x0a" + bytes(10), "not audio"),
         (b"\xff\xfb\x90\x44" + bytes(50), "no sound"),
     ],
 )

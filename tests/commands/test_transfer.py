@@ -313,7 +313,7 @@ def test_audio_that_cannot_be_used(transfer, folder):
     cases = {
         "empty": lambda: bad.write_bytes(b""),
         "no samples": lambda: soundfile.write(bad, np.zeros(0), RATE),
-        "it is a text, no audio": lambda: bad.write_bytes(b"no sound" * 100),
+        "it is a text, not audio": lambda: bad.write_bytes(b"no sound" * 100),
         "holds no samples": lambda: bad.write_bytes(good[:44]),
         "NaN": lambda: soundfile.write(bad, nan, RATE, subtype="FLOAT"),
     }
