@@ -6,14 +6,14 @@ Names load lazily.
 from importlib import import_module
 
 _EXPORTS = {
-    "ADPM2Sampler": "api",
-    "AEulerSampler": "api",
+    "ADPM2Sampler": "samplers",
+    "AEulerSampler": "samplers",
     "AudioDiffusionModel": "api",
     "KDistribution": "api",
-    "KarrasSampler": "api",
-    "KarrasSamplerReverse": "api",
-    "KarrasSchedule": "api",
-    "LinearSchedule": "api",
+    "KarrasSampler": "samplers",
+    "KarrasSamplerReverse": "samplers",
+    "KarrasSchedule": "samplers",
+    "LinearSchedule": "samplers",
     "LogNormalDistribution": "api",
     "NormalizedEncodec": "api",
     "PitchTracker": "api",
