@@ -25,7 +25,7 @@ class TrainingModule(pl.LightningModule):
         takes_latents: batches are latents [B, D, L] of a cache.
     """
 
-    ema: EMA
+    ema: EMA[Any]
     warmup = 0.05
     takes_latents = False
 
@@ -45,8 +45,7 @@ class TrainingModule(pl.LightningModule):
 
     def export(self, path: Path) -> None:
         """Write the averaged weights to `path`."""
-        save = self.ema.model.save  # every trained network defines it
-        save(path, {"step": str(self.global_step)})  # type: ignore[operator]
+        self.ema.model.save(path, {"step": str(self.global_step)})
 
     def wants_cache(self, datamodule: pl.LightningDataModule) -> bool:
         """Return whether training would read latents from the datamodule's cache."""

@@ -29,6 +29,8 @@ class ClassifierModule(FrozenCodecModule):
         total_steps: steps of a one-cycle learning rate; None: constant.
     """
 
+    ema: EMA[InstrumentClassifier]
+
     def __init__(
         self,
         network: InstrumentClassifier,

@@ -23,6 +23,8 @@ class CodecModule(TrainingModule):
         total_steps: steps of a one-cycle learning rate; None: constant.
     """
 
+    ema: EMA[MelCodec]
+
     def __init__(
         self,
         codec: MelCodec,

@@ -1,16 +1,20 @@
 """Average the weights of a network exponentially."""
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 def ema_decay(step: int, beta: float = 0.995, power: float = 0.7, start: int = 100) -> float:
-    """Return the decay of the average: 0 until `start`, then min(beta, 1 - (1 + n)^-power), n = step - start - 1.
+    """Return the decay of the average.
 
-    The average follows the weights closely at first. Source: the warm-up of the original's EMA, which updates at every
-    tenth step; this average updates at every step.
+    The decay is 0 until `start`, then min(beta, 1 - (1 + n)^-power) with n = step - start - 1, so
+    that the average follows the weights closely at first. Source: the warm-up of the original's
+    EMA, which updates at every tenth step; this average updates at every step.
 
     Args:
         step: optimiser step, counted from 1.
@@ -22,7 +26,7 @@ def ema_decay(step: int, beta: float = 0.995, power: float = 0.7, start: int = 1
     return 0.0 if n <= 0 else min(beta, 1.0 - (1.0 + n) ** -power)
 
 
-class EMA(nn.Module):
+class EMA(nn.Module, Generic[Network]):
     """Average the weights of a network.
 
     Call `update(online)` once after each optimiser step.
@@ -37,9 +41,10 @@ class EMA(nn.Module):
         step: number of updates.
     """
 
+    model: Network
     step: Tensor
 
-    def __init__(self, online: nn.Module, beta: float = 0.995, power: float = 0.7):
+    def __init__(self, online: Network, beta: float = 0.995, power: float = 0.7):
         super().__init__()
         self.beta = beta
         self.power = power
@@ -52,7 +57,7 @@ class EMA(nn.Module):
         return ema_decay(int(self.step), self.beta, self.power)
 
     @torch.no_grad()
-    def update(self, online: nn.Module) -> None:
+    def update(self, online: Network) -> None:
         """Move the average towards the weights of `online`; copy its buffers."""
         self.step += 1
         decay = self.decay
@@ -60,6 +65,6 @@ class EMA(nn.Module):
         for own, other in zip(self.model.buffers(), online.buffers(), strict=True):
             own.copy_(other)
 
-    def train(self, mode: bool = True) -> "EMA":
+    def train(self, mode: bool = True) -> "EMA[Network]":
         """Stay in evaluation mode: nothing trains the average."""
         return super().train(False)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -73,6 +73,7 @@ class InstrumentModule(FrozenCodecModule):
     """
 
     warmup = 0.1
+    ema: EMA[Denoiser]
     mean: Tensor
     std: Tensor
     level: Tensor
@@ -191,6 +192,7 @@ class InstrumentModule(FrozenCodecModule):
         """
         mean, std = self.mean, self.std
         if mean.ndim > 1:
+            assert label is not None  # the statistics are those of several instruments
             instrument = self.label_map.instrument(label)
             mean, std = mean[instrument], std[instrument]
         # Outside of mixed precision: rounding must not change the data.
@@ -232,7 +234,8 @@ class InstrumentModule(FrozenCodecModule):
 
     def _split(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Split a batch into sound and labels; None for a model without labels."""
-        return batch if self.labels else (batch, None)
+        wav, label = batch if self.labels else (batch, None)
+        return cast(Tensor, wav), label
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the loss [], and each sample's loss [B] and noise level [B]."""

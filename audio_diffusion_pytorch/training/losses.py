@@ -1,14 +1,22 @@
-"""Compute the losses of the codec."""
+"""Losses of the codec."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_FLOOR = 1e-4  # added to magnitudes before the logarithm
+
 
 class SpectralLoss(nn.Module):
     """Average log-mel L1, log-magnitude L1 and spectral convergence over several window sizes.
 
-    Sources: multi-resolution STFT loss (Yamamoto et al. 2020, eq. 3-6), multi-scale mel loss (Kumar et al. 2023, 3.4).
+    Sources: multi-resolution STFT loss (Yamamoto et al. 2020, eq. 3-6), multi-scale mel loss (Kumar
+    et al. 2023, 3.4).
+
+    Args:
+        sample_rate: rate of the audio in Hz.
+        n_ffts: window sizes in samples.
+        n_mels: highest number of mel bands; shorter windows have fewer.
     """
 
     def __init__(
@@ -27,18 +35,17 @@ class SpectralLoss(nn.Module):
 
     def forward(self, wav: Tensor, target: Tensor) -> Tensor:
         """Return the loss [] of wav [B, T] against target [B, T]."""
-        loss = 0.0
+        loss = wav.new_zeros(())
         for n_fft in self.n_ffts:
-            got = self._magnitude(wav, n_fft)
+            output = self._magnitude(wav, n_fft)
             with torch.no_grad():
-                wanted = self._magnitude(target, n_fft)
+                reference = self._magnitude(target, n_fft)
             filters = getattr(self, f"filters_{n_fft}")
-            mel = F.l1_loss(torch.log(filters @ got + 1e-4), torch.log(filters @ wanted + 1e-4))
-            log_magnitude = F.l1_loss(torch.log(got + 1e-4), torch.log(wanted + 1e-4))
-            error = torch.linalg.vector_norm(got - wanted, dim=(1, 2))
-            convergence = (
-                error / torch.linalg.vector_norm(wanted, dim=(1, 2)).clamp_min(1e-3)
-            ).mean()
+            mel = _log_l1(filters @ output, filters @ reference)
+            log_magnitude = _log_l1(output, reference)
+            error = torch.linalg.vector_norm(output - reference, dim=(1, 2))
+            norm = torch.linalg.vector_norm(reference, dim=(1, 2)).clamp_min(1e-3)
+            convergence = (error / norm).mean()
             loss = loss + 2.0 * mel + 0.5 * log_magnitude + 0.5 * convergence
         return loss / len(self.n_ffts)
 
@@ -48,3 +55,7 @@ class SpectralLoss(nn.Module):
             wav, n_fft, n_fft // 4, window=window, return_complex=True, pad_mode="constant"
         )
         return (spectrum.real.square() + spectrum.imag.square() + 1e-12).sqrt()
+
+
+def _log_l1(output: Tensor, reference: Tensor) -> Tensor:
+    return F.l1_loss(torch.log(output + _FLOOR), torch.log(reference + _FLOOR))

@@ -13,7 +13,12 @@ from audio_diffusion_pytorch.data.datamodule import Datamodule
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.instrument import select_condition
 from audio_diffusion_pytorch.models.loading import load_instrument
-from audio_diffusion_pytorch.models.original_checkpoint import has_ema, is_original, load_unet_state
+from audio_diffusion_pytorch.models.original_checkpoint import (
+    Weights,
+    has_ema,
+    is_original,
+    load_unet_state,
+)
 from audio_diffusion_pytorch.training.base_module import TrainingModule
 from audio_diffusion_pytorch.training.instrument_module import InstrumentModule
 from audio_diffusion_pytorch.utils.checkpoint_io import load_checkpoint, read_checkpoint
@@ -192,7 +197,7 @@ def _network_state(module: InstrumentModule, source: str) -> tuple[dict[str, Ten
     if Path(source).suffix == ".ckpt" and Path(source).is_file():
         content = read_checkpoint(source)
     if is_original(content):
-        weights = "ema" if has_ema(content) else "raw"
+        weights: Weights = "ema" if has_ema(content) else "raw"
         if weights == "raw":
             warnings.warn(
                 f"{source} has no averaged weights: the run starts from the raw weights",

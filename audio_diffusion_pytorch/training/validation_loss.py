@@ -61,8 +61,8 @@ class ValidationLoss(nn.Module):
         quantiles = (torch.tensor(items, device=z.device) % _QUANTILES + 0.5) / _QUANTILES
         own = denoiser.loss(z, noise, self.distribution.icdf(quantiles), label=label)
         by_sigma = [denoiser.loss(z, noise, sigma, label=label) for sigma in FIXED_SIGMAS]
-        for mean, losses in zip(
-            self.means, [own, torch.stack(by_sigma).mean(0), *by_sigma], strict=True
-        ):
-            mean.update(losses)
-        return dict(zip(self.names, self.means, strict=True))
+        means: list[MeanMetric] = list(self.means)
+        losses = [own, torch.stack(by_sigma).mean(0), *by_sigma]
+        for mean, values in zip(means, losses, strict=True):
+            mean.update(values)
+        return dict(zip(self.names, means, strict=True))

@@ -74,7 +74,7 @@ class TrainingMonitor(pl.Callback):
         resumed = self._bands
         self._start_interval(trainer)
         if resumed is not None:
-            self._bands += resumed.to(module.device)
+            self._bands = resumed.to(module.device, copy=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of the interval in progress for checkpoints."""

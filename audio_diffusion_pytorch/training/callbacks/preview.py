@@ -89,12 +89,12 @@ class BridgePreview(pl.Callback):
         header = audio.info(clip)
         frames = min(header.frames, round(self.seconds * header.sample_rate))
         self.wav, self.sample_rate = audio.read_mono(clip, 0, frames)
-        self._bridge(module)  # raises an error if the two models do not fit
+        self._bridge(module, self.model)  # raises an error if the two models do not fit
 
-    def _bridge(self, module: pl.LightningModule) -> Bridge:
+    def _bridge(self, module: pl.LightningModule, target: InstrumentModel) -> Bridge:
         return Bridge(
             module.instrument(),
-            self.model,
+            target,
             self.sigma,
             self.num_steps,
             codec=module.codec,
@@ -112,7 +112,7 @@ class BridgePreview(pl.Callback):
             return
         target = self.model.spec.name
         with tqdm(total=1, desc=f"preview on the {target}", unit="clip", leave=False) as bar:
-            output = self._bridge(module)(self.wav, self.sample_rate)
+            output = self._bridge(module, self.model)(self.wav, self.sample_rate)
             bar.update()
         tag = f"preview/{module.spec.name}_to_{target}"
         for name, wav in (("input", self.wav), ("output", output)):
