@@ -1,4 +1,4 @@
-"""The layers of the package: a room imports only from rooms below its own."""
+"""The layers of the package: a package imports only from packages below its own."""
 
 import ast
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 PACKAGE = "audio_diffusion_pytorch"
-LAYERS = [  # top to bottom; rooms in one row do not import each other
+LAYERS = [  # top to bottom; packages in one row do not import each other
     {"__main__"},
     {"commands"},
     {"app", "live"},
@@ -22,12 +22,12 @@ LAYERS = [  # top to bottom; rooms in one row do not import each other
     {"command_line"},
     {"errors", "instruments", "paths", "__version__"},
 ]
-LEVEL = {room: -row for row, rooms in enumerate(LAYERS) for room in rooms}
+LEVEL = {package: -row for row, packages in enumerate(LAYERS) for package in packages}
 MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
 
-def imported_rooms(tree: ast.AST) -> Iterator[str]:
-    """Rooms that a module imports from, inside functions and for type checks as well."""
+def imported_packages(tree: ast.AST) -> Iterator[str]:
+    """Packages that a module imports from, inside functions and for type checks as well."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
             yield from (alias.name for alias in node.names)
@@ -39,19 +39,19 @@ def imported_rooms(tree: ast.AST) -> Iterator[str]:
             )
 
 
-def upward_imports(room: str, source: str) -> list[str]:
+def upward_imports(package: str, source: str) -> list[str]:
     return [
         other
-        for other in imported_rooms(ast.parse(source))
-        if other != room and LEVEL[other] >= LEVEL[room]
+        for other in imported_packages(ast.parse(source))
+        if other != package and LEVEL[other] >= LEVEL[package]
     ]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT / PACKAGE)))
 def test_imports_go_down(path: Path) -> None:
-    room = path.relative_to(ROOT / PACKAGE).parts[0].removesuffix(".py")
-    if room != "__init__":  # its names load lazily
-        assert upward_imports(room, path.read_text(encoding="utf-8")) == []
+    package = path.relative_to(ROOT / PACKAGE).parts[0].removesuffix(".py")
+    if package != "__init__":  # its names load lazily
+        assert upward_imports(package, path.read_text(encoding="utf-8")) == []
 
 
 def test_an_import_from_above_or_beside_is_found() -> None:
@@ -60,6 +60,6 @@ def test_an_import_from_above_or_beside_is_found() -> None:
     assert upward_imports("bridge", f"from {PACKAGE} import plots") == []
 
 
-def test_every_folder_is_a_room() -> None:
+def test_every_folder_has_a_layer() -> None:
     folders = {path.parent.name for path in (ROOT / PACKAGE).glob("*/__init__.py")}
     assert folders <= LEVEL.keys()
