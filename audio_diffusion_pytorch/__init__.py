@@ -1,6 +1,7 @@
 """Latent diffusion bridges for musical timbre transfer.
 
-Names load lazily: ``import audio_diffusion_pytorch`` imports no torch, so that ``--help`` of a command is quick.
+Names load lazily: ``import audio_diffusion_pytorch`` imports no torch, so that ``--help`` of a
+command is quick.
 """
 
 import getpass
@@ -46,7 +47,10 @@ __all__ = sorted(_EXPORTS)
 
 
 def _name_user() -> None:
-    """Name a user who has no entry in the system's list, as in a container: torch asks for the name before training."""
+    """Name a user without an entry in the system's list, as in a container.
+
+    torch asks for the name before training.
+    """
     try:
         getpass.getuser()
     except (ImportError, KeyError, OSError):

@@ -1,4 +1,4 @@
-"""The commands' common part, without heavy imports: quote path arguments, report errors and warnings in one line."""
+"""Share code between commands, without heavy imports: quote paths, report errors in one line."""
 
 import io
 import logging
@@ -33,7 +33,8 @@ _NOISE = (
     ".*does not have many workers",
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",
     "Checkpoint directory .* exists and is not empty",
-    "You're resuming from a checkpoint that ended before the epoch ended",  # the datamodule skips seen samples
+    # The datamodule skips seen samples.
+    "You're resuming from a checkpoint that ended before the epoch ended",
     "The dirpath has changed from",
     "Experiment logs directory .* exists",
     "The pynvml package is deprecated",
@@ -42,10 +43,10 @@ _NOISE = (
 
 
 def quote_paths(argv: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """Quote the values of path arguments, because Hydra's grammar refuses `a (1).wav`, `epoch=03.ckpt`, `café.wav`.
+    """Quote path arguments: Hydra's grammar refuses `a (1).wav`, `epoch=03.ckpt` and `café.wav`.
 
-    The function keeps values that are empty, quoted or `null`, interpolations that are not the name of a file,
-    `models={name: path}`, and lists with an element that does not exist.
+    The function keeps values that are empty, quoted or `null`, interpolations that are not the name
+    of a file, `models={name: path}`, and lists with an element that does not exist.
 
     Args:
         argv: arguments as typed.
@@ -83,7 +84,8 @@ def _quote(argument: str, keys: Sequence[str]) -> str:
 
 
 def _quoted(value: str) -> str:
-    # OmegaConf reads `\${` as `${`, Hydra's quoted strings read `\'` as `'`: double the backslashes before both
+    # OmegaConf reads `\${` as `${`, and Hydra's quoted strings read `\'` as `'`: double the
+    # backslashes before both.
     value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     value = re.sub(r"(\\*)'", r"\1\1\\'", value)
     value = re.sub(r"(\\+)\Z", r"\1\1", value)
@@ -128,7 +130,8 @@ def run_command(
         usage_errors: exceptions to report like `InputError`.
 
     Raises:
-        SystemExit: 1 after an `InputError`, 130 after Ctrl-C, 128 + N after another signal N that raised `Interrupted`.
+        SystemExit: 1 after an `InputError`, 130 after Ctrl-C, 128 + N after another signal N that
+            raised `Interrupted`.
     """
     try:
         function()
@@ -144,7 +147,10 @@ def run_command(
 
 @contextmanager
 def ending_on_terminate() -> Iterator[None]:
-    """Let SIGTERM raise `Interrupted` inside the block, so that `finally` runs; a second SIGTERM ends the process."""
+    """Let SIGTERM raise `Interrupted` inside the block, so that `finally` runs.
+
+    A second SIGTERM ends the process.
+    """
 
     def stop(number: int, _) -> None:
         signal.signal(number, signal.SIG_DFL)
@@ -173,7 +179,8 @@ def one_line(error: Exception) -> str:
         The message.
     """
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"cannot use {error.filename}: {error.strerror}; check the path, its permissions and the space left"
+        remedy = "check the path, its permissions and the space left"
+        return f"cannot use {error.filename}: {error.strerror}; {remedy}"
     text = str(error).rpartition("InputError: ")[2].partition("\nConfig search path")[0]
     text = _unknown_setting(text, error) or text.partition("\n    full_key:")[
         0

@@ -12,7 +12,8 @@ from audio_diffusion_pytorch.paths import CONFIGS, EXPERIMENTS
 
 NAME = "timbridge"
 INSTALLED_NAME = "TIMBRIDGE_COMMAND"  # environment variable, set by the installed command
-AS_TYPED = "COMMAND_AS_TYPED"  # environment variable with `typed` of the verb, for the help texts in configs/
+# Environment variable with `typed` of the verb, for the help texts in configs/.
+AS_TYPED = "COMMAND_AS_TYPED"
 CONFIG_OF = {"train": "config", "transfer": "transfer", "evaluate": "evaluate"}
 SCRIPTS = {
     "demo": "scripts/demo.py",
@@ -65,7 +66,8 @@ def check_arguments(argv: Sequence[str], verb: str, parser: argparse.ArgumentPar
             )
         elif not equals and not flag.startswith(("-", "~")):
             raise InputError(
-                f"{argument!r}: arguments have the form key=value: {typed(verb)} {EXAMPLES[verb]}; see --help"
+                f"{argument!r}: arguments have the form key=value: "
+                f"{typed(verb)} {EXAMPLES[verb]}; see --help"
             )
 
 
@@ -95,7 +97,8 @@ def fold_experiments(argv: Sequence[str]) -> list[str]:
 
 def _as_setting(flag: str, value: str, verb: str) -> str:
     """Write a flag as a setting: `--Source Flute` -> `source=Flute`."""
-    settings, key = settings_of(verb), flag.lstrip("-").replace("-", "_").lower()
+    settings = settings_of(verb)
+    key = flag.lstrip("-").replace("-", "_").lower()
     if key not in settings and "." not in key:
         beginning = [name for name in settings if name.startswith(key)]
         key = (beginning or get_close_matches(key, settings, 1) or [key])[0]
@@ -107,8 +110,8 @@ def _as_setting(flag: str, value: str, verb: str) -> str:
 def hydra_parser(verb: str) -> argparse.ArgumentParser:
     """Make Hydra's parser of its own flags, with the command's name.
 
-    Python 3.14 checks help texts when they are added. Hydra 1.3 fails this check, because one of its help texts is an
-    object that is converted later, so the check is switched off meanwhile.
+    Python 3.14 checks help texts when they are added. Hydra 1.3 fails this check, because one of
+    its help texts is an object that is converted later, so the check is switched off meanwhile.
 
     Args:
         verb: verb of the command.

@@ -6,7 +6,7 @@ class InputError(ValueError):
 
 
 class Interrupted(BaseException):
-    """End of a run by a signal, after its state was saved; the exit status of the command is 128 + `signal`.
+    """End of a run by a signal, after its state was saved; the exit status is 128 + `signal`.
 
     Args:
         signal: number of the signal.

@@ -11,7 +11,8 @@ INSTRUMENTS = (
     *("violin", "viola", "cello", "double bass", "flute", "oboe", "clarinet", "bassoon"),
     *("saxophone", "trumpet", "horn", "trombone", "tuba"),
 )
-# Further names in file names: "bass" must match neither "bassoon" nor "double bass", so the longest match wins.
+# Further names in file names: "bass" must match neither "bassoon" nor "double bass", so the longest
+# match wins.
 _OTHER_NAMES = (
     "bass",
     "piano",
@@ -30,7 +31,7 @@ def _plain(text: str) -> str:
 
 
 def instrument_of(path: str | Path, names: Sequence[str] = ()) -> str | None:
-    """Find the instrument in a file name; case, `_`, `-` and spaces are ignored, and the longest match wins.
+    """Find the instrument in a file name, ignoring case, `_`, `-` and spaces; longest match wins.
 
     Args:
         path: path of the file; only its stem counts.

@@ -1,4 +1,4 @@
-"""Paths of the shipped files: in a clone beside the package, in an installation inside the package."""
+"""Paths of the shipped files: beside the package in a clone, inside it in an installation."""
 
 from pathlib import Path
 

@@ -69,7 +69,8 @@ class Spliced(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         """Fill the start of `buffer`, and return the number of bytes read; 0 at the end."""
-        view, head = memoryview(buffer).cast("B"), self._mended.head
+        view = memoryview(buffer).cast("B")
+        head = self._mended.head
         count = min(len(view), max(0, self._size - self._position))
         if count == 0:
             return 0
@@ -215,7 +216,9 @@ def _lacks_pad(file: BinaryIO, position: int) -> bool:
 
 
 def _wav(file: BinaryIO, size: int) -> Mended | None:
-    chunk, form, large, padded = None, b"", 0, True
+    chunk = None
+    form, large = b"", 0
+    padded = True
     for chunk in _chunks(file, size, _WAV_LAYOUT):
         padded = padded and chunk.position % 2 == 0
         if chunk.name == b"ds64":  # 64-bit sizes of the file and the sound
@@ -224,7 +227,8 @@ def _wav(file: BinaryIO, size: int) -> Mended | None:
             form = _read_at(file, chunk.position, 8 + min(chunk.length, 1 << 16))
     if chunk is None or chunk.name != b"data" or not form:
         return None
-    start, declared, present = chunk.content, chunk.length, size - chunk.content
+    start, declared = chunk.content, chunk.length
+    present = size - start
     if declared == 0xFFFFFFFF and large not in (0, 0xFFFFFFFFFFFFFFFF):
         declared = large
     if present <= 0:
@@ -236,7 +240,8 @@ def _wav(file: BinaryIO, size: int) -> Mended | None:
     elif padded:
         return None
     else:
-        problem, present = "", declared
+        problem = ""
+        present = declared
     frame = max(1, int.from_bytes(form[20:22], "little"))
     if int.from_bytes(form[8:10], "little") in (1, 3, 0xFFFE):  # PCM, float, extensible
         present -= present % frame

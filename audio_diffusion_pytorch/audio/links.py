@@ -50,7 +50,8 @@ def links_of(file: BinaryIO, size: int) -> list[Link]:
         size: length of the file in bytes.
     """
     found: list[_OpenLink] = []
-    position, begins = 0, False
+    position = 0
+    begins = False
     while position < size:
         file.seek(position)
         head = file.read(27)

@@ -120,7 +120,8 @@ def _lead(offsets: array, begin: int, first: int) -> int:
         begin: first frame of the segment.
         first: frame.
     """
-    lead, missing = max(begin, first - _OVERLAP), _RESERVOIR
+    lead = max(begin, first - _OVERLAP)
+    missing = _RESERVOIR
     while lead > begin and missing > 0:
         missing -= offsets[lead] - offsets[lead - 1] - _SIDE
         lead -= 1

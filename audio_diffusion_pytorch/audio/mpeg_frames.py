@@ -195,7 +195,8 @@ def _find_chain(window: _Window, position: int, end: int, limit: int = _SEARCH) 
 
 def _is_chain(window: _Window, position: int, end: int) -> bool:
     """Check whether frames of one kind start at `position`; `end` may interrupt the chain."""
-    word, place = _header(window, position)[0], position
+    word, _ = _header(window, position)
+    place = position
     for number in range(_CHAIN):
         other, length = _header(window, place)
         if not length or _kind(other) != _kind(word):
@@ -217,13 +218,15 @@ def walk(file: BinaryIO, size: int) -> Walk | None:
     Raises:
         InputError: the sample rate changes within the file.
     """
-    window, sizes = _Window(file, size), frame_sizes()
+    window = _Window(file, size)
+    sizes = frame_sizes()
     end = _without_tags(window, size)
     position = _find_chain(window, _skip_tags(window, 0, size), end)
     if position is None:
         return None
     found = Walk(word=_header(window, position)[0], segments=[Segment(0)])
-    kind, offsets, stereo = _kind(found.word), found.offsets, False
+    kind = _kind(found.word)
+    offsets = found.offsets
     while position + 4 <= end:
         data, index = window.at(position, 64)
         word = data[index + 1] << 8 | data[index + 2] if data[index] == 255 else 0
@@ -242,12 +245,12 @@ def walk(file: BinaryIO, size: int) -> Walk | None:
             header = window.bytes(position, length)[mark:]
             found.segments.append(_encoder_header(header, len(offsets)))
         else:
-            stereo = stereo or not mono
+            found.stereo = found.stereo or not mono
             offsets.append(position)
         position += length
     _close(found, len(offsets))
     found.segments = [segment for segment in found.segments if segment.last > segment.first]
-    found.end, found.stereo = position, stereo
+    found.end = position
     return found if offsets else None
 
 
@@ -285,7 +288,8 @@ def _encoder_header(data: bytes, first: int) -> Segment:
     segment = Segment(first)
     if data[:4] == b"VBRI" or len(data) < 8:
         return segment
-    flags, place = int.from_bytes(data[4:8], "big"), 8
+    flags = int.from_bytes(data[4:8], "big")
+    place = 8
     if flags & 1:
         segment.frames = int.from_bytes(data[8:12], "big")
     place += sum(size for bit, size in ((1, 4), (2, 4), (4, 100), (8, 4)) if flags & bit)

@@ -84,7 +84,8 @@ class Bridge(ModelPair):
             [C, T] at the input's level, with peaks of at most 1; silence stays silence.
 
         Raises:
-            InputError: wav is empty, not [C, T] or not finite, or sample_rate is not a whole number.
+            InputError: wav is empty, not [C, T] or not finite, or sample_rate is not a whole
+                number.
         """
         wav, stats = _measured(wav, sample_rate)
         if octaves == "auto":
@@ -112,7 +113,8 @@ class Bridge(ModelPair):
             The noise and everything that `decode` needs.
 
         Raises:
-            InputError: wav is empty, not [C, T] or not finite, or sample_rate is not a whole number.
+            InputError: wav is empty, not [C, T] or not finite, or sample_rate is not a whole
+                number.
         """
         wav, stats = _measured(wav, sample_rate)
         windows = list(WindowCutter(self.framing, sample_rate, len(wav), stats).windows([wav]))

@@ -167,7 +167,7 @@ class ModelPair:
     def bridge_windows(
         self, windows: Iterable[tuple[Owner, Window]]
     ) -> Iterator[tuple[Owner, Window, Tensor]]:
-        """Bridge windows, each with an owner of any type; yield them in order with latents [D, L]."""
+        """Bridge windows, each with an owner of any type; yield each with its latents [D, L]."""
         return chain.from_iterable(self.bridge_batches(windows))
 
     @torch.inference_mode()

@@ -10,7 +10,8 @@ class Quality:
     Args:
         solver: name in `SOLVERS`.
         num_steps: points of the schedule of each half.
-        sigma_min: noise level at the data end, at least the models' sigma_min; None: the models' sigma_min.
+        sigma_min: noise level at the data end, at least the models' sigma_min; None: the models'
+            sigma_min.
         rho: spacing of the schedule.
     """
 
@@ -20,8 +21,8 @@ class Quality:
     rho: float
 
 
-# Chosen by the relative error of the target's latents against the converged solution, at the default
-# hand-off of the shipped models: `python benchmarks/transfer.py --only error`.
+# Chosen by the relative error of the target's latents against the converged solution, at the
+# default hand-off of the shipped models: `python benchmarks/transfer.py --only error`.
 QUALITY = {
     "draft": Quality("unipc", 9, 0.05, 7.0),
     "normal": Quality("unipc", 14, 0.02, 6.0),

@@ -1,4 +1,4 @@
-"""Demonstrate the project on a shipped clip: transfer a flute to a violin, then train a flute model for a few steps.
+"""Demonstrate the project: transfer a shipped flute clip to a violin, and train for a few steps.
 
 python scripts/demo.py [--output demo] [--play]
 """

@@ -1,4 +1,4 @@
-"""Score transfers: melody against the input, timbre and sound against real recordings of the target.
+"""Score transfers: melody against the input, timbre and sound against real target recordings.
 
 python evaluate.py pairs=[flute-violin,violin-flute] data=FOLDER
 """

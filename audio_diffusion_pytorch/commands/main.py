@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The installed command: `timbridge VERB ...`, also `python -m audio_diffusion_pytorch VERB ...`."""
+"""The installed command: `timbridge VERB ...` or `python -m audio_diffusion_pytorch VERB ...`."""
 
 import os
 import runpy
@@ -17,7 +17,9 @@ VERBS = {
     "demo": "transfer a shipped clip, then train for a few steps",
     "render": "render training data from scores",
 }
-HELP = f"""{NAME} {__version__}: play a recording on another instrument: the melody stays, the timbre changes.
+HELP = f"""{NAME} {__version__}: play a recording on another instrument.
+
+The melody stays, the timbre changes.
 
   {NAME} transfer source=flute target=violin input=FILE output=FILE
   {NAME} VERB --help     options of the verb

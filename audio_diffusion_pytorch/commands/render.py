@@ -1,17 +1,20 @@
-"""Render a training set from Bach chorales: one FLAC clip for each monophonic part, with its notes as JSON.
+r"""Render a training set from Bach chorales: a FLAC clip for each part, with its notes as JSON.
 
-The command reads the chorales of the music21 corpus, transposes each part into the range of an instrument, draws a
-performance from a seed (tempo, timing, velocity, swells, vibrato), and plays it with FluidSynth and a SoundFont:
+The command reads the chorales of the music21 corpus, transposes each part into the range of an
+instrument, draws a performance from a seed (tempo, timing, velocity, swells, vibrato), and plays it
+with FluidSynth and a SoundFont:
 
     python scripts/render_dataset.py --output data/chorales --instruments flute violin
-    python scripts/render_dataset.py --output data/paired --instruments flute violin --splits test --paired
+    python scripts/render_dataset.py --output data/paired --instruments flute violin \
+        --splits test --paired
 
-A clip is OUTPUT/<split>/<instrument>/<piece>_<part>_t<take>_<instrument>.flac, 24 kHz mono. The .json of the same name
-has its "notes": [onset, offset, MIDI pitch], in seconds; legato notes overlap by up to 50 ms. manifest.json describes
-the run. All chorales on one tune are in the same split, which depends only on the tune and the seed.
+A clip is OUTPUT/<split>/<instrument>/<piece>_<part>_t<take>_<instrument>.flac, 24 kHz mono. The
+.json of the same name has its "notes": [onset, offset, MIDI pitch], in seconds; legato notes
+overlap by up to 50 ms. manifest.json describes the run. All chorales on one tune are in the same
+split, which depends only on the tune and the seed.
 
-Requires music21 and pyfluidsynth (pip install music21 pyfluidsynth), the FluidSynth library and a General MIDI
-SoundFont.
+Requires music21 and pyfluidsynth (pip install music21 pyfluidsynth), the FluidSynth library and a
+General MIDI SoundFont.
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ def main(argv: list[str] | None = None) -> None:
         fail(str(error))
     except BrokenProcessPool:
         fail(
-            "a worker was killed, probably for lack of memory: repeat the command with fewer --workers to continue"
+            "a worker was killed, probably for lack of memory: "
+            "repeat the command with fewer --workers to continue"
         )
     except KeyboardInterrupt:
         print("render_dataset: interrupted: repeat the command to continue", file=sys.stderr)

@@ -65,10 +65,13 @@ _ONE_VALUE = {
 
 
 class AudioDiffusionModel(nn.Module):
-    """UNet and its diffusion; parameters have the names unet.*, diffusion.net.* and diffusion.diffusion.net.*.
+    """UNet and its diffusion.
+
+    Parameters have the names unet.*, diffusion.net.* and diffusion.diffusion.net.*.
 
     Args:
-        diffusion_sigma_distribution: noise levels of training; None: `KDistribution(0.001, 100, 9)`.
+        diffusion_sigma_distribution: noise levels of training; None:
+            `KDistribution(0.001, 100, 9)`.
         diffusion_sigma_data: standard deviation of the clean latents.
         unet: arguments of `UNet1d`; the defaults are the published size.
 
@@ -133,8 +136,9 @@ class NormalizedEncodec:
     """EnCodec 24 kHz with latents normalised per channel.
 
     Args:
-        model_name: "facebook/encodec_24khz" for the pretrained weights (the `encodec` package's download), or weights
-            as for `EncodecCodec`: a folder from the hub, a checkpoint of the original.
+        model_name: "facebook/encodec_24khz" for the pretrained weights (the `encodec` package's
+            download), or weights as for `EncodecCodec`: a folder from the hub, a checkpoint of the
+            original.
         device: device of the codec; None: the GPU if available.
     """
 
@@ -152,7 +156,10 @@ class NormalizedEncodec:
     def encode_latent(
         self, x: Tensor, mean: Tensor | None = None, std: Tensor | None = None
     ) -> Tensor:
-        """Encode wav [B, 1, T] to latents [B, D, ceil(T / 320)], normalised if mean and std [D, 1] are given."""
+        """Encode wav [B, 1, T] to latents [B, D, ceil(T / 320)].
+
+        The latents are normalised if mean and std [D, 1] are given.
+        """
         z = self.encodec_model.encoder(x.to(self.device))
         return z if mean is None or std is None else z_norm(z, mean, std)
 
@@ -178,7 +185,7 @@ def z_denorm(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 class PitchTracker:
-    """Melody distances as in the paper: audio at 24 kHz is interpreted as 22.05 kHz, in one piece."""
+    """Melody distances as in the paper: 24 kHz audio is interpreted as 22.05 kHz, in one piece."""
 
     def cals_pitch_metric(
         self,
@@ -197,15 +204,16 @@ class PitchTracker:
             y2: clips of the same shape.
             metric: "dtw" (DPD), "jaccard" (JD) or "both".
             plot: draw the first pair.
-            window_size: odd length of a median filter over the frames of the melodies; 0: none. (The filter of the
-                original also averages over the batch, which sets the melody of a single clip to zero.)
+            window_size: odd length of a median filter over the frames of the melodies; 0: none.
+                (The filter of the original also averages over the batch, which sets the melody of a
+                single clip to zero.)
             specs_back: return the chroma, too.
             pair: titles of the pictures.
 
         Returns:
-            List of a float for each pair, or with "both" a tuple (DPD, JD). With `specs_back` a tuple: this list, and
-            the chroma of y1 and of y2 as arrays [B, frames, 12]; otherwise with `plot` a tuple: this list, and two
-            <img> tags.
+            List of a float for each pair, or with "both" a tuple (DPD, JD). With `specs_back` a
+            tuple: this list, and the chroma of y1 and of y2 as arrays [B, frames, 12]; otherwise
+            with `plot` a tuple: this list, and two <img> tags.
 
         Raises:
             InputError: the clips cannot be compared, or the metric is unknown.

@@ -1,6 +1,7 @@
-"""Configurations of the original system: translate keys and `_target_` names to those of this package.
+"""Translate keys and `_target_` names of the original system to those of this package.
 
-The module operates on containers and OmegaConf only. A key without a counterpart is an error that names a replacement.
+The module operates on containers and OmegaConf only. A key without a counterpart is an error that
+names a replacement.
 """
 
 import ast
@@ -56,7 +57,8 @@ _UNUSED = (
 def adapt(cfg: DictConfig) -> DictConfig:
     """Translate a composed training configuration to the names of this package.
 
-    A configuration with these names is returned unchanged. Interpolations are preserved; the string "None" means null.
+    A configuration with these names is returned unchanged. Interpolations are preserved; the string
+    "None" means null.
 
     Args:
         cfg: the composed configuration.
@@ -86,7 +88,7 @@ def _without_none(node: Any) -> Any:
 
 
 def _root_keys(root: Node) -> set[str]:
-    """Translate the root keys of the original's experiments in place; return the keys without effect."""
+    """Translate the root keys of the original in place; return the keys without effect."""
     idle = set()
     if isinstance(root.get("instruments"), str) and not root["instruments"].startswith("${"):
         root["instruments"] = [root["instruments"]]
@@ -112,7 +114,8 @@ def _root_keys(root: Node) -> set[str]:
     if isinstance(encodec, str) and not encodec.endswith("encodec_24khz"):
         if not Path(encodec).exists():
             raise InputError(
-                f"encodec_model={encodec}: use codec.weights=PATH with a folder or a file of EnCodec's weights"
+                f"encodec_model={encodec}: use codec.weights=PATH with a folder or a file of "
+                "EnCodec's weights"
             )
         root["codec"]["weights"] = encodec
     return idle
@@ -135,7 +138,8 @@ def _rule(target: str, path: str) -> Callable[[Node, str, set[str]], Node] | Non
         rules = {"Model": _model, "Datamodule": _datamodule, "SampleLogger": _sample_logger}
         if original[1] not in rules:
             raise InputError(
-                f"{path}._target_={target} is not supported: see the files in exp/ for a replacement"
+                f"{path}._target_={target} is not supported: "
+                "see the files in exp/ for a replacement"
             )
         return rules[original[1]]
     if target == "audio_data_pytorch.WAVDataset":
@@ -210,7 +214,10 @@ def _datamodule(node: Node, path: str, idle: set[str]) -> Node:
 
 
 def _dataset(node: Node, path: str, idle: set[str]) -> Node:
-    """Translate the original's WAVDataset and its AllTransform: crops, rate and channels move to the data set."""
+    """Translate the original's WAVDataset and AllTransform.
+
+    Crops, rate and channels move to the data set.
+    """
     transforms = node.get("transforms")
     if isinstance(transforms, dict) and str(transforms.get("_target_")).endswith("AllTransform"):
         transforms = dict(node.pop("transforms"))
@@ -229,7 +236,8 @@ def _dataset(node: Node, path: str, idle: set[str]) -> Node:
             }
     if node.pop("stereo", None) is True:
         raise InputError(
-            f"{path}: stereo=true is not supported, the codecs are mono: use mono=true to average the channels"
+            f"{path}: stereo=true is not supported, the codecs are mono: "
+            "use mono=true to average the channels"
         )
     _drop(node, path, idle, "mono", "with_ID3", "latent", "cond")
     _rename(node, "random_crop_size", "length")
@@ -254,7 +262,8 @@ def _sample_logger(node: Node, path: str, idle: set[str]) -> Node:
         node.setdefault("solver", _SOLVERS[name])
     elif name:
         raise InputError(
-            f"{path}.diffusion_sampler: unknown sampler {name}: use {path}.solver=heun, euler or dpmpp_2m"
+            f"{path}.diffusion_sampler: unknown sampler {name}: "
+            f"use {path}.solver=heun, euler or dpmpp_2m"
         )
     _drop(
         node,
@@ -323,7 +332,7 @@ _OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
 
 
 def arithmetic(expression: str) -> float:
-    """Evaluate an arithmetic expression such as `81920 // 320`, a safe replacement of the original's `eval` resolver.
+    """Evaluate an arithmetic expression such as `81920 // 320`, as the original's `eval` resolver.
 
     Args:
         expression: numbers, + - * / // % and parentheses.

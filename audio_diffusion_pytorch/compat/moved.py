@@ -1,6 +1,7 @@
 """Module paths of earlier versions: importing one warns once and names the new place.
 
-An `_target_` in a user's own configuration, or an import in a script or a notebook, may still name the old path.
+An `_target_` in a user's own configuration, or an import in a script or a notebook, may still name
+the old path.
 """
 
 import sys
@@ -231,7 +232,7 @@ RENAMED: dict[str, str] = {
 
 
 class _MovedModule(ModuleType):
-    """Placeholder of a module that moved: attributes are looked up in the modules that define them today."""
+    """Placeholder of a moved module: attributes come from the modules that define them today."""
 
     def __getattr__(self, name: str) -> object:
         if not name.startswith("__"):

@@ -1,4 +1,4 @@
-"""Aggregate scores of clips to estimates for each pair and system, with bootstrap confidence intervals."""
+"""Aggregate scores of clips to estimates for each pair and system, with bootstrap intervals."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -89,7 +89,7 @@ BRIDGE_AVERAGES = {
 
 
 def interval(value: float, resampled: np.ndarray) -> Estimate:
-    """Make an estimate with the 95 % percentile interval of resampled values [R]; NaNs are ignored."""
+    """Make an estimate with the 95 % percentile interval of values [R] without NaNs."""
     finite = resampled[np.isfinite(resampled)]
     if not len(finite) or math.isnan(value):
         return Estimate(value)
@@ -235,7 +235,7 @@ def _paired(group: Group, other: Group | None, name: str) -> np.ndarray:
 
 
 def real_vs_real(real: Sequence[Moments]) -> float:
-    """Return the Frechet distance between two halves of the real clips, the distance of a perfect system.
+    """Return the Frechet distance between halves of the real clips: that of a perfect system.
 
     Args:
         real: moments of real clips; every other clip is in the first half.
@@ -253,9 +253,10 @@ def _distance(a: Moments, b: Moments) -> float:
 
 
 def _frechet(group: Group, identity: Group | None, real: Sequence[Moments]) -> dict[str, Estimate]:
-    """Estimate the distance to the real clips, and its share of the distance of identity over the same clips.
+    """Estimate the distance to the real clips, and its share of the distance of identity.
 
-    Both distances of the share are resampled together. Reference points get no interval, to save time.
+    Both distances of the share are resampled together. Reference points get no interval, to save
+    time.
     """
     figures = {"frechet": NOTHING, "frechet_share": NOTHING}
     if not real or len(group.moments) < 2:
@@ -314,7 +315,8 @@ def overall(groups: Sequence[Group], name: str) -> tuple[Estimate, Estimate, Est
         name: name of a score in `TARGETS`.
 
     Returns:
-        The mean over the paper's pairs, the worst of the paper's pairs, and the mean over all other pairs.
+        The mean over the paper's pairs, the worst of the paper's pairs, and the mean over all other
+        pairs.
     """
     target = next(target for target in TARGETS if target.name == name)
     paper = [group.figures[name] for group in groups if group.pair in PAPER_PAIRS]

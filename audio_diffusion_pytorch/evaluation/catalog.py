@@ -116,8 +116,9 @@ def load_model(models: Models, instrument: str, device: str | torch.device) -> I
     """Load one instrument's model from a value of `models=`.
 
     Args:
-        models: None for the shipped models; a mapping from instruments to arguments of `load_instrument`; a folder of
-            INSTRUMENT.safetensors files; or a model of several instruments.
+        models: None for the shipped models; a mapping from instruments to arguments of
+            `load_instrument`; a folder of INSTRUMENT.safetensors files; or a model of several
+            instruments.
         instrument: name of the instrument.
         device: device of the model.
 

@@ -1,4 +1,4 @@
-"""Recordings with their notes, performances on several instruments, and the excerpts that are scored."""
+"""Find recordings, their notes and performances, and choose the excerpts to score."""
 
 import json
 import os
@@ -73,7 +73,7 @@ class Excerpt:
 
     @property
     def truth_notes(self) -> np.ndarray | None:
-        """Notes [N, 3] of the true performance, timed from the start of the excerpt; None if unknown."""
+        """Notes [N, 3] of the true performance, timed from the excerpt's start; None if unknown."""
         return None if self.truth is None else self._cut(self.truth)
 
     def _cut(self, recording: Recording) -> np.ndarray | None:
@@ -87,8 +87,9 @@ def find_recordings(
 ) -> list[Recording]:
     """Find the recordings in a folder and its subfolders.
 
-    The name of the instrument comes from the folder of a file, else from the file's name, else from the nearest
-    folder above. Notes come from the .json file of the same name: `{"notes": [[onset, offset, MIDI pitch], ...]}`.
+    The name of the instrument comes from the folder of a file, else from the file's name, else from
+    the nearest folder above. Notes come from the .json file of the same name:
+    `{"notes": [[onset, offset, MIDI pitch], ...]}`.
 
     Args:
         folder: folder of the recordings.
@@ -114,8 +115,8 @@ def find_recordings(
     if not recordings:
         reasons = "".join(f"; {line}" for line in problems.lines[:3])
         raise InputError(
-            f"no recording to evaluate in data={folder}: clips need an instrument's name in the name of the file or of "
-            f"a folder{reasons}"
+            f"no recording to evaluate in data={folder}: "
+            f"clips need an instrument's name in the name of the file or of a folder{reasons}"
         )
     return _with_unique_names(recordings, folder)
 
@@ -163,7 +164,8 @@ def pairs_of(text: str | Sequence[str], instruments: Sequence[str]) -> list[tupl
     """
     if not isinstance(text, str | Sequence):
         raise InputError(
-            f"pairs={as_typed(text)} must be all, or a list of pairs such as [flute-violin,violin-flute]"
+            f"pairs={as_typed(text)} must be all, or a list of pairs such as "
+            "[flute-violin,violin-flute]"
         )
     if isinstance(text, str) and text.lower() == "all":
         found = [(a, b) for a in instruments for b in instruments if a != b]
@@ -197,7 +199,8 @@ def choose_excerpts(
 ) -> list[Excerpt]:
     """Choose excerpts of the source instrument, spread over the performances.
 
-    Excerpts whose true performance lies in the output's register are preferred, then first excerpts of a performance.
+    Excerpts whose true performance lies in the output's register are preferred, then first excerpts
+    of a performance.
 
     Args:
         recordings: recordings of all instruments.
@@ -261,7 +264,7 @@ def real_excerpts(
 
 
 def _spread(tiers: list[list[Excerpt]], count: int) -> list[Excerpt]:
-    """Choose `count` excerpts: all of the first tiers, then evenly spaced excerpts of the next tier."""
+    """Choose `count` excerpts: all of the first tiers, then some of the next, evenly spaced."""
     chosen: list[Excerpt] = []
     for tier in tiers:
         left = min(count - len(chosen), len(tier))
@@ -270,7 +273,10 @@ def _spread(tiers: list[list[Excerpt]], count: int) -> list[Excerpt]:
 
 
 def _truth(recording: Recording, candidates: Sequence[Recording]) -> Recording | None:
-    """Find the same performance on the target; of several files, the file with most folder names in common."""
+    """Find the same performance on the target.
+
+    Of several files, the function returns the file with most folder names in common.
+    """
     same = [other for other in candidates if _octaves_apart(recording, other) is not None]
     parts = set(recording.path.parts)
     return max(reversed(same), key=lambda other: len(parts & set(other.path.parts)), default=None)
@@ -293,7 +299,7 @@ def _performance(stem: str, instrument: str) -> str:
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """Find the audio files in a folder and its subfolders, sorted by path; hidden files are left out."""
+    """Find the audio files below a folder, sorted by path, without hidden files."""
     return sorted(
         path
         for path in folder.rglob("*")

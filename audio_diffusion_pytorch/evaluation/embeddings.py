@@ -46,7 +46,9 @@ def embed_targets(
     embedder: Embedder,
     progress: Callable[[], None],
 ) -> dict[str, list[Moments]]:
-    """Embed real clips of each target, twice as many as are scored: each half is as large as a pair's set.
+    """Embed real clips of each target, twice as many as are scored.
+
+    Each half is as large as a pair's set.
 
     Args:
         setup: recordings and settings; silent and damaged clips are added to its problems.

@@ -1,4 +1,4 @@
-"""Metrics and pitch trackers of an evaluation, by name; a user's module can register more of both."""
+"""Register metrics and pitch trackers of an evaluation by name, also from a user's module."""
 
 import inspect
 import math
@@ -32,7 +32,7 @@ TRACKERS: Registry[Tracker] = Registry("tracker", {DEFAULT_TRACKER: analyse_pitc
 
 
 def own_parts_key(tracker: str, metrics: Sequence[str]) -> str | None:
-    """Return a key of a user's tracker and metrics, which changes with their code; None without any.
+    """Return a key of a user's tracker and metrics that changes with their code; None without any.
 
     Args:
         tracker: name in `TRACKERS`.
@@ -93,8 +93,8 @@ def analysis_of_pitches(midi: Tensor, frames_per_second: float) -> PitchAnalysis
         frames_per_second: rate of the frames in Hz.
 
     Returns:
-        The analysis. A note is a run of frames with one rounded pitch. The paper's scores, which need a pitch class in
-        every frame, extend each pitch over the unvoiced frames after it.
+        The analysis. A note is a run of frames with one rounded pitch. The paper's scores, which
+        need a pitch class in every frame, extend each pitch over the unvoiced frames after it.
     """
     voiced = ~midi.isnan()
     keys = midi.nan_to_num(0.0).round().long()

@@ -1,4 +1,4 @@
-"""The report of an evaluation, one HTML file: tables, plots, and pictures and players of some clips."""
+"""Write the report of an evaluation as one HTML file: tables, plots, pictures and players."""
 
 import base64
 import html
@@ -26,23 +26,29 @@ from audio_diffusion_pytorch.utils.hashing import fingerprint
 
 PLAYERS = 60  # most players on a page: about 0.1 MB each
 _STYLE = """
-:root { color-scheme: light dark; --text: #222; --faint: #666; --line: #ddd; --page: #fff; --box: #f5f5f5 }
+:root { color-scheme: light dark;
+        --text: #222; --faint: #666; --line: #ddd; --page: #fff; --box: #f5f5f5 }
 @media (prefers-color-scheme: dark) {
   :root { --text: #ddd; --faint: #999; --line: #3a3a3a; --page: #161616; --box: #222 }
 }
 * { box-sizing: border-box }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1100px; padding: 1em; color: var(--text);
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1100px; padding: 1em;
+       color: var(--text);
   background: var(--page); overflow-wrap: anywhere }
 h1 { font-size: 1.5em; margin: 0 } h2 { font-size: 1.15em; margin: 2em 0 .5em }
 .about { color: var(--faint); margin: .3em 0 }
 .table { overflow-x: auto; max-width: 100% }
 table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums }
-th, td { padding: 3px 10px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
+th, td { padding: 3px 10px; border-bottom: 1px solid var(--line); text-align: right;
+         white-space: nowrap }
 th { vertical-align: bottom } tr.system td { font-weight: 600 }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--page); padding-left: 0 }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0;
+                                 background: var(--page); padding-left: 0 }
 figure { margin: 1em 0 } img { max-width: 100%; height: auto; border-radius: 4px }
-.clips { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)); gap: .8em }
-.clips > div { background: var(--box); border-radius: 6px; padding: .5em .7em } audio { width: 100%; display: block }
+.clips { display: grid; gap: .8em;
+         grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)) }
+.clips > div { background: var(--box); border-radius: 6px; padding: .5em .7em }
+audio { width: 100%; display: block }
 a { color: inherit }
 """
 
@@ -96,7 +102,8 @@ def write_report(
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evaluation</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body><h1>Evaluation of timbre transfers</h1>{''.join(parts)}</body></html>\n"
+        f"<style>{_STYLE}</style></head><body><h1>Evaluation of timbre transfers</h1>"
+        f"{''.join(parts)}</body></html>\n"
     )
     with atomic_write(path) as temporary:
         # names of files may not be UTF-8
@@ -115,7 +122,8 @@ def _about(content: Mapping[str, Any]) -> list[str]:
     return [
         about.line(content["made"]),
         ", ".join(given),
-        f"Intervals are 95 % bootstrap intervals over clips. Frechet distances: {content['embedder']}. Arrows show "
+        "Intervals are 95 % bootstrap intervals over clips. "
+        f"Frechet distances: {content['embedder']}. Arrows show "
         "the better direction.",
     ]
 
@@ -130,7 +138,8 @@ def _table(title: str, table: Sequence[Sequence[str]], systems: Sequence[str]) -
         + "</tr>"
         for row in body
     )
-    return f'<h2>{html.escape(title)}</h2><div class="table"><table><tr>{cells}</tr>{rows}</table></div>'
+    table = f"<table><tr>{cells}</tr>{rows}</table>"
+    return f'<h2>{html.escape(title)}</h2><div class="table">{table}</div>'
 
 
 def _plots(groups: Sequence[Group], embedder: str) -> list[tuple[str, str, Picture]]:
@@ -172,7 +181,10 @@ def _pairs(groups: Sequence[Group], scores: Sequence[str], embedder: str) -> Pic
 
 
 def _trade_off(groups: Sequence[Group], embedder: str) -> list[Picture]:
-    """Plot a point for each noise level; identity and the true performance mark the ends. Empty without scores."""
+    """Plot a point for each noise level between identity and the true performance.
+
+    Return an empty text without scores.
+    """
     scored = any(_known(group.figures["taken"].value) for group in groups)
     timbre, label = (
         ("taken", "target accuracy ↑")
@@ -260,4 +272,5 @@ def _image(picture: Picture, title: str) -> str:
     # a spectrogram is 8 times as large as PNG
     picture.savefig(file, format="jpeg", dpi=80, pil_kwargs={"quality": 85})
     data = base64.b64encode(file.getvalue()).decode()
-    return f'<figure><img alt="{html.escape(title)}" src="data:image/jpeg;base64,{data}" loading="lazy"></figure>'
+    source = f"data:image/jpeg;base64,{data}"
+    return f'<figure><img alt="{html.escape(title)}" src="{source}" loading="lazy"></figure>'

@@ -24,8 +24,8 @@ def find_outputs(
 ) -> dict[Path, Path]:
     """Find the finished outputs of a pair.
 
-    An output has the name of its input. If several inputs share a name, the output also has the input's subfolder. A
-    single output of a single input matches under any name.
+    An output has the name of its input. If several inputs share a name, the output also has the
+    input's subfolder. A single output of a single input matches under any name.
 
     Args:
         folder: folder of the outputs; outputs of several pairs have subfolders SOURCE-TARGET.
@@ -53,7 +53,8 @@ def find_outputs(
         if path is None:
             name = recording.name or recording.path.name
             problems.add(
-                f"{name}: no output of this name in {place}, or several and none in the input's subfolder",
+                f"{name}: no output of this name in {place}, or several and none in the input's "
+                "subfolder",
                 name,
             )
         elif _is_usable(path, recording, problems):
@@ -78,9 +79,10 @@ def _is_usable(path: Path, recording: Recording, problems: Problems) -> bool:
 def _match(
     inputs: Sequence[Path], data: Path, files: Sequence[Path], place: Path
 ) -> dict[Path, Path]:
-    """Match inputs and outputs by their relative paths, then by names that occur once on either side.
+    """Match inputs and outputs by relative paths, then by names that occur once on each side.
 
-    Paths of inputs are relative to `data` or to the common folder of the inputs, whichever matches more outputs.
+    Paths of inputs are relative to `data` or to the common folder of the inputs, whichever matches
+    more outputs.
     """
     if len(inputs) == len(files) == 1:
         return {inputs[0]: files[0]}

@@ -1,4 +1,4 @@
-"""Collect what an evaluation leaves out, and why; equal problems of several files or pairs share one line."""
+"""Collect the problems of an evaluation; equal problems of several files share one line."""
 
 from collections.abc import Iterable
 from pathlib import Path

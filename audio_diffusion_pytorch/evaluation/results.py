@@ -28,7 +28,7 @@ def collect(
     problems: Problems,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Collect the content of results.json; each estimate is [value, low, high], with null for unknown numbers.
+    """Collect the content of results.json; an estimate is [value, low, high], null if unknown.
 
     Args:
         groups: groups with their figures.
@@ -85,7 +85,7 @@ def collect(
 def _name_missing_frechet(
     groups: Sequence[Group], real: Mapping[str, Sequence[Moments]], problems: Problems
 ) -> None:
-    """Add a problem for each group without a Frechet distance, with the number of frames that are missing."""
+    """Add a problem for each group without a Frechet distance: the number of missing frames."""
     lacking = [group for group in groups if math.isnan(group.figures["frechet"].value)]
     frames = [
         (sum(m.count for m in group.moments), sum(m.count for m in real.get(group.pair[1], [])))
@@ -97,7 +97,8 @@ def _name_missing_frechet(
         fewest_outputs = min(outputs for outputs, _ in frames)
         fewest_real = min(clips for _, clips in frames)
         problems.add(
-            f"{name}: no Frechet distance: it needs {needed} frames of outputs and as many of real clips, found "
+            f"{name}: no Frechet distance: it needs {needed} frames of outputs and as many of "
+            "real clips, found "
             f"{fewest_outputs} and {fewest_real}; raise clips= or seconds=",
             name,
         )

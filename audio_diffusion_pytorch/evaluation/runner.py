@@ -1,4 +1,4 @@
-"""Make and score clips; each sound and score is stored as soon as it is finished, so that a later run resumes."""
+"""Make and score clips; store each sound and score at once, so that a later run resumes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -106,7 +106,8 @@ class EvaluationRunner:
             task: the task.
 
         Returns:
-            The excerpt [T] in its own register, and in the register in which the system receives it [T].
+            The excerpt [T] in its own register, and in the register in which the system receives it
+            [T].
 
         Raises:
             InputError: the excerpt is silent, or its file is damaged.

@@ -1,6 +1,7 @@
 """Score single clips: melody, timbre, distance to the true performance.
 
-The scores of a clip are a dict. A score is NaN if it is undefined: no pitch, no known notes, no classifier.
+The scores of a clip are a dict. A score is NaN if it is undefined: no pitch, no known notes, no
+classifier.
 """
 
 import math
@@ -70,7 +71,8 @@ class PitchAnalyser:
 
     Args:
         sample_rate: rate of the clips in Hz.
-        track: function of clips [B, T] and their rate that analyses each clip; None for `analyse_pitch`.
+        track: function of clips [B, T] and their rate that analyses each clip; None for
+            `analyse_pitch`.
     """
 
     def __init__(
@@ -139,9 +141,11 @@ def melody_scores(
     """Score the melodies of outputs.
 
     Args:
-        inputs: transferred recordings; DPD and JD compare the pitch classes of outputs and inputs in any octave.
+        inputs: transferred recordings; DPD and JD compare the pitch classes of outputs and inputs
+            in any octave.
         outputs: outputs of the transfers.
-        references: known notes [N, 3] in the output's register; without known notes, the input in this register.
+        references: known notes [N, 3] in the output's register; without known notes, the input in
+            this register.
 
     Returns:
         The scores of each output, with the names in `MELODY`.
@@ -196,8 +200,8 @@ def timbre_scores(
         targets: instrument that each sound should have.
 
     Returns:
-        For each sound the classified instrument (`taken_for`; None for silence), whether it is the target (`taken`:
-        1 or 0), and the target's probability.
+        For each sound the classified instrument (`taken_for`; None for silence), whether it is the
+        target (`taken`: 1 or 0), and the target's probability.
     """
     if classifier is None:
         return [
@@ -240,7 +244,7 @@ def distance_to_truth(
 
 
 def at_level(wav: Tensor, sample_rate: int) -> Tensor:
-    """Scale a sound to the level at which sounds are compared, because gain is not a part of timbre.
+    """Scale a sound to the level of comparisons, because gain is not a part of timbre.
 
     Args:
         wav: sound [C, T].
@@ -261,9 +265,12 @@ def noise_scores(noise: Tensor, sigma: float, sigma_data: float) -> dict[str, fl
         sigma_data: standard deviation of the normalised latents.
 
     Returns:
-        noise_spread: standard deviation as a share of sqrt(sigma^2 + sigma_data^2), 1 for perfect noise.
-        noise_channel_correlation: root mean square over pairs of channels, about 1 / sqrt(L) for perfect noise.
-        noise_time_correlation: of neighbouring frames, mean over channels, about 0 for perfect noise.
+        noise_spread: standard deviation as a share of sqrt(sigma^2 + sigma_data^2), 1 for perfect
+            noise.
+        noise_channel_correlation: root mean square over pairs of channels, about 1 / sqrt(L) for
+            perfect noise.
+        noise_time_correlation: of neighbouring frames, mean over channels, about 0 for perfect
+            noise.
     """
     noise = noise.cpu().double()
     centred = noise - noise.mean(1, keepdim=True)

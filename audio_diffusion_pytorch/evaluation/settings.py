@@ -1,4 +1,4 @@
-"""Settings of an evaluation: read `configs/evaluate.yaml` and check every value, without importing torch."""
+"""Read `configs/evaluate.yaml` and check every setting of an evaluation, without torch."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -163,7 +163,8 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
         check_number("sigma", sigma, above=0)
     if len({f"{sigma:g}" for sigma in sigmas}) < len(sigmas):
         raise InputError(
-            f"sigma={as_typed(sigmas)}: two levels are equal in the six digits that the tables show: remove one"
+            f"sigma={as_typed(sigmas)}: two levels are equal in the six digits that the tables "
+            "show: remove one"
         )
 
 
@@ -200,8 +201,8 @@ def _check_system_names(system: str, compared: Iterable[str]) -> None:
     repeated = references.union([system]).intersection(compared)
     if repeated:
         raise InputError(
-            f"compare: {min(repeated)} is the name of another system in the tables: choose another name, or name the "
-            "first system with system=NAME"
+            f"compare: {min(repeated)} is the name of another system in the tables: "
+            "choose another name, or name the first system with system=NAME"
         )
 
 

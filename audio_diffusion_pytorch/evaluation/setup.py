@@ -1,4 +1,4 @@
-"""Set up an evaluation: choose pairs, excerpts and systems; unusable ones become problems and the rest is kept."""
+"""Set up an evaluation: choose pairs, excerpts and systems; unusable ones become problems."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -186,7 +186,7 @@ class _TaskChooser:
             usable = [recording for recording in usable if recording not in broken]
 
     def _octaves_or_none(self, limits: Limits) -> Callable[[Recording], int | None]:
-        """Make a function of a recording that returns None for an unreadable one, which becomes a problem."""
+        """Make a function that returns None for an unreadable recording and adds a problem."""
 
         def octaves(recording: Recording) -> int | None:
             try:
@@ -223,6 +223,7 @@ class _TaskChooser:
         if elsewhere:
             name = f"{pair_name(pair)}, {elsewhere} of {len(excerpts)} clips"
             self.problems.add(
-                f"{name}: the true performance lies in another register than the output: no log-mel distance to it",
+                f"{name}: the true performance lies in another register than the output: "
+                "no log-mel distance to it",
                 name,
             )

@@ -29,7 +29,8 @@ def sound_name(pair: str, clip: str, system: str) -> str:
 def _plain(text: str) -> str:
     """Make a part of a file name that every system accepts.
 
-    Only spaces and commas change in most texts. If other characters change, a digest keeps different texts apart.
+    Only spaces and commas change in most texts. If other characters change, a digest keeps
+    different texts apart.
     """
     plain = re.sub(r"[\s,]+", "_", text)
     kept = os.fsencode(re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", plain).strip("."))[:_LONGEST].decode(

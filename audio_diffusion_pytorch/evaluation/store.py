@@ -1,4 +1,4 @@
-"""The folder `.evaluate` of an evaluation: finished sounds and scores, so that an interrupted evaluation can resume."""
+"""Store finished sounds and scores in the folder `.evaluate`, so that an evaluation resumes."""
 
 import json
 import math

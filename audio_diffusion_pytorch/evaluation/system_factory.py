@@ -1,4 +1,4 @@
-"""Build the systems of a pair: bridges, and the reference points that the bridges are compared with."""
+"""Build the systems of a pair: bridges, and reference points for comparison."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -27,7 +27,7 @@ Output = tuple[Tensor, dict[str, Any]]  # sound [1, T], facts about its making
 
 
 def digest_of_model(model: InstrumentModel) -> str:
-    """Return a digest of the weights, the statistics and the fields of the spec that a bridge uses."""
+    """Return a digest of the weights, the statistics and the spec that a bridge uses."""
     unused = ("handoff_sigma", "handoff_sigmas", "handoffs", "pitch_range", "steps")
     spec = {key: value for key, value in asdict(model.spec).items() if key not in unused}
     if spec["network"] == DEFAULT:  # stored scores of earlier versions have keys without it
@@ -69,8 +69,8 @@ class System:
         """Make the output of one excerpt.
 
         Args:
-            wav: excerpt [1, T] at the evaluation's rate; in the target's register if the system is `moved` and does
-                not shift.
+            wav: excerpt [1, T] at the evaluation's rate; in the target's register if the system is
+                `moved` and does not shift.
             excerpt: excerpt of `wav`.
             index: number of the excerpt in its pair.
             octaves: octaves to the target's register, for a system that shifts.
@@ -166,7 +166,7 @@ class Finished(System):
 
 
 class _Observed(Bridge):
-    """A bridge that keeps the noise between its models in `noise`: the windows of one channel after another."""
+    """Bridge that keeps the noise between its models in `noise`, channel after channel."""
 
     noise: list[Tensor]
 
@@ -232,7 +232,7 @@ class BridgeSystem(System):
 
     @torch.inference_mode()
     def make(self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0) -> Output:
-        """Bridge the excerpt; the facts are the speed, and scores of the noise and of the way back."""
+        """Bridge the excerpt; the facts are the speed, and scores of noise and way back."""
         self.bridge.noise = []
         started = time.perf_counter()
         out = self.bridge(wav, self.sample_rate, octaves=octaves)
@@ -249,7 +249,8 @@ class BridgeSystem(System):
         """Bridge the first window of wav [1, T] to the target and back.
 
         Returns:
-            cycle_latent: root mean square error of the latents, in standard deviations of the source's latents.
+            cycle_latent: root mean square error of the latents, in standard deviations of the
+                source's latents.
             cycle_log_mel: log-mel distance between both decoded sets of latents.
         """
         bridge = self.bridge
@@ -275,7 +276,8 @@ class BridgeSystem(System):
 class WarmStart(System):
     """Add noise to the excerpt's latents and denoise them with the target's model; no source model.
 
-    The target's statistics normalise the latents, because the source's statistics belong to its model.
+    The target's statistics normalise the latents, because the source's statistics belong to its
+    model.
 
     Args:
         target: model of the target instrument.

@@ -106,7 +106,7 @@ def system_table(groups: Sequence[Group]) -> Table:
 
 
 def middle_table(groups: Sequence[Group]) -> Table:
-    """Make the table of the noise at the hand-off and of the way back, for systems with these scores."""
+    """Make the table of the noise at the hand-off and of the way back."""
     names = {k: v for k, v in BRIDGE_AVERAGES.items() if k.startswith(("noise", "cycle"))}
     scored = [group for group in groups if "noise_spread" in group.figures]
     return _system_table(scored, names) if scored else []
@@ -134,7 +134,7 @@ def _system_table(groups: Sequence[Group], names: Mapping[str, str]) -> Table:
 
 
 def real_table(real: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Make the table of real clips: their number, and the Frechet distance between two halves of them.
+    """Make the table of real clips: number, and Frechet distance between two halves.
 
     Args:
         real: name of each target -> its entry in results.json.

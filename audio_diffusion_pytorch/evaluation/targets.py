@@ -17,7 +17,8 @@ class Target:
     Attributes:
         name: name of the score.
         label: text of the line; `{embedder}` stands for the embedder's name.
-        bounds: bounds of the paper's mean, of the paper's worst pair, and of the mean over other pairs.
+        bounds: bounds of the paper's mean, of the paper's worst pair, and of the mean over other
+            pairs.
         at_least: whether the score must be at least the bound; otherwise at most.
         percent: whether the score is shown in percent.
     """

@@ -1,8 +1,8 @@
-"""The units of an evaluation: which excerpt goes through which system, and the keys that identify sounds and scores.
+"""Units of an evaluation: excerpts with their systems, and keys of sounds and scores.
 
-A sound's key covers everything the sound depends on: content of the input, excerpt, register, models and settings.
-A score's key adds the classifier, the notes and the true performance. A sound or score with a known key is not
-computed again.
+A sound's key covers everything the sound depends on: content of the input, excerpt, register,
+models and settings. A score's key adds the classifier, the notes and the true performance. A sound
+or score with a known key is not computed again.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -175,7 +175,7 @@ def tasks_of_pair(
     octaves: Sequence[int],
     batch_size: int,
 ) -> list[ScoringTask]:
-    """Make the tasks of a pair: the excerpts in batches, and for each batch one system after another.
+    """Make the tasks of a pair: excerpts in batches, each batch with one system after another.
 
     Args:
         keys: computes the keys.

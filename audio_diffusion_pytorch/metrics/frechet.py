@@ -1,8 +1,8 @@
-"""Frechet distance between two sets of clips, over the pooled frames of their embeddings, in float64.
+"""Frechet distance between two sets of clips, over pooled frames of embeddings, in float64.
 
-Heusel et al. 2017 (arXiv 1706.08500), eq. 6; for audio Kilgour et al. 2019 (arXiv 1812.08466). Frames, not averages
-of clips: in 128 dimensions a handful of averages has a singular covariance. Distances of different embedders or of
-different numbers of frames are not comparable.
+Heusel et al. 2017 (arXiv 1706.08500), eq. 6; for audio Kilgour et al. 2019 (arXiv 1812.08466).
+Frames, not averages of clips: in 128 dimensions a handful of averages has a singular covariance.
+Distances of different embedders or of different numbers of frames are not comparable.
 """
 
 from collections.abc import Callable, Iterable
@@ -100,8 +100,8 @@ class Moments:
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Compute |mean_a - mean_b|^2 + trace(cov_a + cov_b - 2 (cov_a cov_b)^(1/2)).
 
-    (cov_a cov_b)^(1/2) has the eigenvalues of (cov_b^(1/2) cov_a cov_b^(1/2))^(1/2). The latter is symmetric, so that
-    its eigenvalues are real and a singular covariance is allowed.
+    (cov_a cov_b)^(1/2) has the eigenvalues of (cov_b^(1/2) cov_a cov_b^(1/2))^(1/2). The latter is
+    symmetric, so that its eigenvalues are real and a singular covariance is allowed.
 
     Args:
         a: moments of one set.

@@ -1,4 +1,4 @@
-"""Melody distances: how much of a melody a transfer preserves (Mancusi et al. 2024, arXiv 2409.06096)."""
+"""Melody distances between a recording and its transfer (Mancusi et al. 2024, arXiv 2409.06096)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class PitchMetrics:
     """Melody distances of pairs of clips, each [B] in float64 on the CPU.
 
     Attributes:
-        dpd: pitch distance along the time alignment, from 0 (equal melodies) to 6 (a tritone apart throughout) in the
-            mode `correct`, to 11 in the mode `paper`.
+        dpd: pitch distance along the time alignment, from 0 (equal melodies) to 6 (a tritone apart
+            throughout) in the mode `correct`, to 11 in the mode `paper`.
         jaccard: 1 - |A and B| / |A or B| of the pitch classes that occur, from 0 to 1.
         voiced_a: share of the first clip's frames with a pitch.
         voiced_b: share of the second clip's frames with a pitch.
@@ -36,16 +36,17 @@ class PitchMetrics:
 def pitch_metrics(
     a: Tensor, b: Tensor, sample_rate: int, mode: Mode = "correct", median_frames: int = 0
 ) -> PitchMetrics:
-    """Compute the melody distances DPD and JD (Mancusi et al. 2024, arXiv 2409.06096) of pairs of clips.
+    """Compute the melody distances DPD and JD (Mancusi et al. 2024) of pairs of clips.
 
-    The mode `correct` tracks pitches at the true sample rate in the official windows. It leaves out frames in which no
-    note reaches `pitch.VOICED`. Exact dynamic time warping runs on the circular distance of pitch classes. DPD is the
-    cost of the cheapest path over its length; of equally cheap paths, the shortest counts. Without a voiced frame, DPD
-    is NaN and `problems` gives the reason; JD is then 1, or NaN if neither clip has a voiced frame.
+    The mode `correct` tracks pitches at the true sample rate in the official windows. It leaves out
+    frames in which no note reaches `pitch.VOICED`. Exact dynamic time warping runs on the circular
+    distance of pitch classes. DPD is the cost of the cheapest path over its length; of equally
+    cheap paths, the shortest counts. Without a voiced frame, DPD is NaN and `problems` gives the
+    reason; JD is then 1, or NaN if neither clip has a voiced frame.
 
-    The mode `paper` reproduces the authors' numbers: audio at 24 kHz is read as 22.05 kHz in one piece, every frame has
-    a pitch class (silence, too), and DPD is the radius-1 approximation of the package `fastdtw` on the difference of
-    the class numbers.
+    The mode `paper` reproduces the authors' numbers: audio at 24 kHz is read as 22.05 kHz in one
+    piece, every frame has a pitch class (silence, too), and DPD is the radius-1 approximation of
+    the package `fastdtw` on the difference of the class numbers.
 
     Args:
         a: mono clips [B, Ta], on any device.
@@ -58,7 +59,8 @@ def pitch_metrics(
         The distances.
 
     Raises:
-        InputError: the clips are empty, not [B, T], not finite, or differ in number; or the mode is unknown.
+        InputError: the clips are empty, not [B, T], not finite, or differ in number; or the mode is
+            unknown.
     """
     check_pair(a, b, sample_rate)
     first, second = (track_melody(clip, sample_rate, mode, median_frames) for clip in (a, b))
@@ -98,7 +100,7 @@ def melody_distances(a: Melody, b: Melody, mode: Mode = "correct") -> PitchMetri
 
 
 def jaccard_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Compute 1 - |A and B| / |A or B| of the values that occur in a and in b; NaN if both are empty."""
+    """Compute 1 - |A and B| / |A or B| of the values in a and in b; NaN if both are empty."""
     first, second = set(a.tolist()), set(b.tolist())
     union = first | second
     return 1 - len(first & second) / len(union) if union else math.nan
@@ -107,10 +109,10 @@ def jaccard_distance(a: np.ndarray, b: np.ndarray) -> float:
 def dtw_distance(first: list[np.ndarray], second: list[np.ndarray]) -> np.ndarray:
     """Align pairs of pitch-class sequences by exact dynamic time warping.
 
-    The local cost is the circular distance (0 to 6); the steps are (1, 0), (0, 1) and (1, 1). One integer combines cost
-    and length: cost * base + length, with base above any length. Its minimum is the cheapest path, and the shortest of
-    equally cheap paths, whichever clip comes first. All pairs advance together, one anti-diagonal at a time: O(F^2)
-    time and O(F) memory for F frames.
+    The local cost is the circular distance (0 to 6); the steps are (1, 0), (0, 1) and (1, 1). One
+    integer combines cost and length: cost * base + length, with base above any length. Its minimum
+    is the cheapest path, and the shortest of equally cheap paths, whichever clip comes first. All
+    pairs advance together, one anti-diagonal at a time: O(F^2) time and O(F) memory for F frames.
 
     Args:
         first: B sequences of integers from 0 to 11, of any lengths.
@@ -161,7 +163,7 @@ def _paper_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _stack(sequences: list[np.ndarray], length: int) -> np.ndarray:
-    """Stack sequences to int64 [B, length]; zeros fill the ends, which no path to a real end passes."""
+    """Stack sequences to int64 [B, length]; no path to a real end passes the zero padding."""
     stacked = np.zeros((len(sequences), length), dtype=np.int64)
     for row, sequence in zip(stacked, sequences, strict=True):
         row[: len(sequence)] = sequence

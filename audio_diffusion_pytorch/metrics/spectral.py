@@ -16,10 +16,10 @@ MEL_FLOOR = 1e-4  # -80 dB re a sine at full scale
 
 
 def log_mel_distance(a: Tensor, b: Tensor, sample_rate: int) -> Tensor:
-    """Compute the mean absolute difference of natural-log mel spectrograms; 1 is a factor of e, 8.7 dB.
+    """Compute the mean absolute difference of log mel spectrograms; 1 is a factor of e, 8.7 dB.
 
-    The spectrograms have 128 bands (24 kHz, n_fft 1280, hop 320). Levels below -80 dB re full scale count as -80 dB.
-    The clips are not aligned in time.
+    The spectrograms have 128 bands (24 kHz, n_fft 1280, hop 320). Levels below -80 dB re full scale
+    count as -80 dB. The clips are not aligned in time.
 
     Args:
         a: mono clips [B, T].
@@ -41,7 +41,10 @@ def log_mel_distance(a: Tensor, b: Tensor, sample_rate: int) -> Tensor:
 
 
 def _log_mel(wav: Tensor, sample_rate: int) -> Tensor:
-    """Compute log-mel spectrograms [B, 128, 1 + T // 320] of clips [B, T]; a full-scale sine reaches about 0."""
+    """Compute log-mel spectrograms [B, 128, 1 + T // 320] of clips [B, T].
+
+    A full-scale sine reaches about 0.
+    """
     wav = resample(wav.to(exact_device(wav.device)).float(), sample_rate, MEL_RATE)
     window = torch.hann_window(MEL_FFT, device=wav.device)
     spectrum = torch.stft(

@@ -21,7 +21,8 @@ def pitch_accuracy(reference: F0Track, estimate: F0Track) -> tuple[float, float]
         estimate: pitch track at the same times.
 
     Returns:
-        Both accuracies; 0 for an estimate without a voiced frame, NaN for a reference without a voiced frame.
+        Both accuracies; 0 for an estimate without a voiced frame, NaN for a reference without a
+        voiced frame.
     """
     if not reference.voiced.any():
         return math.nan, math.nan
@@ -33,7 +34,7 @@ def pitch_accuracy(reference: F0Track, estimate: F0Track) -> tuple[float, float]
 
 
 def note_scores(reference: np.ndarray, estimate: np.ndarray) -> tuple[float, float, float]:
-    """Compute precision, recall and F1 of notes: onset within 50 ms, pitch within 50 cents, any offset.
+    """Compute precision, recall and F1 of notes: onset within 50 ms, pitch within 50 cents.
 
     Args:
         reference: onset, offset (seconds) and MIDI pitch of each note [N, 3].

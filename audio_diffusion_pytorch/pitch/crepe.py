@@ -1,4 +1,4 @@
-"""Track pitch with CREPE (Kim et al. 2018, arXiv 1802.06182), a judge that no model was trained with."""
+"""Track pitch with CREPE (Kim et al. 2018, arXiv 1802.06182), independent of all training."""
 
 import math
 

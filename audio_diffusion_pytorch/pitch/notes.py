@@ -1,4 +1,4 @@
-"""Notes: decode them from pitch posteriors, cut them, and convert them to tracks of fundamental frequency.
+"""Decode notes from pitch posteriors, cut notes, and convert them to tracks of frequency.
 
 A list of notes is [N, 3] float64: onset and offset in seconds, MIDI pitch; sorted by onset.
 """
@@ -18,7 +18,7 @@ GAP = 11  # frames below VOICED that end a note
 
 
 def midi_to_hz(pitch: np.ndarray | float) -> np.ndarray | float:
-    """Convert MIDI pitch to Hz, A4 = 69 = 440 Hz. `mir_eval` has it, but takes a second to import."""
+    """Convert MIDI pitch to Hz, A4 = 69 = 440 Hz; the import of `mir_eval` takes a second."""
     return 440.0 * 2.0 ** ((pitch - 69.0) / 12.0)
 
 
@@ -40,8 +40,8 @@ class F0Track:
 def f0_track(note: Tensor) -> F0Track:
     """Select the strongest note of each frame of note posteriors [F, 88].
 
-    Frequencies are quantised to semitones to match references of notes: vibrato and tuning within half a semitone do
-    not count as errors.
+    Frequencies are quantised to semitones to match references of notes: vibrato and tuning within
+    half a semitone do not count as errors.
     """
     strength, key = note.max(dim=-1)
     return F0Track(
@@ -77,9 +77,10 @@ def cut_notes(notes: np.ndarray, start: float, end: float) -> np.ndarray:
 def decode_notes(onset: Tensor, note: Tensor) -> np.ndarray:
     """Decode the notes of a melody (Bittner et al. 2022, section 3.3).
 
-    A note starts at a peak of the onset posteriors, and ends once the note posteriors stay below a threshold for
-    several frames. Decoding proceeds from the last onset to the first; each frame of a key belongs to one note. A note
-    belongs to the melody if its key is the strongest in half of its frames; other notes are octaves and twelfths.
+    A note starts at a peak of the onset posteriors, and ends once the note posteriors stay below a
+    threshold for several frames. Decoding proceeds from the last onset to the first; each frame of
+    a key belongs to one note. A note belongs to the melody if its key is the strongest in half of
+    its frames; other notes are octaves and twelfths.
 
     Args:
         onset: onset posteriors [F, 88].

@@ -34,8 +34,8 @@ def first_sound(blocks: Iterable[Tensor], sample_rate: int, mid: bool) -> Tensor
     Args:
         blocks: blocks [C, n] of the recording.
         sample_rate: sample rate in Hz.
-        mid: average the channels in phase; otherwise select the loudest channel, because a bridge transfers each
-            channel separately.
+        mid: average the channels in phase; otherwise select the loudest channel, because a bridge
+            transfers each channel separately.
 
     Returns:
         Waveform [1, T]; None: the recording is silent.
@@ -66,14 +66,17 @@ def first_sound(blocks: Iterable[Tensor], sample_rate: int, mid: bool) -> Tensor
 
 
 def pitches_of(wav: Tensor, sample_rate: int) -> list[float]:
-    """Return the MIDI pitch of each frame with a clear note in wav [1, T], T > 0, at `sample_rate` Hz."""
+    """Return the MIDI pitch of each frame with a clear note in wav [1, T], T > 0."""
     from audio_diffusion_pytorch.pitch.tracker import posteriors
 
     return clear_pitches(without_pauses(posteriors(wav, sample_rate)["note"][0], wav))
 
 
 def without_pauses(note: Tensor, wav: Tensor) -> Tensor:
-    """Zero the note posteriors [F, 88] of frames 30 dB below the loudest frame of wav [1, T]: hum has a pitch, too."""
+    """Zero note posteriors [F, 88] of frames 30 dB below the loudest frame of wav [1, T].
+
+    Hum has a pitch, too.
+    """
     import torch.nn.functional as F
 
     if not len(note):
@@ -112,7 +115,7 @@ def nearest_octaves(pitches: Sequence[float], low: float, high: float) -> tuple[
 
 
 def octaves_for(pitches: Sequence[float], low: float, high: float) -> int:
-    """Return the octaves by which to transpose a melody: 0 if it lies in the range, otherwise `nearest_octaves`.
+    """Return the octaves of a transposition: 0 if the melody lies in the range, else the nearest.
 
     Args:
         pitches: MIDI pitches; none: 0 octaves.
@@ -126,8 +129,8 @@ def octaves_for(pitches: Sequence[float], low: float, high: float) -> int:
 def shift_octaves(wav: Tensor, octaves: int, sample_rate: int) -> Tensor:
     """Transpose by whole octaves, with the duration, the timbre and a peak of at most 1.
 
-    A phase vocoder shifts the whole spectrum, including the resonances of the instrument's timbre; an equaliser then
-    restores the average spectrum of the recording.
+    A phase vocoder shifts the whole spectrum, including the resonances of the instrument's timbre;
+    an equaliser then restores the average spectrum of the recording.
 
     Args:
         wav: [C, T].
@@ -160,7 +163,8 @@ def _with_tone_of(wav: Tensor, other: Tensor, sample_rate: int) -> Tensor:
     power = _tone(wav)
     gain = (_tone(other) / (power + 1e-9 * power.max() + 1e-20)).sqrt()
     decibels = (20 * gain.clamp_min(1e-6).log10()).clamp(-_EQUALISER_DB, _EQUALISER_DB)
-    # A zero-phase filter with the length of one window; one long transform would wrap around at the ends.
+    # A zero-phase filter with the length of one window; one long transform would wrap around at the
+    # ends.
     window = torch.hann_window(_TONE_FFT - 1, periodic=False, device=wav.device)
     kernel = torch.fft.irfft(10 ** (decibels / 20)).roll(_TONE_FFT // 2)[1:] * window
     out = fftconvolve(wav, kernel.expand(len(wav), -1), mode="same")

@@ -10,11 +10,12 @@ _BLOCK = 512  # frames of one FFT call
 def shift_pitch(wav: np.ndarray, semitones: float, sample_rate: int) -> np.ndarray:
     """Shift all frequencies by `semitones`, with the same duration.
 
-    A phase vocoder with identity phase locking (Laroche and Dolson 1999, section IV): the spectrum of a window of n
-    samples is inverted to m = n / ratio samples at the same position, which multiplies every frequency by the ratio.
-    Each spectral peak advances its phase by its new frequency since the last window; the surrounding bins rotate with
-    their peak. Phase differences of the channels are preserved: peaks are detected in the average of the channels, in
-    which channels out of phase are inverted. Frequencies above half the sample rate are dropped.
+    A phase vocoder with identity phase locking (Laroche and Dolson 1999, section IV): the spectrum
+    of a window of n samples is inverted to m = n / ratio samples at the same position, which
+    multiplies every frequency by the ratio. Each spectral peak advances its phase by its new
+    frequency since the last window; the surrounding bins rotate with their peak. Phase differences
+    of the channels are preserved: peaks are detected in the average of the channels, in which
+    channels out of phase are inverted. Frequencies above half the sample rate are dropped.
 
     Args:
         wav: [C, T], float32.
@@ -67,7 +68,7 @@ def shift_pitch(wav: np.ndarray, semitones: float, sample_rate: int) -> np.ndarr
 
 
 def _windows(ratio: float, sample_rate: int) -> tuple[int, int]:
-    """Even lengths of the two windows, with the quotient nearest to `ratio` (within 0.3 cents at 24 kHz)."""
+    """Return even window lengths with the quotient nearest to `ratio` (0.3 cents at 24 kHz)."""
     # Downward shifts have a longer second window, which smears onsets: shorten both windows.
     shortest = round(_WINDOW * min(1.0, ratio) ** 0.5 * sample_rate / 2)
     pairs = [(2 * half, 2 * round(half / ratio)) for half in range(shortest, shortest * 3 // 2)]
@@ -88,7 +89,10 @@ def _hann(length: int) -> np.ndarray:
 
 
 def _nearest_peaks(magnitude: np.ndarray) -> np.ndarray:
-    """Index [frames, bins] of the nearest peak, a bin above two neighbours on each side; magnitude [frames, bins]."""
+    """Return the index [frames, bins] of the peak nearest to each bin of a magnitude.
+
+    A peak is a bin above two neighbours on each side.
+    """
     bins = magnitude.shape[1]
     around = np.pad(magnitude, ((0, 0), (2, 2)), constant_values=-1.0)
     peak = np.ones(magnitude.shape, bool)

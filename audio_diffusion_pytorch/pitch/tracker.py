@@ -49,7 +49,7 @@ def _tracker(device: torch.device) -> BasicPitch:
 
 
 def fold_octaves(note: Tensor) -> Tensor:
-    """Fold note posteriors [B, F, 88] from A0 upwards to pitch classes [B, F, 12] by the maximum over octaves."""
+    """Fold note posteriors [B, F, 88] from A0 upwards to pitch classes [B, F, 12] by maximum."""
     octaves = -(-note.shape[-1] // 12)
     # Posteriors are positive, so the padding never is the maximum.
     padded = F.pad(note, (0, octaves * 12 - note.shape[-1]))
@@ -87,9 +87,9 @@ def track_melody(
     Args:
         wav: mono clips [B, T].
         sample_rate: sample rate in Hz.
-        mode: "correct" resamples to the 22.05 kHz of the model and uses the official 2-second windows
-            (F = floor(86 * seconds)); "paper" reproduces the authors (Mancusi et al. 2025): audio at 24 kHz is
-            interpreted as 22.05 kHz, in one piece (F = 1 + T // 256).
+        mode: "correct" resamples to the 22.05 kHz of the model and uses the official 2-second
+            windows (F = floor(86 * seconds)); "paper" reproduces the authors (Mancusi et al. 2025):
+            audio at 24 kHz is interpreted as 22.05 kHz, in one piece (F = 1 + T // 256).
         median_frames: odd length of a median filter over the classes; 0: none.
 
     Raises:
@@ -115,7 +115,8 @@ def posteriors(wav: Tensor, sample_rate: int) -> dict[str, Tensor]:
         sample_rate: sample rate in Hz.
 
     Returns:
-        Posteriors `onset` and `note` [B, F, 88] and `contour` [B, F, 264]; times of the frames: `frame_seconds`.
+        Posteriors `onset` and `note` [B, F, 88] and `contour` [B, F, 264]; times of the frames:
+        `frame_seconds`.
     """
     wav = wav.to(exact_device(wav.device))
     return _tracker(wav.device).predict(resample(wav.float(), sample_rate, SAMPLE_RATE))
@@ -131,8 +132,8 @@ def melody_of(note: Tensor, median_frames: int = 0) -> Melody:
 def frame_seconds(count: int) -> np.ndarray:
     """Return the times in seconds [count] of the frames of `posteriors`.
 
-    `posteriors` keeps 142 frames of each window, 256 samples apart. Windows start 36164 samples apart, so the last
-    frame of a window is up to 7 ms later than the first frame of the next.
+    `posteriors` keeps 142 frames of each window, 256 samples apart. Windows start 36164 samples
+    apart, so the last frame of a window is up to 7 ms later than the first frame of the next.
     """
     frame = np.arange(count)
     step = WINDOW - OVERLAP_FRAMES * HOP
@@ -149,7 +150,8 @@ def check_clips(wav: Tensor, sample_rate: int, name: str = "audio") -> None:
         name: name of the clips in messages.
 
     Raises:
-        InputError: wav is not [B, T], is empty or not finite, or the sample rate is not a positive integer.
+        InputError: wav is not [B, T], is empty or not finite, or the sample rate is not a positive
+            integer.
     """
     if wav.ndim != 2:
         raise InputError(
@@ -159,7 +161,8 @@ def check_clips(wav: Tensor, sample_rate: int, name: str = "audio") -> None:
         raise InputError(f"{name}: no samples, shape {tuple(wav.shape)}")
     if not wav.is_floating_point() or not torch.isfinite(wav).all():
         raise InputError(
-            f"{name}: expected finite floating-point samples, got {wav.dtype} with NaN or infinite values"
+            f"{name}: expected finite floating-point samples, got {wav.dtype} with NaN or infinite "
+            "values"
         )
     if not isinstance(sample_rate, int) or sample_rate <= 0:
         raise InputError(f"the sample rate must be a positive integer, got {sample_rate!r}")

@@ -18,8 +18,9 @@ _MIN_CENTS = 5.0  # deviation below which a recording is in tune
 class TuningMeter:
     """Measure the tuning of a recording block by block.
 
-    Deviations of spectral peaks from the nearest semitone, weighted by amplitude, are averaged as angles, because they
-    wrap at half a semitone. Glides and noise lack a common deviation and count as in tune.
+    Deviations of spectral peaks from the nearest semitone, weighted by amplitude, are averaged as
+    angles, because they wrap at half a semitone. Glides and noise lack a common deviation and count
+    as in tune.
 
     Args:
         sample_rate: sample rate of the recording in Hz.
@@ -50,7 +51,7 @@ class TuningMeter:
         return float(cents) if is_defined and abs(cents) > _MIN_CENTS else 0.0
 
     def _measure(self, wav: Tensor | None) -> Tensor:
-        """Sum weight * sine and weight * cosine of the deviation, and the weight, over the peaks of wav [C, n]."""
+        """Sum weight * sine and weight * cosine of the deviation, and weight, over peaks."""
         if wav is None or wav.shape[-1] < self._size or not wav.any():
             return torch.zeros(3, dtype=torch.float64)
         wav = in_phase(wav).mean(0)

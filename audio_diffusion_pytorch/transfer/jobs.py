@@ -1,7 +1,8 @@
 """Transfer jobs: map inputs to outputs, skip finished work, lock jobs shared between runs.
 
-An output folder keeps a record of each file under `.transfer/`: the settings and the input of the output. A file with a
-matching record is finished. Runs that share the folder, on one machine or several, lock their jobs.
+An output folder keeps a record of each file under `.transfer/`: the settings and the input of the
+output. A file with a matching record is finished. Runs that share the folder, on one machine or
+several, lock their jobs.
 """
 
 import json

@@ -1,6 +1,7 @@
-"""Analyse the start of a recording: its register, its instrument, and whether several voices sound at once.
+"""Analyse the start of a recording: register, instrument, and simultaneous voices.
 
-The thresholds were chosen on half of the shipped clips and their mixes; `benchmarks/listening.py` measures the rest.
+The thresholds were chosen on half of the shipped clips and their mixes; `benchmarks/listening.py`
+measures the rest.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _SEGMENT = 6.0  # seconds per segment of the classifier
 _LOUD = 0.1  # RMS relative to the loudest segment, below which a segment is ignored
 _NOTE = 0.4  # note posterior from which a key sounds
 _HELD = 17  # frames (0.2 s) of overlap for two voices: reverberation and legato are shorter
-# Semitones from a note to its partials, at which the pitch tracker detects spurious notes. A semitone
-# and a whole tone are vibrato and glides.
+# Semitones from a note to its partials, at which the pitch tracker detects spurious notes. A
+# semitone and a whole tone are vibrato and glides.
 _PARTIALS = (0, 1, 12, 19, 24, 28, 31, 34, 36, 38, 40, 42, 43)
 
 
@@ -75,13 +76,14 @@ class Analysis:
         if self.silent:
             return "the recording is silent"
         if self.several_voices:
-            return f"several voices at once in {self.overlap:.0%} of it: the models play one voice at a time"
+            share = f"{self.overlap:.0%} of it"
+            return f"several voices at once in {share}: the models play one voice at a time"
         if source is None or not self.is_unlikely(source):
             return None
         best, probability = next(iter(self.instruments.items()))
         return (
-            f"it sounds like {best} ({probability:.0%}), not like {source}: use source={model_name(best)}, or "
-            "source=auto"
+            f"it sounds like {best} ({probability:.0%}), not like {source}: "
+            f"use source={model_name(best)}, or source=auto"
         )
 
     def source(self) -> str | None:
@@ -137,7 +139,7 @@ def analyse(file: AudioReader, mid: bool = False) -> Analysis:
 
 
 def analyse_wav(wav: Tensor, sample_rate: int) -> Analysis:
-    """Analyse wav [1, T] at sample_rate Hz; less than a tenth of a second gives an empty analysis."""
+    """Analyse wav [1, T] at sample_rate Hz; below a tenth of a second, the analysis is empty."""
     from audio_diffusion_pytorch.pitch.tracker import posteriors
 
     if wav.shape[1] < sample_rate // 10:
@@ -156,7 +158,8 @@ def instrument_probabilities(wav: Tensor, sample_rate: int) -> dict[str, float]:
     from audio_diffusion_pytorch.audio import resample
 
     classifier = _classifier()
-    wav, rate = resample(wav.cpu(), sample_rate, classifier.sample_rate), classifier.sample_rate
+    rate = classifier.sample_rate
+    wav = resample(wav.cpu(), sample_rate, rate)
     parts = list(wav.split(round(_SEGMENT * rate), -1))
     parts = [part for part in parts if part.shape[1] >= rate] or parts[:1]
     levels = torch.tensor([part.square().mean().sqrt() for part in parts])

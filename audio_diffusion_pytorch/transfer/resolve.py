@@ -180,14 +180,17 @@ class _Search:
         Raises:
             InputError: the entry does not exist or holds no audio.
         """
-        path, may_be_empty = Path(entry), False
+        path = Path(entry)
+        may_be_empty = False
         if path.is_dir():
             if path.resolve() == self.resolved:
                 raise InputError(f"output={self.target} is the input folder: choose another output")
             may_be_empty = self._identity(path) in self._seen  # in the tree of another entry
-            paths, root = list(self._walk(path)), path
+            paths = list(self._walk(path))
+            root = path
         elif path.exists():
-            paths, root = [path], path.parent
+            paths = [path]
+            root = path.parent
         elif _is_glob(entry):
             root = Path(*_before_magic(path))
             paths = list(self._matches(entry, root))
@@ -203,7 +206,7 @@ class _Search:
             self.found.setdefault(path.parent.resolve() / path.name, (path, path.relative_to(root)))
 
     def _walk(self, top: Path) -> Iterator[Path]:
-        """Yield files of a folder and its subfolders, linked folders last so that real ones keep names."""
+        """Yield files below a folder, linked folders last so that real ones keep their names."""
         folders: list[Path] = [top]
         links: list[Path] = []
         while folders or links:
@@ -214,7 +217,8 @@ class _Search:
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError as error:
                 self.unread.append(
-                    f"cannot read the folder {folder}: {error.strerror or error}; check its permissions"
+                    f"cannot read the folder {folder}: {error.strerror or error}; "
+                    "check its permissions"
                 )
                 continue
             if identity in self._seen:
@@ -328,8 +332,8 @@ def _check_distinct(jobs: list[Job]) -> None:
 def _check_name(output: Path, file_format: str | None) -> None:
     if output.suffix.lower() not in OUTPUT_EXTENSIONS:
         raise InputError(
-            f"output={output} must end in {', '.join(OUTPUT_EXTENSIONS)}, or be a folder: an existing "
-            "one, or a name that ends in /"
+            f"output={output} must end in {', '.join(OUTPUT_EXTENSIONS)}, "
+            "or be a folder: an existing one, or a name that ends in /"
         )
     if file_format is not None and output.suffix.lower() != f".{file_format}":
         raise InputError(

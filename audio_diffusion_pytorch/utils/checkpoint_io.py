@@ -16,15 +16,17 @@ from torch import Tensor
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.utils.files import atomic_write
 
-# A file ends in this mark and the checksum of everything before its digits: the comment of the archive.
+# A file ends in this mark and the checksum of everything before its digits: the comment of the
+# archive.
 _MARK = b"crc32:"
 _DIGITS = 8
 
 
 def save_checkpoint(content: dict[str, Any], path: str | Path) -> None:
-    """Write a checkpoint that `load_checkpoint` and `torch.load` can read, with a checksum of the whole file.
+    """Write a checkpoint with a checksum, for `load_checkpoint` and `torch.load`.
 
-    The checksums inside the archive do not cover its directory, which stores the position of each tensor.
+    The checksums inside the archive do not cover its directory, which stores the position of each
+    tensor.
 
     Args:
         content: tensors and plain containers.
@@ -55,7 +57,10 @@ def _checksum(path: Path) -> int:
 
 
 def _is_damaged(path: Path) -> str | None:
-    """Describe the damage of a file, found by its checksum or else by the checksums of the archive; None if intact."""
+    """Describe the damage of a file; None if intact.
+
+    Files without a checksum of their own are checked by the checksums of the archive.
+    """
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - _DIGITS - len(_MARK)))
         end = file.read()
@@ -80,8 +85,8 @@ def load_checkpoint(
         The content of the checkpoint.
 
     Raises:
-        InputError: the file is missing; is damaged (the message names the newest intact checkpoint in its folder); or
-            holds other objects than tensors and plain containers.
+        InputError: the file is missing; is damaged (the message names the newest intact checkpoint
+            in its folder); or holds other objects than tensors and plain containers.
     """
     path = Path(path)
     if not path.is_file():
@@ -169,7 +174,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Load a checkpoint with a mapped file; see `load_checkpoint`.
 
     Raises:
-        InputError: the file is missing, is damaged, or holds other objects than tensors and plain containers.
+        InputError: the file is missing, is damaged, or holds other objects than tensors and plain
+            containers.
     """
     return load_checkpoint(path, mmap=True)
 
@@ -186,8 +192,8 @@ def check_keys(
         finite: whether to check that all elements are finite.
 
     Raises:
-        InputError: a key is missing or unexpected, or its tensor has another shape or is not finite; the message lists
-            all such keys.
+        InputError: a key is missing or unexpected, or its tensor has another shape or is not
+            finite; the message lists all such keys.
     """
     fitting = [
         key

@@ -1,4 +1,4 @@
-"""Choose devices, and avoid the limits of Apple's GPU (mps): no float64 and few complex operations."""
+"""Choose devices; avoid the limits of Apple's GPU (mps): no float64, few complex operations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Atomic writes, locks, flushes and names that fit, on file systems that may not support all of these."""
+"""Write atomically, lock, flush and shorten names, on file systems with and without support."""
 
 import errno
 import hashlib
@@ -26,7 +26,7 @@ _warned_about_locks = False
 
 
 def with_ending(name: str, ending: str, most: int = NAME_BYTES) -> str:
-    """Join a name and an ending; a long name is cut, and a digest of the name keeps the result unique.
+    """Join a name and an ending; cut a long name and add its digest, so that it stays unique.
 
     Args:
         name: beginning of the result.
@@ -49,8 +49,8 @@ def flush(path: str | Path) -> None:
     """Flush the content of a file, or the names in a folder, to the disk.
 
     Args:
-        path: the file or folder. A file system that cannot flush it (some network disks, folders on Windows) is
-            ignored.
+        path: the file or folder. A file system that cannot flush it (some network disks, folders on
+            Windows) is ignored.
 
     Raises:
         OSError: the disk is full or broken.
@@ -153,8 +153,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         path: the file.
 
     Yields:
-        A temporary path in the same folder. After the block it is flushed to disk and renamed to `path`; after an
-        exception it is removed and `path` remains as it was.
+        A temporary path in the same folder. After the block it is flushed to disk and renamed to
+        `path`; after an exception it is removed and `path` remains as it was.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full.

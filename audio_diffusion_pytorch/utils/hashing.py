@@ -1,4 +1,4 @@
-"""Digests of files, texts, JSON values and weights: the keys of caches, independent of file names."""
+"""Compute digests of files, texts, JSON values and weights, the keys of caches."""
 
 import hashlib
 import json
@@ -60,9 +60,10 @@ def content_sample(path: str | Path) -> str:
 
 
 class DigestMemory:
-    """Remember `content_digest` of files in a JSON file; a file of equal size and time of change is not read again.
+    """Remember `content_digest` of files in a JSON file, by size and time of change.
 
-    Processes may share the JSON file. A digest that another process overwrites is computed again later.
+    Processes may share the JSON file. A digest that another process overwrites is computed again
+    later.
 
     Args:
         path: the JSON file.
@@ -93,7 +94,7 @@ class DigestMemory:
         return entry[2]
 
     def save(self) -> None:
-        """Add new digests to the JSON file; a failure is ignored, because digests can be computed again."""
+        """Add new digests to the JSON file; ignore a failure: digests can be computed again."""
         if self.new:
             with suppress(InputError), atomic_write(self.path) as temporary:
                 temporary.write_text(json.dumps({**self._load(), **self.new}), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Named parts that a user's package can add to: solvers, networks, codecs, metrics, pitch trackers."""
+"""Register parts by name, also from a user's package: solvers, networks, codecs, metrics."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,8 @@ class Registry(dict[str, Part]):
             name: a registered name.
 
         Raises:
-            InputError: no part has this name; the message lists the names, the nearest one at the end.
+            InputError: no part has this name; the message lists the names, the nearest one at the
+                end.
         """
         check_choice(self.kind, name, self)
         return self[name]

@@ -1,6 +1,7 @@
-"""Checks of a user's numbers, names, switches and texts, with one wording: `KEY=VALUE must be EXPECTED`.
+"""Check a user's settings with one wording: `KEY=VALUE must be EXPECTED`.
 
-The checks import neither torch nor Hydra, so that a command refuses a wrong setting before heavy imports.
+The checks import neither torch nor Hydra, so that a command refuses a wrong setting before heavy
+imports.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,7 +54,7 @@ def check_number(
 
 
 def check_switch(key: str, value: Any, allowed: Sequence[str | None] = ()) -> None:
-    """Check that a setting is true or false: in YAML, `yes` and `no` are text, and text counts as true.
+    """Check that a setting is true or false: YAML's `yes` and `no` are text, which counts as true.
 
     Args:
         key: name of the setting, as a user types it.
@@ -79,7 +80,8 @@ def check_choice(
         allowed: other accepted values, for example `(None,)`.
 
     Raises:
-        InputError: the value is not one of the names; the message adds the nearest name to a misspelt one.
+        InputError: the value is not one of the names; the message adds the nearest name to a
+            misspelt one.
     """
     names = tuple(choices)
     if is_allowed(value, (*names, *allowed)):
@@ -88,7 +90,7 @@ def check_choice(
 
 
 def nearest_hint(value: Any, names: Iterable[str]) -> str:
-    """Return `; did you mean NAME?` with the name nearest to a misspelt one; empty if no name is near."""
+    """Return `; did you mean NAME?` with the nearest name; empty if no name is near."""
     near = get_close_matches(value, list(names), 1) if isinstance(value, str) else []
     return f"; did you mean {near[0]}?" if near else ""
 

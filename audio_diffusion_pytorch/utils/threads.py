@@ -20,7 +20,7 @@ _QUOTAS = (  # of control groups, for containers: microseconds of each period
 
 
 def available_cpus() -> int:
-    """Return the number of processors available to this process, by its affinity and its container's quota."""
+    """Return the number of available processors, by affinity and the container's quota."""
     if hasattr(os, "process_cpu_count"):  # Python 3.13; respects -X cpu_count
         count = os.process_cpu_count() or 1
     elif hasattr(os, "sched_getaffinity"):
@@ -54,9 +54,10 @@ def set_threads(size: int = 0, processes: int = 1, spare: bool = False) -> int:
     Args:
         size: parameters of the largest network.
         processes: processes that share the machine.
-        spare: leave one core to a loader's process if the network is small. Threads of a small network synchronise
-            every few microseconds, so all wait for a thread whose core is occupied: on two cores, training with one
-            thread is faster than with two (benchmarks/busy.py).
+        spare: leave one core to a loader's process if the network is small. Threads of a small
+            network synchronise every few microseconds, so all wait for a thread whose core is
+            occupied: on two cores, training with one thread is faster than with two
+            (benchmarks/busy.py).
 
     Returns:
         The number of threads.

@@ -1,8 +1,8 @@
 """Basic Pitch in PyTorch.
 
-Bittner, Bosch, Rubinstein, Meseguer-Brocal, Ewert: "A Lightweight Instrument-Agnostic Model for Polyphonic Note
-Transcription and Multipitch Estimation", ICASSP 2022. The code follows the paper and the graph of the published model
-file; the weights are those of the file (see assets/).
+Bittner, Bosch, Rubinstein, Meseguer-Brocal, Ewert: "A Lightweight Instrument-Agnostic Model for
+Polyphonic Note Transcription and Multipitch Estimation", ICASSP 2022. The code follows the paper
+and the graph of the published model file; the weights are those of the file (see assets/).
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ WEIGHTS = Path(__file__).parent / "assets" / "basic_pitch.safetensors"
 
 
 class ConstantQ(nn.Module):
-    """Constant-Q magnitudes, 36 bins per octave: the kernels of one octave, applied at successively halved rates."""
+    """Constant-Q magnitudes, 36 bins per octave.
+
+    The kernels of one octave are applied at successively halved rates.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +51,7 @@ class ConstantQ(nn.Module):
         self.register_buffer("scale", torch.zeros(CQT_BINS))
 
     def forward(self, wav: Tensor) -> Tensor:
-        """Map wav [B, T] to squared magnitudes [B, 1 + T // 256, 309], from low to high frequencies."""
+        """Map wav [B, T] to squared magnitudes [B, 1 + T // 256, 309], low frequencies first."""
         frames = 1 + wav.shape[-1] // HOP
         kernel = self.kernel.reshape(-1, KERNEL).T
         halving = _sliding(self.lowpass, BLOCK, 2)
@@ -97,7 +100,8 @@ class BasicPitch(nn.Module):
 
         if not Path(path).is_file():
             raise FileNotFoundError(
-                f"weights of Basic Pitch not found: {path}; write them with scripts/import_basic_pitch.py"
+                f"weights of Basic Pitch not found: {path}; "
+                "write them with scripts/import_basic_pitch.py"
             )
         model = cls()
         model.load_state_dict(load_file(path))
@@ -106,14 +110,16 @@ class BasicPitch(nn.Module):
     def forward(self, wav: Tensor) -> dict[str, Tensor]:
         """Run a batch in one piece.
 
-        The level of each clip is normalised over its whole length, so posteriors of a section differ from a section of
-        the posteriors. Clips below 1.5 s are zero-padded to the official window (2 s).
+        The level of each clip is normalised over its whole length, so posteriors of a section
+        differ from a section of the posteriors. Clips below 1.5 s are zero-padded to the official
+        window (2 s).
 
         Args:
             wav: clips [B, T] at 22.05 kHz, floating-point.
 
         Returns:
-            Posteriors in (0, 1): "onset" [B, F, 88], "contour" [B, F, 264], "note" [B, F, 88], F = 1 + T // 256.
+            Posteriors in (0, 1): "onset" [B, F, 88], "contour" [B, F, 264], "note" [B, F, 88], F =
+            1 + T // 256.
 
         Raises:
             ValueError: wav has another shape, is empty or is not finite.
@@ -139,9 +145,10 @@ class BasicPitch(nn.Module):
     ) -> dict[str, Tensor]:
         """Run clips of any length in the windows of the official inference.
 
-        Windows of 43844 samples overlap by 30 frames; 15 frames are cut from each end. Each window is normalised
-        separately. As in the official code, 142 frames are kept for each 36164 samples, so a frame represents 254.7
-        samples instead of 256, and the last 0.7 % of a clip has no frames.
+        Windows of 43844 samples overlap by 30 frames; 15 frames are cut from each end. Each window
+        is normalised separately. As in the official code, 142 frames are kept for each 36164
+        samples, so a frame represents 254.7 samples instead of 256, and the last 0.7 % of a clip
+        has no frames.
 
         Args:
             wav: clips [B, T].
@@ -149,7 +156,8 @@ class BasicPitch(nn.Module):
             batch_size: windows in a batch.
 
         Returns:
-            Posteriors as in `forward`, with F = floor(seconds * 86); clips below 1/86 s have no frames.
+            Posteriors as in `forward`, with F = floor(seconds * 86); clips below 1/86 s have no
+            frames.
 
         Raises:
             ValueError: as in `forward`.
@@ -177,12 +185,16 @@ class BasicPitch(nn.Module):
             raise ValueError(f"no audio: shape {tuple(wav.shape)}")
         if not wav.is_floating_point() or not torch.isfinite(wav).all():
             raise ValueError(
-                f"expected finite floating-point samples, got {wav.dtype} with NaN or infinite values"
+                f"expected finite floating-point samples, got {wav.dtype} with NaN or infinite "
+                "values"
             )
         return wav.to(self.cqt.kernel.device, torch.float32)
 
     def _normalise(self, power: Tensor) -> Tensor:
-        """Scale decibels to 0..1 over the clip, then apply the learned affine map; a flat spectrum (silence) is 0."""
+        """Scale decibels to 0..1 over the clip, then apply the learned affine map.
+
+        A flat spectrum (silence) becomes 0.
+        """
         decibels = 10 * torch.log10(power + 1e-10)
         decibels = decibels - decibels.amin(dim=(1, 2), keepdim=True)
         peak = decibels.amax(dim=(1, 2), keepdim=True)
@@ -204,7 +216,10 @@ class BasicPitch(nn.Module):
 
 
 def _sliding(taps: Tensor, count: int, stride: int) -> Tensor:
-    """Build the matrix [K + (count - 1) * stride, count] whose column i is taps [K] shifted down by i * stride."""
+    """Build the matrix [K + (count - 1) * stride, count] of shifted taps.
+
+    Column i is taps [K], shifted down by i * stride.
+    """
     rows = [F.pad(taps, (i * stride, (count - 1 - i) * stride)) for i in range(count)]
     return torch.stack(rows, dim=1)
 
@@ -239,7 +254,8 @@ def resample(wav: Tensor, source: int, target: int) -> Tensor:
     common = math.gcd(int(source), int(target))
     down = int(source) // common
     up = int(target) // common
-    # Whole blocks keep the ratio exact; the additional block separates the ends, which the transform joins.
+    # Whole blocks keep the ratio exact; the additional block separates the ends, which the
+    # transform joins.
     blocks = -(-wav.shape[-1] // down) + 1
     spectrum = torch.fft.rfft(F.pad(wav, (0, blocks * down - wav.shape[-1])))
     length = -(-wav.shape[-1] * up // down)
@@ -248,7 +264,7 @@ def resample(wav: Tensor, source: int, target: int) -> Tensor:
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Compute in float32 without autocast, TF32 or bfloat16; restore the caller's settings afterwards."""
+    """Compute in float32 without autocast, TF32 or bfloat16; restore the settings afterwards."""
     cudnn = torch.backends.cudnn
     precision = torch.get_float32_matmul_precision()
     flags = {
