@@ -44,10 +44,10 @@ class Bridge(ModelPair):
         sigma: hand-off noise level between the two models; higher values change more. None: the
             target's default for this source, at most the largest level of both models.
         num_steps: points of the schedule of each half; num_steps - 1 solver steps each way. None:
-            the value of the preset `quality`, as for the next three.
-        solver: name in `SOLVERS`.
-        sigma_min: noise level at the data end of the schedule.
-        rho: spacing of the schedule.
+            the preset's, see `quality`.
+        solver: name in `SOLVERS`. None: the preset's.
+        sigma_min: noise level at the data end of the schedule. None: the preset's.
+        rho: spacing of the schedule. None: the preset's.
         quality: preset with measured settings, a name in `QUALITY`: "draft", "normal" or "high".
         handoff: "plain" passes the noise on unchanged, as in the paper; "matched" matches its
             moments, see `match_moments`; "auto" uses the target's setting for this source, and

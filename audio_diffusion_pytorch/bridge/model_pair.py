@@ -55,7 +55,7 @@ class ModelPair:
         precision: str | int = "auto",
         compile: bool = False,
     ):
-        # Inputs are recorded under any conditions; outputs shall sound like a clean recording.
+        # varied: inputs are recorded under any conditions; plain: outputs shall sound like a clean recording.
         self.source = select_condition(load_instrument(source, device), "varied")
         self.target = select_condition(load_instrument(target, device), "plain")
         models = self.source, self.target
@@ -228,16 +228,16 @@ class ModelPair:
         wav = torch.stack([window.wav for window in windows])
         return self.codec.encode(wav[:, None].to(self.device))
 
-    def _to_target(self, windows: Sequence[Window], noise: Tensor, given: Tensor) -> Tensor:
-        """Turn noise of the source and its latents, both [B, D, L], into latents of the target.
+    def _to_target(self, windows: Sequence[Window], noise: Tensor, source_latents: Tensor) -> Tensor:
+        """Turn noise of the source and the source's latents, both [B, D, L], into latents of the target.
 
-        Frames with only the recording's noise keep their latents: models would play hiss and hum.
+        Frames that contain only hiss or hum keep the source's latents: the models would play notes there.
         """
         played = torch.stack([window.played for window in windows]).to(self.device)
         latents = self.from_noise(self.hand_over(noise, played))
-        latents = self.codec.impose_levels(latents, self.codec.frame_levels(given))
+        latents = self.codec.impose_levels(latents, self.codec.frame_levels(source_latents))
         still = torch.stack([window.still for window in windows]).to(self.device)
-        return torch.lerp(latents, given, still[:, None])
+        return torch.lerp(latents, source_latents, still[:, None])
 
 
 def _require_one_instrument(models: Sequence[InstrumentModel]) -> None:

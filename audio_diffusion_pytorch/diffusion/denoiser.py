@@ -59,7 +59,8 @@ class Denoiser(nn.Module):
             x: clean latents [B, C, T].
             noise: standard normal noise [B, C, T].
             sigma: noise level, [B] or one number; positive.
-            weighted: multiply by (sigma^2 + sigma_data^2) / (sigma sigma_data)^2: the target's variance is 1.
+            weighted: multiply by 1 / c_out^2 = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, so that the network F
+                regresses on values of unit variance.
             label: label [B], for a network with labels.
 
         Returns:

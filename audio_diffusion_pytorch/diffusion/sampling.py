@@ -160,9 +160,9 @@ def dpmpp_3m(
 def unipc(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
     """Solve the ODE by a predictor-corrector: order 4, one call of `denoise` each step (UniPC-3, Zhao et al. 2023).
 
-    The predictor is `dpmpp_3m`; the corrector repeats each step with the call at its end. The next step needs that call
-    anyway, so the corrector costs no call. The last step is not corrected, because D is not evaluated at its end. All
-    order conditions are solved exactly, so the paper's B(h) cancels.
+    The predictor is `dpmpp_3m`. The corrector of order 4 repeats each step with D at its end point, which the next step
+    evaluates anyway, so the corrector costs no call. The last step is not corrected, because D is not evaluated at its
+    end. The weights integrate the polynomial exactly, so B(h) of the paper is not needed.
 
     Arguments, result and errors as in `euler`.
     """
@@ -177,6 +177,7 @@ def _multistep(
     correct: bool,
     callback: Callback | None,
 ) -> Tensor:
+    """Predict each step from the last `order` values of D; the corrector uses one more."""
     steps = _steps(sigmas)
     calls: list[tuple[float, Tensor]] = []  # noise levels and values of D, newest first
     start = x
@@ -212,7 +213,8 @@ def _mean_weights(levels: Sequence[float], sigma: float, sigma_next: float) -> l
     t in [0, 1] is linear in ln(sigma); the ODE weights D(t) by e^(h (t - 1)), h = ln(sigma / sigma_next).
     """
     h = math.log(sigma / sigma_next)
-    # Mean of t^k by parts. The recursion starts at a negligible moment and goes down: upwards it is unstable.
+    # Weighted moments m[k] of t^k, by integration by parts: m[k-1] = (1 - h m[k]) / k, from m[64] = 0,
+    # which is negligible, downwards; upwards the recursion amplifies rounding.
     moments = [0.0]
     for k in range(64, 0, -1):
         moments.insert(0, (1 - h * moments[0]) / k)
@@ -241,7 +243,7 @@ def ancestral_euler(
     callback: Callback | None = None,
     noise: Callable[[Tensor], Tensor] = torch.randn_like,
 ) -> Tensor:
-    """Sample the reverse SDE: Euler steps to below the next noise level, then fresh noise up to it.
+    """Sample the reverse SDE: each Euler step ends below the next noise level, and fresh noise raises it to that level.
 
     A step from s to n ends at n^2 / s and adds noise of variance n^2 (1 - n^2 / s^2), as the ancestral sampling of DDPM
     (Ho et al. 2020, eq. 6 and 7).
@@ -272,7 +274,7 @@ def ancestral_midpoint(
     """Sample as `ancestral_euler` with midpoint steps, two calls of `denoise` each.
 
     The midpoint of s and n^2 / s is computed in sigma^(1 / rho). With `noise` None each step still ends below its noise
-    level, without fresh noise: the ADPM2Sampler of the original, which smooths. To solve the ODE use `heun`.
+    level, without fresh noise, like the ADPM2Sampler of the original: outputs lose detail. To solve the ODE use `heun`.
 
     Arguments, result and errors as in `ancestral_euler`.
     """

@@ -41,8 +41,9 @@ class InstrumentSpec:
         handoff_sigmas: source instrument -> default noise level of the hand-off from that instrument.
         handoffs: source instrument -> hand-off from that instrument, "plain" or "matched"; "matched" by default.
         pitch_range: lowest and highest MIDI pitch in training; None: the range of the instrument's name.
-        noise: moments of the instrument's own recordings as noise, see `bridge.noise_statistics`; a model of several
-            instruments maps each instrument to its moments; empty: not measured.
+        noise: mean and deviation of each channel after the source ODE maps the instrument's own recordings to noise,
+            see `bridge.noise_statistics`; a model of several instruments maps each instrument to its values; empty: not
+            measured.
         steps: training steps, including those of the model that training started from; None: unknown.
         network: name of the network's class in `NETWORKS`.
     """
@@ -160,7 +161,7 @@ def select_instrument(model: InstrumentModel, instrument: str) -> InstrumentMode
 
 
 def select_condition(model: InstrumentModel, condition: str) -> InstrumentModel:
-    """Select one of `RECORDING_CONDITIONS`; the result shares all tensors but one.
+    """Select one of `RECORDING_CONDITIONS`; the result shares all tensors except the one that the label is folded into.
 
     A model without labels of recording conditions is returned unchanged.
     """

@@ -213,7 +213,7 @@ class InstrumentModule(FrozenCodecModule):
             label: labels [B]; None for a model without labels.
 
         Returns:
-            Noise [B, D, L], sigma [B], and the labels [B] after dropout: a dropped label is the number of labels.
+            Noise [B, D, L], sigma [B], and the labels [B] after dropout: `num_labels` stands for a dropped label.
         """
         uniforms = []
         noises = []
