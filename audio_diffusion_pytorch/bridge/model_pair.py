@@ -228,7 +228,9 @@ class ModelPair:
         wav = torch.stack([window.wav for window in windows])
         return self.codec.encode(wav[:, None].to(self.device))
 
-    def _to_target(self, windows: Sequence[Window], noise: Tensor, source_latents: Tensor) -> Tensor:
+    def _to_target(
+        self, windows: Sequence[Window], noise: Tensor, source_latents: Tensor
+    ) -> Tensor:
         """Turn noise of the source and the source's latents, both [B, D, L], into latents of the target.
 
         Frames that contain only hiss or hum keep the source's latents: the models would play notes there.
