@@ -2,9 +2,10 @@
 
 python benchmarks/busy.py [--turns 3] [--steps 60] [--seconds 30]
 
-Both commands run as in a shell, idle and busy in turns; the table shows medians. Training: samples per second of the
-small model after its first 20 steps. Transfer: seconds of sound for each second of work. Target: busy at least 40 % of
-idle (on two cores). Set OMP_NUM_THREADS=2 to measure two threads.
+Both commands run as in a shell, idle and busy in turns; the table shows medians. Training: samples
+per second of the small model after its first 20 steps. Transfer: seconds of sound for each second
+of work. Target: busy at least 40 % of idle (on two cores). Set OMP_NUM_THREADS=2 to measure two
+threads.
 """
 
 import argparse

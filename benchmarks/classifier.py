@@ -1,10 +1,10 @@
 """Accuracy and confusion matrix of the instrument classifier on clips outside its training set.
 
-python benchmarks/classifier.py --data data/chorales/test data/chorales_paired/test [--hear plain codec ...]
+python benchmarks/classifier.py --data data/chorales/test data/chorales_paired/test
 
-A clip is classified unchanged (`plain`), through the small `codec`, `backwards` (attacks at the wrong end), or as
-`spectrum`: noise with the average spectrum of the clip, without notes. The last two measure the influence of notes
-compared to the average spectrum.
+`--hear` selects versions of each clip: unchanged (`plain`), through the small `codec`, `backwards`
+(attacks at the wrong end), or `spectrum`: noise with the average spectrum of the clip, without
+notes. The last two measure the influence of notes compared to the average spectrum.
 """
 
 import argparse
@@ -118,9 +118,13 @@ def confusion(
 
 
 def accuracy(matrix: Tensor) -> str:
-    right, total = int(matrix.diagonal().sum()), int(matrix.sum())
+    right = int(matrix.diagonal().sum())
+    total = int(matrix.sum())
     shares = (matrix.diagonal() / matrix.sum(1))[matrix.sum(1) > 0]
-    return f"{right} of {total} clips correct, {100 * right / total:.1f} %; worst instrument {100 * shares.min():.1f} %"
+    return (
+        f"{right} of {total} clips correct, {100 * right / total:.1f} %; "
+        f"worst instrument {100 * shares.min():.1f} %"
+    )
 
 
 def table(matrix: Tensor, names: tuple[str, ...]) -> str:

@@ -2,10 +2,11 @@
 
 python benchmarks/listening.py [--real FOLDER ...]
 
-A folder of real recordings has a folder for each instrument (`violin/`, `double_bass/`). Shipped clips are split by
-chorale into two halves: thresholds were chosen on `tune`; report the rates of `test`. Mixes are sums of two clips of
-different chorales, with a level difference of up to 6 dB, and sums of a clip and its transposition by a third, a fourth
-or a fifth. `--sweep` prints the rates over the thresholds.
+A folder of real recordings has a folder for each instrument (`violin/`, `double_bass/`). Shipped
+clips are split by chorale into two halves: thresholds were chosen on `tune`; report the rates of
+`test`. Mixes are sums of two clips of different chorales, with a level difference of up to 6 dB,
+and sums of a clip and its transposition by a third, a fourth or a fifth. `--sweep` prints the rates
+over the thresholds.
 """
 
 import argparse
@@ -67,7 +68,7 @@ def main() -> None:
 
 
 def rates(found: list[tuple[str, Analysis]]) -> list[str]:
-    """Rates of warnings: false and correct warnings of a wrong source, and warnings of several voices."""
+    """Measure rates of warnings: false and correct ones of a wrong source, several voices."""
     single = [(name, analysis) for name, analysis in found if name]
     right = [analysis.is_unlikely(name) for name, analysis in single]
     wrong = [

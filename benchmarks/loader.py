@@ -2,8 +2,9 @@
 
 python benchmarks/loader.py --data FOLDER [--instrument flute] [--workers 0]
 
-The benchmark reads the training crops of several epochs in turns, so other load affects both equally. `prepare` is the
-time to shift all recordings once; the factor is the median over the turns.
+The benchmark reads the training crops of several epochs in turns, so other load affects both
+equally. `prepare` is the time to shift all recordings once; the factor is the median over the
+turns.
 """
 
 import argparse

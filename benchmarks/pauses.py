@@ -6,9 +6,11 @@ python benchmarks/pauses.py --pairs flute-trumpet violin-cello --rates 44100 --q
 For each pair the table has the worst value over the sample rates, in dB:
 - burst: the loudest 20 ms around the end of a cut note, relative to the loudest 20 ms of the note;
 - level: change of the level of the active parts of that recording;
-- hiss, hum: change of the level of the pauses with noise 40 dB below the notes, and the same A-weighted (A);
+- hiss, hum: change of the level of the pauses with noise 40 dB below the notes, and the same
+  A-weighted (A);
 - decay: 95th percentile of the envelope error of decaying notes, down to 40 dB;
-- rumble: level below 40 Hz of the output for an 8 Hz sine as strong as the notes, relative to the notes;
+- rumble: level below 40 Hz of the output for an 8 Hz sine as strong as the notes, relative to the
+  notes;
 - rumbled: change of the level of the active parts by that rumble.
 """
 
@@ -96,7 +98,7 @@ def envelope(wav: Tensor, rate: int, window: float = 0.04) -> np.ndarray:
 
 
 def burst(out: Tensor, rate: int, ends: list[float], seconds: float = NOTE) -> float:
-    """Measure the maximum around the ends of cut notes, in dB relative to the maximum of the note."""
+    """Measure the maximum around the ends of cut notes, in dB relative to the note's maximum."""
     level = envelope(out, rate, 0.02)
 
     def part(start: float, stop: float) -> np.ndarray:
@@ -125,7 +127,7 @@ def pause_change(
 
 
 def decay_errors(out: Tensor, wav: Tensor, rate: int) -> np.ndarray:
-    """Return the envelope error of decaying notes in dB, where the input is 3 to 40 dB below the notes."""
+    """Return the envelope error of decays in dB, where the input is 3 to 40 dB below the notes."""
     level, given = envelope(out, rate), envelope(wav, rate)
     top = np.quantile(given, 0.95)
     later = np.pad(given, (0, 10), mode="edge")[10:]

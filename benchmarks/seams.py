@@ -2,8 +2,8 @@
 
 python benchmarks/seams.py --data data/chorales_paired/test --clips 10
 
-Each clip is transferred in windows, and in one window. The table compares cross-fades with other frames: log-mel
-distance of both results, and spectral flux and frame-to-frame level change of each.
+Each clip is transferred in windows, and in one window. The table compares cross-fades with other
+frames: log-mel distance of both results, and spectral flux and frame-to-frame level change of each.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def changes(wav: Tensor, hop: int) -> tuple[Tensor, Tensor]:
 
 
 def compare(windowed: Bridge, whole: Bridge, wav: Tensor, rate: int) -> list[tuple[float, float]]:
-    """Return pairs (in cross-fades, elsewhere) for wav [1, T]: distance, flux and level change of both results."""
+    """Return pairs (in cross-fades, elsewhere) for wav [1, T]: distance, flux and level change."""
     hop = windowed.codec.hop_length
     frames = windowed.codec.num_frames(wav.shape[1] * windowed.codec.sample_rate // rate)
     fades = torch.zeros(frames, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Error of a bridge's settings relative to the converged solution, on recordings; imported by transfer.py."""
+"""Error of a bridge's settings relative to the converged solution; imported by transfer.py."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +33,8 @@ def find_clips(data: Path | None, instrument: str, count: int) -> list[Path]:
     )
     if not files:
         raise SystemExit(
-            f"error: no clips of {instrument} in {data or 'the shipped clips'}: pass a split of a data set with --data"
+            f"error: no clips of {instrument} in {data or 'the shipped clips'}: pass a split of a "
+            "data set with --data"
         )
     return [
         files[i] for i in torch.linspace(0, len(files) - 1, min(count, len(files))).long().unique()
@@ -61,10 +62,13 @@ def window_latents(bridge: Bridge, files: list[Path]) -> Tensor:
 def measure(
     source: str, target: str, data: Path | None, count: int, device: str
 ) -> list[tuple[str, int, str, str]]:
-    """Return rows (settings, evaluations, error of the noise, error of the result); errors: median / 90th percentile.
+    """Return rows (settings, evaluations, error of the noise, error of the result).
 
-    The result is the target's normalised latents of one window of each clip. Errors are relative to the converged
-    solution in float32, with `CONVERGED` points in each direction from the models' sigma_min.
+    Errors are median / 90th percentile.
+
+    The result is the target's normalised latents of one window of each clip. Errors are relative to
+    the converged solution in float32, with `CONVERGED` points in each direction from the models'
+    sigma_min.
     """
     reference = Bridge(source, target, precision="32", device=device)
     plain = plain_options(reference)
@@ -108,9 +112,10 @@ def measure(
 def where(
     source: str, target: str, data: Path | None, count: int, device: str
 ) -> list[tuple[str, float, float, float]]:
-    """Return rows (direction, from sigma, to sigma, added error): median error that one step of `normal` adds.
+    """Return rows (direction, from sigma, to sigma, median error that a step of `normal` adds).
 
-    Both runs start from the same state; errors are relative to the norm of the reference at the noise level.
+    Both runs start from the same state; errors are relative to the norm of the reference at the
+    noise level.
     """
     bridge = Bridge(source, target, precision="32", device=device)
     latents, rows = (

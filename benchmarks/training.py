@@ -1,12 +1,13 @@
-"""Speed and memory of training at full size (302 M parameters, EnCodec's sizes with random weights).
+"""Speed and memory of training at full size (302 M parameters, EnCodec with random weights).
 
 python benchmarks/training.py [--turns 3] [--steps 4] [--no-memory]
 
-Rows: the plain path (as in the original: each step encodes its crops, attention by einsum, default convolutions,
-optimiser and EMA over single parameters, EMA every tenth step), and our path from the latent cache. Each row runs in
-its own process; rows alternate, so other load affects all rows equally; figures are medians. The loader runs without
-workers. The benchmark needs about 10 GB, and more for batch 32; a batch that does not fit is reported as such. With a
-GPU the rows run on it, and the table includes the share of time in kernels.
+Rows: the plain path (as in the original: each step encodes its crops, attention by einsum, default
+convolutions, optimiser and EMA over single parameters, EMA every tenth step), and our path from the
+latent cache. Each row runs in its own process; rows alternate, so other load affects all rows
+equally; figures are medians. The loader runs without workers. The benchmark needs about 10 GB, and
+more for batch 32; a batch that does not fit is reported as such. With a GPU the rows run on it, and
+the table includes the share of time in kernels.
 """
 
 import argparse
@@ -217,7 +218,7 @@ def gpu_share(step: Callable[[], object]) -> float:
 
 
 def peak_memory(checkpointing: bool) -> Figures:
-    """Measure the peak memory of two training steps of the large batch, including EMA and the optimiser's state."""
+    """Measure the peak memory of two steps of the large batch, with EMA and optimiser state."""
     if (
         DEVICE.type == "cpu"
     ):  # let allocations fail instead of the out-of-memory killer end the process

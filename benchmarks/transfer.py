@@ -1,12 +1,14 @@
 """Speed and accuracy of the bridge.
 
-python benchmarks/transfer.py --data data/chorales_paired/test     # all parts, about 20 minutes on two idle cores
-python benchmarks/transfer.py --only speed                         # one part; --only accepts several names
+python benchmarks/transfer.py --data data/chorales_paired/test  # all parts, 20 minutes, two cores
+python benchmarks/transfer.py --only speed                      # one part, or several
 
-speed       the plain path (Heun, 100 points, float32, one clip at a time), draft, normal and high: shipped models, and
-            the full size with random weights; a clip of 17.07 s, and a folder of 16; each row in a new process
+speed       the plain path (Heun, 100 points, float32, one clip at a time), draft, normal and high:
+            shipped models, and the full size with random weights; a clip of 17.07 s, and a folder
+            of 16; each row in a new process
 evaluation  one evaluation of each network, by precision and batch; codec; shares of the plain path
-error       error relative to the converged solution, shipped models, on clips of --data (default: shipped clips)
+error       error relative to the converged solution, shipped models, on clips of --data
+            (default: shipped clips)
 where       error of normal by noise level
 start       python transfer.py from start to file, 10 s clip; --help
 hour        time and peak memory of an hour of audio and of ten minutes
@@ -171,7 +173,7 @@ def transfer_folder(bridge: Bridge, wavs: list[Tensor]) -> list[Tensor]:
 
 @torch.inference_mode()
 def evaluation(args: argparse.Namespace) -> None:
-    """Measure precisions in turns, so that other load affects all equally; report the best of the turns."""
+    """Measure precisions in turns, so that other load affects all equally; report the best."""
     notes = []
     table = Table("size", "batch", *(f"{name}: ms, share of 32" for name in DTYPES))
     for size in args.sizes:
@@ -209,8 +211,8 @@ def evaluation(args: argparse.Namespace) -> None:
             proportion = sum(codes.values()) / single
             alike = abs(proportion / ORIGINAL_PROPORTION - 1) <= TOLERANCE
             notes.append(
-                f"full: codec : evaluation = {proportion:.1f}; the original's {ORIGINAL_PROPORTION:.1f}: "
-                f"{'' if alike else 'NOT '}within {TOLERANCE:.0%}"
+                f"full: codec : evaluation = {proportion:.1f}; the original's "
+                f"{ORIGINAL_PROPORTION:.1f}: {'' if alike else 'NOT '}within {TOLERANCE:.0%}"
             )
     print("\n" + "\n".join(notes))
 

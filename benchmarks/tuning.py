@@ -2,8 +2,9 @@
 
 python benchmarks/tuning.py --data data/chorales_paired/test --source flute --target violin
 
-Clips are resampled to other tunings and transferred; the tuning of the output is the circular mean of the deviation of
-its partials from equal temperament at 440 Hz, because deviations wrap at half a semitone.
+Clips are resampled to other tunings and transferred; the tuning of the output is the circular mean
+of the deviation of its partials from equal temperament at 440 Hz, because deviations wrap at half a
+semitone.
 """
 
 import argparse
@@ -20,7 +21,10 @@ RATE, FFT, HOP = 24000, 8192, 1024
 
 
 def tuning_cents(wav: Tensor, sample_rate: int) -> float:
-    """Deviation of wav [C, T] from A = 440 Hz in cents, -50 to 50, by its spectral peaks from 300 to 3000 Hz."""
+    """Measure the deviation of wav [C, T] from A = 440 Hz in cents, -50 to 50.
+
+    The measurement uses spectral peaks from 300 to 3000 Hz.
+    """
     x = audio.resample(audio.to_mono(wav), sample_rate, RATE)[0]
     spectrum = (
         torch.stft(x, FFT, HOP, window=torch.hann_window(FFT), return_complex=True)
@@ -60,7 +64,8 @@ def main() -> None:
     bridge = Bridge(settings.source, settings.target)
     paths = find_clips(settings.data, settings.source, settings.clips)
     print(
-        "| A (Hz) | input, cents | output, cents | difference, mean | largest |\n| --- | --- | --- | --- | --- |"
+        "| A (Hz) | input, cents | output, cents | difference, mean | largest |\n| --- | --- | --- "
+        "| --- | --- |"
     )
     for hertz in settings.tunings:
         found = []
@@ -73,7 +78,8 @@ def main() -> None:
         apart = [(out - into + 50) % 100 - 50 for into, out in found]
         means = [sum(values) / len(values) for values in (*zip(*found, strict=True), apart)]
         print(
-            f"| {hertz} | {means[0]:+.1f} | {means[1]:+.1f} | {means[2]:+.1f} | {max(apart, key=abs):+.1f} |",
+            f"| {hertz} | {means[0]:+.1f} | {means[1]:+.1f} | {means[2]:+.1f} | "
+            f"{max(apart, key=abs):+.1f} |",
             flush=True,
         )
 

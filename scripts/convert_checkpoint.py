@@ -1,4 +1,4 @@
-"""Convert a checkpoint of the original system to a small model file, or a model to the layout of the original.
+"""Convert a checkpoint of the original system to a model file, or a model to its layout.
 
 python scripts/convert_checkpoint.py their.ckpt flute.safetensors --mean mean.pt --std std.pt
 python scripts/convert_checkpoint.py flute.safetensors back.ckpt --to-original
@@ -28,12 +28,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--mean",
         type=Path,
-        help="file with the mean of the latents (with --to-original: file to write; default OUTPUT_mean.pt)",
+        help="file with the mean of the latents (with --to-original: file to write; default "
+        "OUTPUT_mean.pt)",
     )
     parser.add_argument(
         "--std",
         type=Path,
-        help="file with their standard deviation (with --to-original: file to write; default OUTPUT_std.pt)",
+        help="file with their standard deviation (with --to-original: file to write; default "
+        "OUTPUT_std.pt)",
     )
     parser.add_argument(
         "--weights",
@@ -50,8 +52,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--sigma-max",
         type=float,
-        help="highest noise level in training (default 100, as for the published flute and violin; 5 for bassoon, "
-        "cello, trumpet and pitch-shifted flute)",
+        help="highest noise level in training (default 100, as for the published flute and violin; "
+        "5 for bassoon, cello, trumpet and pitch-shifted flute)",
     )
     parser.add_argument("--rho", type=float, help="spacing of the noise levels (default 9)")
     parser.add_argument(
@@ -62,12 +64,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="arguments of the UNet that its shapes do not encode, for example attention_heads=8 resnet_groups=8",
+        help="arguments of the UNet that its shapes do not encode, for example attention_heads=8 "
+        "resnet_groups=8",
     )
     parser.add_argument(
         "--codec-output",
         type=Path,
-        help=".safetensors file for the EnCodec weights of the checkpoint; use it with codec.weights=FILE",
+        help=".safetensors file for the EnCodec weights of the checkpoint; use it with "
+        "codec.weights=FILE",
     )
     parser.add_argument(
         "--to-original",
@@ -77,7 +81,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--codec",
         type=Path,
-        help="with --to-original: EnCodec weights to include (a folder from the hub, a checkpoint of the original)",
+        help="with --to-original: EnCodec weights to include (a folder from the hub, a checkpoint "
+        "of the original)",
     )
     return parser.parse_args(argv)
 
@@ -94,7 +99,8 @@ def to_ours(args: argparse.Namespace) -> None:
 
     if args.codec is not None:
         raise InputError(
-            "--codec requires --to-original; use --codec-output to write the codec of the checkpoint"
+            "--codec requires --to-original; use --codec-output to write the codec of the "
+            "checkpoint"
         )
     for path in (args.output, args.codec_output):
         if path is not None and path.suffix != ".safetensors":
@@ -102,7 +108,8 @@ def to_ours(args: argparse.Namespace) -> None:
     content = {} if args.source.suffix == ".safetensors" else read_checkpoint(args.source)
     if not is_original(content):
         raise InputError(
-            f"{args.source} is not a checkpoint of the original system; one of our models needs --to-original"
+            f"{args.source} is not a checkpoint of the original system; one of our models needs "
+            "--to-original"
         )
     fields = {
         key: getattr(args, key)
@@ -126,8 +133,8 @@ def to_ours(args: argparse.Namespace) -> None:
     after = args.output.stat().st_size
     parameters = sum(p.numel() for p in model.denoiser.parameters())
     print(
-        f"wrote {args.output}: {parameters / 1e6:.1f} M parameters, {size(after)}, {before / after:.1f} times smaller "
-        f"than the checkpoint's {size(before)}"
+        f"wrote {args.output}: {parameters / 1e6:.1f} M parameters, {size(after)}, "
+        f"{before / after:.1f} times smaller than the checkpoint's {size(before)}"
     )
     if args.codec_output is not None:
         from safetensors.torch import save_file
@@ -139,7 +146,7 @@ def to_ours(args: argparse.Namespace) -> None:
 
 
 def to_original(args: argparse.Namespace) -> None:
-    """Convert one of our models to a checkpoint in the layout of the original, with its statistics in two files."""
+    """Convert a model to a checkpoint of the original's layout, and two files of statistics."""
     import torch
 
     from audio_diffusion_pytorch.codecs.encodec_weights import load_weights, to_transformers
@@ -159,8 +166,8 @@ def to_original(args: argparse.Namespace) -> None:
         print(f"wrote {path}")
     if codec is None:
         print(
-            "without EnCodec's weights, the original's Lightning module loads it with strict=False only; include them "
-            "with --codec"
+            "without EnCodec's weights, the original's Lightning module loads it with strict=False "
+            "only; include them with --codec"
         )
 
 
@@ -173,7 +180,8 @@ def parse_unet(pairs: list[str]) -> dict:
             arguments[key] = json.loads(value)
         except json.JSONDecodeError as error:
             raise InputError(
-                f"--unet {pair}: expected KEY=VALUE; VALUE is a number, true, false or a list such as [1,2]"
+                f"--unet {pair}: expected KEY=VALUE; VALUE is a number, true, false or a list such "
+                "as [1,2]"
             ) from error
     return arguments
 

@@ -1,6 +1,6 @@
 """Export a model from a run folder or checkpoint for transfer: averaged weights in half precision.
 
-python scripts/export_model.py logs/flute_small flute.safetensors --handoff-sigma 4 --handoff-from violin=3
+python scripts/export_model.py logs/flute_small flute.safetensors --handoff-from violin=3
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""Write the weights of basic_pitch_torch from the model file in the basic-pitch 0.4.0 wheel (Apache-2.0).
+"""Write the weights of basic_pitch_torch from the basic-pitch 0.4.0 wheel (Apache-2.0).
 
-The script downloads the wheel without its dependencies (an old TensorFlow), checks the hashes of the wheel and of the
-model, and does not install the wheel. It requires the `onnx` package (in the `dev` extra).
+The script downloads the wheel without its dependencies (an old TensorFlow), checks the hashes of
+the wheel and of the model, and does not install the wheel. It requires the `onnx` package (in the
+`dev` extra).
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ tensors were renamed, reshaped and stored in the safetensors format; their
 values are unchanged. No other file of that package is part of this one.
 """
 
-# our name -> (name, shape) in the graph of the model file, which has folded convolution biases and batch norms
+# our name -> (name, shape) in the graph of the model file, which has folded convolution biases and
+# batch norms
 TENSORS = {
     "cqt.lowpass": ("const_fold_opt__734", (256,)),
     "cqt.scale": ("model_1/cq_t2010v2_1/Sqrt;model_1/cq_t2010v2_1/Sqrt", (309,)),
@@ -87,7 +89,8 @@ def download(folder: Path) -> Path:
     wheels = sorted(folder.glob("basic_pitch-*.whl"))
     if result.returncode != 0 or not wheels:
         raise InputError(
-            f"pip could not download {REQUIREMENT}:\n{result.stderr.strip()}\n(use a local file with --wheel)"
+            f"pip could not download {REQUIREMENT}:\n{result.stderr.strip()}\n(use a local file "
+            "with --wheel)"
         )
     return wheels[0]
 

@@ -1,4 +1,4 @@
-"""Cut the shipped clips from paired test performances: the same bars on each instrument, with their notes.
+"""Cut the shipped clips from paired test performances: the same bars on each instrument.
 
 python scripts/render_dataset.py --output data/chorales --splits train valid
 python scripts/render_dataset.py --output data/chorales_paired --splits test --paired
@@ -38,8 +38,13 @@ def main() -> None:
     parser.add_argument(
         "--instruments", nargs="+", default=["flute", "violin", "trumpet", "bassoon", "cello"]
     )
-    ogg = "instruments to write as .ogg, a quarter of the size of .flac (default: trumpet bassoon cello)"
-    parser.add_argument("--ogg", nargs="*", default=["trumpet", "bassoon", "cello"], help=ogg)
+    parser.add_argument(
+        "--ogg",
+        nargs="*",
+        default=["trumpet", "bassoon", "cello"],
+        help="instruments to write as .ogg, a quarter of the size of .flac "
+        "(default: trumpet bassoon cello)",
+    )
     parser.add_argument("--count", type=int, default=4, help="number of performances (default 4)")
     parser.add_argument(
         "--seconds", type=float, default=12.0, help="length of a clip in seconds (default 12)"
@@ -89,7 +94,8 @@ def make_clips(
             pieces.setdefault(note["piece"], stem)
     if len(pieces) < count:
         raise InputError(
-            f"{data} has {len(pieces)} pieces with a performance on each of {instruments}, {count} are required"
+            f"{data} has {len(pieces)} pieces with a performance on each of {instruments}, {count} "
+            "are required"
         )
     chosen = [list(pieces.values())[i * len(pieces) // count] for i in range(count)]
     files = {}
@@ -116,7 +122,7 @@ def read_manifest(folder: Path) -> dict:
 
 
 def cut(source: Path, target: Path, seconds: float) -> dict[str, str]:
-    """Cut the first `seconds` of a clip and its notes; return the piece and the hashes of both files."""
+    """Cut the start of a clip and its notes; return the piece and the hashes of both files."""
     performance = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
     wav, rate = audio.read(source, 0, round(seconds * performance["sample_rate"]))
     fade = rate // 20

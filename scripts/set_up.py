@@ -4,8 +4,9 @@
 
     python scripts/set_up.py [--venv FOLDER] [--dev]
 
-The script uses only the standard library and the syntax of Python 3.6, so that an old Python can report the supported
-versions. The checkout may be read-only, HOME may be unset, and paths may contain spaces.
+The script uses only the standard library and the syntax of Python 3.6, so that an old Python can
+report the supported versions. The checkout may be read-only, HOME may be unset, and paths may
+contain spaces.
 """
 
 import argparse
@@ -63,8 +64,9 @@ def check_version(version, where):
             ".".join(map(str, numbers)) for numbers in (OLDEST, NEWEST, version)
         )
         sys.exit(
-            f"error: Python {oldest} to {newest} is required, this is {this} ({where}); choose another Python with "
-            f"make PYTHON=python{newest}, or another environment with make VENV=FOLDER"
+            f"error: Python {oldest} to {newest} is required, this is {this} ({where}); choose "
+            f"another Python with make PYTHON=python{newest}, or another environment with make "
+            "VENV=FOLDER"
         )
 
 
@@ -85,7 +87,7 @@ def works(python, statement):
 
 
 def fingerprint(version):
-    """Hash everything that determines the environment: path of the checkout, requirements, Python."""
+    """Hash what determines the environment: path of the checkout, requirements, Python."""
     files = [
         read(os.path.join(ROOT, name))
         for name in ("requirements.txt", "pyproject.toml", "setup.py")
@@ -104,8 +106,9 @@ def announce(has_torch, development):
     print("Setting up the Python environment.", flush=True)
     if not has_torch:
         print(
-            "On an x86 Linux machine this downloads 2.9 GB (5.6 GB on disk); 2.7 GB of them are PyTorch for "
-            "NVIDIA GPUs. To use the build for CPUs instead, interrupt with Ctrl-C and see the README.",
+            "On an x86 Linux machine this downloads 2.9 GB (5.6 GB on disk); 2.7 GB of them are "
+            "PyTorch for NVIDIA GPUs. To use the build for CPUs instead, interrupt with Ctrl-C and "
+            "see the README.",
             flush=True,
         )
     elif development:

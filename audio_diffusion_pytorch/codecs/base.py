@@ -28,9 +28,9 @@ _OTHER_NAME = RENAMED | {new: old for old, new in RENAMED.items()}
 class Codec(nn.Module):
     """Base class of all codecs.
 
-    A subclass sets the attributes, and implements `encode` and `decode`. `decode` returns exactly as many samples as
-    `encode` received if the caller passes `length`. The old names in `RENAMED` are aliases: a subclass may define
-    either name of a member.
+    A subclass sets the attributes, and implements `encode` and `decode`. `decode` returns exactly
+    as many samples as `encode` received if the caller passes `length`. The old names in `RENAMED`
+    are aliases: a subclass may define either name of a member.
 
     Attributes:
         name: name of the codec in configurations and model files.
@@ -39,7 +39,8 @@ class Codec(nn.Module):
         latent_channels: channels D of the latents.
         encodes_fast: whether encoding is as fast as reading cached latents from a disk.
         has_frequency_bands: whether neighbouring latent channels are neighbouring frequency bands.
-        edge_frames: latent frames at each end of a recording whose analysis window extends beyond the recording.
+        edge_frames: latent frames at each end of a recording whose analysis window extends beyond
+            the recording.
     """
 
     name: str

@@ -16,16 +16,18 @@ from audio_diffusion_pytorch.utils.hashing import fingerprint
 
 
 class EncodecCodec(Codec):
-    """The continuous latents of EnCodec 24 kHz (Defossez et al. 2022), before quantisation: 128 channels, 75 frames/s.
+    """Continuous latents of EnCodec 24 kHz (Defossez et al. 2022): 128 channels, 75 frames/s.
+
+    The codec skips the quantisation.
 
     Args:
-        weights: None: the pretrained weights; "random": an untrained network, for tests and dry runs; otherwise a
-            folder from the hub, the `encodec` package's file, a checkpoint of the original with its codec, or tensors
-            by name.
-        repository: folder with the `encodec` package's weight file, or a folder from the hub; None: the package's own
-            download.
-        config: sizes of an untrained network: `n_filters`, `dimension`, `lstm`; sizes of trained networks are derived
-            from the weights.
+        weights: None: the pretrained weights; "random": an untrained network, for tests and dry
+            runs; otherwise a folder from the hub, the `encodec` package's file, a checkpoint of the
+            original with its codec, or tensors by name.
+        repository: folder with the `encodec` package's weight file, or a folder from the hub; None:
+            the package's own download.
+        config: sizes of an untrained network: `n_filters`, `dimension`, `lstm`; sizes of trained
+            networks are derived from the weights.
 
     Raises:
         InputError: the weights are missing, damaged or not EnCodec's.
@@ -49,7 +51,8 @@ class EncodecCodec(Codec):
         untrained = isinstance(weights, str) and weights == "random"
         if config and not untrained:
             raise InputError(
-                'codec.config applies to codec.weights="random" only: sizes of trained networks are derived from '
+                'codec.config applies to codec.weights="random" only: sizes of trained networks '
+                "are derived from "
                 "their weights; remove codec.config"
             )
         state: dict[str, Tensor] | None = None
@@ -74,7 +77,7 @@ class EncodecCodec(Codec):
         self.latent_channels = int(self.encoder.dimension)
 
     def freeze(self) -> Codec:
-        """Freeze the codec, and fold weight norm into the weights, which saves its computation in every call."""
+        """Freeze the codec, and fold weight norm into the weights, which speeds up every call."""
         for module in self.modules():
             if hasattr(module, "weight_g"):
                 remove_weight_norm(module)
@@ -85,7 +88,7 @@ class EncodecCodec(Codec):
         return self.encoder(self._pad(wav))
 
     def fingerprint(self) -> str:
-        """Return 16 hexadecimal digits of the encoder's weights: latents do not depend on the decoder."""
+        """Hash the encoder's weights, which determine the latents, to 16 hexadecimal digits."""
         return fingerprint("EncodecCodec", self.hop_length, self.encoder.state_dict())
 
     def decode(self, latents: Tensor, length: int | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Weights of EnCodec 24 kHz from any source, under the names of the `encodec` package or of `transformers`."""
+"""Weights of EnCodec 24 kHz, under the names of the `encodec` package or of `transformers`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ PACKAGE_FILE = "encodec_24khz-d7cc33bc.th"  # the digits are the start of its SH
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 SAMPLE_RATE = 24000
 
-# Entries of config.json of `transformers`: fixed values, sizes that must match the weights, and settings.
+# Entries of config.json of `transformers`: fixed values, sizes that must match the weights, and
+# settings.
 _HUB_FIXED = {
     "sampling_rate": SAMPLE_RATE,
     "audio_channels": 1,
@@ -53,18 +54,18 @@ def load_weights(
     """Find, check and read the weights of EnCodec without execution of code in them.
 
     Args:
-        weights: folder or file, or tensors by name; None: `repository`. A file is the `encodec` package's, one of the
-            hub's, or a checkpoint of the original with its codec.
-        repository: folder with the package's file, or with `config.json` and one of `HUB_FILES`; None: the package's
-            own download (same URL, same location in the folder of torch.hub).
+        weights: folder or file, or tensors by name; None: `repository`. A file is the `encodec`
+            package's, one of the hub's, or a checkpoint of the original with its codec.
+        repository: folder with the package's file, or with `config.json` and one of `HUB_FILES`;
+            None: the package's own download (same URL, same location in the folder of torch.hub).
 
     Returns:
-        Tensors under the package's names (encoder.*, decoder.* and, if the source has them, quantizer.*), and the
-        arguments of SEANetEncoder and SEANetDecoder.
+        Tensors under the package's names (encoder.*, decoder.* and, if the source has them,
+        quantizer.*), and the arguments of SEANetEncoder and SEANetDecoder.
 
     Raises:
-        InputError: the weights are missing, damaged, contain code or belong to another model; the message names the
-            cause and the remedy.
+        InputError: the weights are missing, damaged, contain code or belong to another model; the
+            message names the cause and the remedy.
     """
     settings: dict[str, Any] = {}
     if isinstance(weights, Mapping):
@@ -81,7 +82,8 @@ def load_weights(
     for key, (name, said) in settings.pop("sizes", {}).items():
         if said != sizes[name]:
             raise InputError(
-                f"{where}: config.json has {key}={said}, but the shapes of the weights imply {sizes[name]}"
+                f"{where}: config.json has {key}={said}, but the shapes of the weights imply "
+                f"{sizes[name]}"
             )
     return state, sizes | settings
 
@@ -97,7 +99,8 @@ def load_into(
         where: name of the source in messages.
 
     Raises:
-        InputError: a key is missing, unexpected or of another shape; the message names every such key.
+        InputError: a key is missing, unexpected or of another shape; the message names every such
+            key.
     """
     for part, module in modules.items():
         # A later version of the package may use the new weight norm of torch.
@@ -113,7 +116,9 @@ def load_into(
 
 
 def to_package(state: Mapping[str, Tensor], where: str = "the weights") -> dict[str, Tensor]:
-    """Rename tensors of either library to the names of the `encodec` package, with weight_g and weight_v.
+    """Rename tensors of either library to the names of the `encodec` package.
+
+    Weight norm has the names weight_g and weight_v.
 
     Args:
         state: tensors under the names of the package or of `transformers`.
@@ -126,7 +131,8 @@ def to_package(state: Mapping[str, Tensor], where: str = "the weights") -> dict[
         return {_plain_norm(key): value for key, value in state.items()}
     if not any(key.startswith("encoder.layers.") for key in state):
         raise InputError(
-            f"{where}: not EnCodec's weights: neither encoder.model.* nor encoder.layers.* among the names"
+            f"{where}: not EnCodec's weights: neither encoder.model.* nor encoder.layers.* among "
+            "the names"
         )
     outer = sorted(
         {int(m[1]) for key in state if (m := re.match(r"decoder\.layers\.(\d+)\.conv\.", key))}
@@ -152,7 +158,8 @@ def to_transformers(state: Mapping[str, Tensor], parametrized: bool = False) -> 
 
     Args:
         state: tensors under the package's names.
-        parametrized: name weight norm as newer versions do: parametrizations.weight.original0 and 1.
+        parametrized: name weight norm as newer versions do: parametrizations.weight.original0 and
+            1.
     """
     renamed = {}
     for key, value in state.items():
@@ -190,7 +197,8 @@ def infer_sizes(state: Mapping[str, Tensor], where: str = "the weights") -> dict
     try:
         if len(convs) < 3 or not blocks or len(blocks) % (len(convs) - 2):
             raise InputError(
-                f"{where}: {len(convs)} convolutions and {len(blocks)} residual blocks do not form an EnCodec encoder"
+                f"{where}: {len(convs)} convolutions and {len(blocks)} residual blocks do not form "
+                "an EnCodec encoder"
             )
         first, *strided, last = [state[f"{name}.weight_v"].shape for name in convs]
         inner = state[f"{blocks[0]}.block.1.conv.conv.weight_v"].shape
@@ -222,14 +230,14 @@ def _plain_norm(name: str) -> str:
 
 
 def _read(source: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a folder or file: tensors under their own names, and settings from config.json in the same folder."""
+    """Read the tensors of a folder or file, and settings from config.json in the same folder."""
     if source.is_dir():
         names = (PACKAGE_FILE, *HUB_FILES)
         file = next((source / name for name in names if (source / name).is_file()), None)
         if file is None:
             raise InputError(
-                f"EnCodec's weights not found in {source}: expected {PACKAGE_FILE}, or config.json with "
-                f"{' or '.join(HUB_FILES)}"
+                f"EnCodec's weights not found in {source}: expected {PACKAGE_FILE}, or config.json "
+                f"with {' or '.join(HUB_FILES)}"
             )
         if file.name in HUB_FILES and not (source / "config.json").is_file():
             raise InputError(
@@ -318,8 +326,9 @@ def _downloaded() -> Path:
             torch.hub.download_url_to_file(ROOT_URL + PACKAGE_FILE, str(file), PACKAGE_FILE[14:22])
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(
-                f"EnCodec's weights not found ({error}). Copy {PACKAGE_FILE} to {file.parent}, or pass its folder as "
-                "codec.repository=FOLDER, or a folder from the hub or a checkpoint of the original as "
-                "codec.weights=PATH; otherwise use the small codec (an experiment ending in _small)"
+                f"EnCodec's weights not found ({error}). Copy {PACKAGE_FILE} to {file.parent}, or "
+                "pass its folder as codec.repository=FOLDER, or a folder from the hub or a "
+                "checkpoint of the original as codec.weights=PATH; otherwise use the small codec "
+                "(an experiment ending in _small)"
             ) from error
     return file

@@ -1,7 +1,8 @@
-"""Phase reconstruction from a mel spectrogram: a few rounds of fast Griffin-Lim on the output of a decoder.
+"""Phase reconstruction from a mel spectrogram: fast Griffin-Lim on the output of a decoder.
 
-Latents of a steady tone do not depend on its phase, so a convolutional decoder cannot keep the phase of low partials
-consistent across frames, and the partials blur. Griffin-Lim makes neighbouring frames consistent.
+Latents of a steady tone do not depend on its phase, so a convolutional decoder cannot keep the
+phase of low partials consistent across frames, and the partials blur. Griffin-Lim makes
+neighbouring frames consistent.
 """
 
 import torch
@@ -12,10 +13,10 @@ _EPSILON = 1e-5  # amplitude of a band below which its gain is about 1
 
 
 class MelGriffinLim(nn.Module):
-    """Fast Griffin-Lim (Perraudin et al. 2013, algorithm 2) with mel bands as the target instead of single frequencies.
+    """Fast Griffin-Lim (Perraudin et al. 2013, algorithm 2), with mel bands as the target.
 
-    Each round scales every frequency by the missing gain of its bands, and extrapolates the spectrogram of the
-    resulting sound by `momentum`.
+    Each round scales every frequency by the missing gain of its bands, and extrapolates the
+    spectrogram of the resulting sound by `momentum`.
 
     Args:
         filters: mel filters [bands, n_fft // 2 + 1].
@@ -88,7 +89,7 @@ class MelGriffinLim(nn.Module):
         return (self._overlap_add(frames) / norm)[:, self.pad : self.pad + length]
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
-        """Overlap-add frames [B, L, n_fft] to [B, samples]; `torch.istft` rejects frames beyond both ends."""
+        """Overlap-add frames [B, L, n_fft] to [B, samples], with frames beyond both ends."""
         pieces = -(-self.n_fft // self.hop)
         frames = nn.functional.pad(frames, (0, pieces * self.hop - self.n_fft)).unflatten(
             -1, (pieces, self.hop)

@@ -45,9 +45,10 @@ class MelConfig:
 
 
 class MelCodec(Codec):
-    """Log-mel spectrogram, decoded by a Vocos network (Siuzdak 2023, arXiv 2306.00814) and `MelGriffinLim`.
+    """Log-mel spectrogram, decoded by Vocos (Siuzdak 2023, arXiv 2306.00814) and `MelGriffinLim`.
 
-    Latents are ln(mel + floor): a full-scale sine peaks near 0, silence is ln(floor) = -9.2, that is -80 dB.
+    Latents are ln(mel + floor): a full-scale sine peaks near 0, silence is ln(floor) = -9.2, that
+    is -80 dB.
 
     Args:
         sample_rate: sample rate in Hz.
@@ -69,7 +70,8 @@ class MelCodec(Codec):
 
     encodes_fast = True
     has_frequency_bands = True
-    # The head clips magnitudes at 100, and a full-scale sine has synthesis_n_fft / 4: stay well below the clip.
+    # The head clips magnitudes at 100, and a full-scale sine has synthesis_n_fft / 4: stay well
+    # below the clip.
     _HEAD_GAIN = 8.0
 
     def __init__(
@@ -121,12 +123,13 @@ class MelCodec(Codec):
         return exactly(self.mel, self._pad(wav).squeeze(1))
 
     def fingerprint(self) -> str:
-        """Return 16 hexadecimal digits of the encoder's settings: latents do not depend on the decoder."""
+        """Hash the encoder's settings, which determine the latents, to 16 hexadecimal digits."""
         return fingerprint("MelCodec", *(self.config[name] for name in _ENCODER_SETTINGS))
 
     def decode(self, latents: Tensor, length: int | None = None) -> Tensor:
         """Decode latents [B, n_mels, L] to wav [B, 1, length]; None: L * hop_length samples."""
-        # Replicate-pad: zero padding would add half a window of silence that Griffin-Lim must compensate for.
+        # Replicate-pad: zero padding would add half a window of silence that Griffin-Lim must
+        # compensate for.
         pad = -(-self.mel.n_fft // (2 * self.hop_length)) * 2
         latents = F.pad(latents, (pad, pad), mode="replicate")
         with torch.autocast(latents.device.type, enabled=False):
@@ -135,7 +138,7 @@ class MelCodec(Codec):
         return wav[:, None, pad * self.hop_length : -pad * self.hop_length][..., :length]
 
     def synthesise(self, latents: Tensor) -> Tensor:
-        """Decode latents [B, n_mels, L] to wav [B, 1, L * hop_length] by the network alone, without Griffin-Lim."""
+        """Decode latents [B, n_mels, L] to wav [B, 1, L * hop_length], without Griffin-Lim."""
         # Standardise: the first convolution expects values of order one.
         hidden = self.backbone((latents + 5.0) / 2.5)
         # The inverse FFT supports float32 only.
@@ -144,12 +147,12 @@ class MelCodec(Codec):
         return wav[:, None]
 
     def frame_levels(self, latents: Tensor) -> Tensor:
-        """Measure the log level [B, L] of each frame of latents [B, n_mels, L]: half the log of the summed power."""
+        """Return the log level [B, L] of latents [B, n_mels, L]: half the log of the power."""
         amplitude = latents.exp() - self.mel.floor
         return 0.5 * (amplitude.square().sum(1) + self.mel.floor**2).log()
 
     def impose_levels(self, latents: Tensor, levels: Tensor) -> Tensor:
-        """Scale latents [B, n_mels, L] so that their level follows `levels` [B, L], averaged over half a second."""
+        """Scale latents [B, n_mels, L] to the levels [B, L], averaged over half a second."""
         frames = round(_LEVEL_SECONDS * self.sample_rate / self.hop_length)
         kernel = torch.hann_window(2 * frames + 1, device=latents.device)[None, None]
         weights = levels.exp()[:, None] + self.mel.floor  # loud frames count most
@@ -161,7 +164,7 @@ class MelCodec(Codec):
         return (amplitude * gain + self.mel.floor).log()
 
     def save(self, path: str | Path, metadata: dict[str, str] | None = None) -> None:
-        """Write the network in half precision as .safetensors, with the configuration in its metadata.
+        """Write the network in half precision as .safetensors, with its configuration as metadata.
 
         Args:
             path: file to write.

@@ -67,7 +67,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
         InputError: the configuration or the data are unusable.
     """
     cfg = adapt_config(cfg)
-    # The checks of the configuration precede the import of torch, so that their errors come at once.
+    # The checks of the configuration precede the import of torch, so that their errors come at
+    # once.
     from audio_diffusion_pytorch.training.run import build_run
     from audio_diffusion_pytorch.training.run_folder import hold_run_folder
     from audio_diffusion_pytorch.training.save_part import save_part
@@ -96,7 +97,8 @@ def adapt_config(cfg: DictConfig) -> DictConfig:
     """
     if "model" not in cfg:
         raise InputError(
-            f"no experiment given: add exp=NAME, for example exp=flute_small; {typed('train')} --help lists them"
+            f"no experiment given: add exp=NAME, for example exp=flute_small; {typed('train')} "
+            "--help lists them"
         )
     check_switches(cfg)
     if cfg.ignore_warnings:
@@ -114,7 +116,8 @@ def adapt_config(cfg: DictConfig) -> DictConfig:
     check_numbers(cfg)
     if cfg.ckpt not in (None, "auto") and cfg.init_from is not None:
         raise InputError(
-            f"ckpt={cfg.ckpt} resumes a run and init_from={cfg.init_from} starts a new one: set only one"
+            f"ckpt={cfg.ckpt} resumes a run and init_from={cfg.init_from} starts a new one: set "
+            "only one"
         )
     return cfg
 
@@ -122,7 +125,8 @@ def adapt_config(cfg: DictConfig) -> DictConfig:
 def name_swept_experiment(argv: list[str]) -> None:
     """Export the first experiment of `-m exp=A,B` to configs/config.yaml.
 
-    Hydra composes the common part of a sweep without the swept experiment, and would reject the experiment's settings.
+    Hydra composes the common part of a sweep without the swept experiment, and would reject the
+    experiment's settings.
     """
     if not {"-m", "--multirun"} & set(argv):
         return

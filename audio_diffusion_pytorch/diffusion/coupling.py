@@ -1,4 +1,4 @@
-"""Optimal-transport coupling of noise and data: assign nearby Gaussian chunks to each chunk of latents."""
+"""Optimal-transport coupling: assign nearby chunks of Gaussian noise to chunks of latents."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,13 @@ from audio_diffusion_pytorch.errors import InputError
 
 
 class ChunkCoupling:
-    """Rearrange the noise of one clip chunk by chunk, each drawn from its row of an entropic transport plan.
+    """Rearrange the noise of one clip: draw each chunk by its row of an entropic transport plan.
 
-    The cost is the mean squared distance of two chunks. To limit time and memory, only chunks of the same group are
-    coupled; chunk i is in group i modulo the number of groups. For 128 x 1280 latents in 4 x 4 chunks (10,240 chunks) a
-    full plan has 420 MB; 20 groups of 512 have 21 MB and run in a twentieth of the time. All groups have the same size:
-    their number is the smallest divisor of the number of chunks that respects the limit.
+    The cost is the mean squared distance of two chunks. To limit time and memory, only chunks of
+    the same group are coupled; chunk i is in group i modulo the number of groups. For 128 x 1280
+    latents in 4 x 4 chunks (10,240 chunks) a full plan has 420 MB; 20 groups of 512 have 21 MB and
+    run in a twentieth of the time. All groups have the same size: their number is the smallest
+    divisor of the number of chunks that respects the limit.
 
     Args:
         channels: channels of a chunk.
@@ -68,8 +69,8 @@ class ChunkCoupling:
         """
         if z.shape[0] % self.channels or z.shape[1] % self.frames:
             raise InputError(
-                f"model.coupling.channels={self.channels} and model.coupling.frames={self.frames} must divide the "
-                f"latents' {z.shape[0]} channels and {z.shape[1]} frames"
+                f"model.coupling.channels={self.channels} and model.coupling.frames={self.frames} "
+                f"must divide the latents' {z.shape[0]} channels and {z.shape[1]} frames"
             )
         with torch.autocast(z.device.type, enabled=False):
             chunks = self._cut(z.float())
@@ -83,7 +84,7 @@ class ChunkCoupling:
         return self._join(coupled, noise.shape).to(noise.dtype)
 
     def _cut(self, z: Tensor) -> Tensor:
-        """Cut z [D, L] to [groups, chunks of a group, values of a chunk]; chunk i is in group i mod groups."""
+        """Cut z [D, L] to [groups, chunks of a group, values]; chunk i is in group i mod groups."""
         rows = z.unflatten(0, (-1, self.channels))
         bands = rows.unflatten(2, (-1, self.frames))  # [D / c, c, L / f, f]
         chunks = bands.permute(2, 0, 1, 3).flatten(2).flatten(0, 1)
@@ -106,16 +107,19 @@ class ChunkCoupling:
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
     """Compute the mean squared distances [..., N, M] of x [..., N, V] and y [..., M, V]."""
-    # Avoid matrix multiplication: its rounding error, divided by the regularisation, would change the plan.
+    # Avoid matrix multiplication: its rounding error, divided by the regularisation, would change
+    # the plan.
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square() / x.shape[-1]
 
 
 def transport_plan(cost: Tensor, regularisation: float, iterations: int) -> Tensor:
-    """Solve entropic optimal transport between uniform marginals: log-domain Sinkhorn (Cuturi 2013, algorithm 1).
+    """Solve entropic optimal transport between uniform marginals.
 
-    The regularisation decreases geometrically from the mean cost over the first four fifths of the iterations. With a
-    constant regularisation of 0.001 and 100 iterations, some columns would keep several times their share, and the
-    drawn noise would not be normal.
+    The method is log-domain Sinkhorn (Cuturi 2013, algorithm 1).
+
+    The regularisation decreases geometrically from the mean cost over the first four fifths of the
+    iterations. With a constant regularisation of 0.001 and 100 iterations, some columns would keep
+    several times their share, and the drawn noise would not be normal.
 
     Args:
         cost: [..., N, M].
@@ -136,7 +140,7 @@ def transport_plan(cost: Tensor, regularisation: float, iterations: int) -> Tens
 
 
 def _logsumexp(x: Tensor, dim: int) -> Tensor:
-    """Log-sum-exp of x over `dim`, which is kept; overwrites x and limits terms to e^-80 of the largest."""
+    """Compute log-sum-exp over `dim`, in place; limit terms to e^-80 of the largest."""
     top = x.amax(dim, keepdim=True)
     # Without the limit most exponentials are subnormal numbers, twenty times slower on a CPU.
     return x.sub_(top).clamp_min_(-80).exp_().sum(dim, keepdim=True).log_().add_(top)

@@ -1,4 +1,4 @@
-"""EDM preconditioning, its loss, and the distributions of training noise levels (Karras et al. 2022)."""
+"""EDM preconditioning, loss, and distributions of training noise levels (Karras et al. 2022)."""
 
 from typing import Any
 
@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 
 class Denoiser(nn.Module):
-    """D(x; sigma) = c_skip x + c_out F(c_in x, c_noise), F the raw network (Karras et al. 2022, eq. 7 and table 1).
+    """Denoiser D(x; sigma) = c_skip x + c_out F(c_in x, c_noise), with the raw network F.
+
+    Source: Karras et al. 2022, eq. 7 and table 1.
 
     Args:
         net: F(x [B, C, T], c_noise [B]) -> [B, C, T].
@@ -53,14 +55,16 @@ class Denoiser(nn.Module):
         weighted: bool = True,
         label: Tensor | None = None,
     ) -> Tensor:
-        """Compute the squared error of each sample, a mean over channels and time (Karras et al. 2022, eq. 2, table 1).
+        """Compute the squared error of each sample, a mean over channels and time.
+
+        Source: Karras et al. 2022, eq. 2 and table 1.
 
         Args:
             x: clean latents [B, C, T].
             noise: standard normal noise [B, C, T].
             sigma: noise level, [B] or one number; positive.
-            weighted: multiply by 1 / c_out^2 = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, so that the network F
-                regresses on values of unit variance.
+            weighted: multiply by 1 / c_out^2 = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, so
+                that the network F regresses on values of unit variance.
             label: label [B], for a network with labels.
 
         Returns:
@@ -83,8 +87,8 @@ def expand_sigma(sigma: Tensor | float, x: Tensor) -> Tensor:
         x: latents [B, C, T].
 
     Raises:
-        ValueError: a number is not positive, or a tensor is neither [B] nor a single value. (Values of a tensor are not
-            checked: the check would synchronise with the device.)
+        ValueError: a number is not positive, or a tensor is neither [B] nor a single value. (Values
+            of a tensor are not checked: the check would synchronise with the device.)
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     if not isinstance(sigma, Tensor):
@@ -97,7 +101,7 @@ def expand_sigma(sigma: Tensor | float, x: Tensor) -> Tensor:
 
 
 class SigmaDistribution:
-    """Base class for distributions of noise levels, defined by their inverse cumulative distribution function.
+    """Base class of distributions of noise levels, defined by their inverse CDF.
 
     Callers that key their randomness pass their own uniform numbers to `icdf`.
     """
@@ -163,7 +167,7 @@ class LogNormalDistribution(SigmaDistribution):
         self.std = std
 
     def icdf(self, u: Tensor) -> Tensor:
-        """Map u to increasing noise levels; u is clamped away from 0 and 1, where sigma is 0 and infinite."""
+        """Map u to increasing noise levels; clamp u, because sigma is 0 at 0 and infinite at 1."""
         eps = torch.finfo(u.dtype).eps / 2
         return (self.mean + self.std * torch.special.ndtri(u.clamp(eps, 1 - eps))).exp()
 

@@ -1,8 +1,9 @@
 """Noise schedules and solvers of the probability-flow ODE: functions of (denoise, x, sigmas).
 
-The ODE is dx/dsigma = (x - D(x; sigma)) / sigma (Karras et al. 2022, eq. 1 and 3, sigma(t) = t). Each solver integrates
-from the first sigma to the last: increasing sigmas map data to noise, decreasing sigmas map noise to data. D is
-`denoise`, a function of x [B, ...] and sigma [B]. The last sigma may be 0; D is never evaluated there.
+The ODE is dx/dsigma = (x - D(x; sigma)) / sigma (Karras et al. 2022, eq. 1 and 3, sigma(t) = t).
+Each solver integrates from the first sigma to the last: increasing sigmas map data to noise,
+decreasing sigmas map noise to data. D is `denoise`, a function of x [B, ...] and sigma [B]. The
+last sigma may be 0; D is never evaluated there.
 """
 
 import itertools
@@ -20,7 +21,9 @@ Solver = Callable[..., Tensor]  # (denoise, x, sigmas, callback=None) -> x
 
 
 def karras_schedule(sigma_min: float, sigma_max: float, rho: float, num_steps: int) -> Tensor:
-    """Compute `num_steps` noise levels from sigma_max down to sigma_min, without a final 0 (Karras et al. 2022, eq. 5).
+    """Compute `num_steps` noise levels from sigma_max down to sigma_min, without a final 0.
+
+    Source: Karras et al. 2022, eq. 5.
 
     Args:
         sigma_min: lowest noise level.
@@ -60,7 +63,8 @@ def linear_schedule(sigma_max: float, num_steps: int) -> Tensor:
     """
     if not (sigma_max > 0 and num_steps >= 2):
         raise ValueError(
-            f"need sigma_max > 0 and num_steps >= 2, got sigma_max={sigma_max}, num_steps={num_steps}"
+            f"need sigma_max > 0 and num_steps >= 2, got sigma_max={sigma_max}, "
+            f"num_steps={num_steps}"
         )
     return torch.linspace(sigma_max, 0, num_steps + 1, dtype=torch.float64)[:-1]
 
@@ -72,7 +76,9 @@ def append_zero(sigmas: Tensor) -> Tensor:
 
 @torch.no_grad()
 def euler(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
-    """Solve the ODE by Euler steps: order 1, one call of `denoise` each (Karras et al. 2022, alg. 1, lines 3 to 5).
+    """Solve the ODE by Euler steps: order 1, one call of `denoise` each.
+
+    Source: Karras et al. 2022, algorithm 1, lines 3 to 5.
 
     Args:
         denoise: D(x [B, ...], sigma [B]) -> [B, ...].
@@ -97,7 +103,9 @@ def euler(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None
 
 @torch.no_grad()
 def heun(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
-    """Solve the ODE by Heun steps: order 2, two calls of `denoise` each (Karras et al. 2022, algorithm 1).
+    """Solve the ODE by Heun steps: order 2, two calls of `denoise` each.
+
+    Source: Karras et al. 2022, algorithm 1.
 
     A step to 0 is an Euler step. Arguments, result and errors as in `euler`.
     """
@@ -118,11 +126,14 @@ def heun(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None 
 def dpmpp_2m(
     denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None
 ) -> Tensor:
-    """Solve the ODE by DPM-Solver++(2M): order 2, one call of `denoise` each step (Lu et al. 2022, algorithm 2).
+    """Solve the ODE by DPM-Solver++(2M): order 2, one call of `denoise` each step.
 
-    In the notation of the paper alpha = 1 and lambda = -ln(sigma): the linear part is exact, and D, extrapolated from
-    the last two calls, is integrated over lambda. The derivation does not depend on the sign of a step, so it holds for
-    increasing sigmas, too. The first step and a step to 0 have order 1.
+    Source: Lu et al. 2022, algorithm 2.
+
+    In the notation of the paper alpha = 1 and lambda = -ln(sigma): the linear part is exact, and D,
+    extrapolated from the last two calls, is integrated over lambda. The derivation does not depend
+    on the sign of a step, so it holds for increasing sigmas, too. The first step and a step to 0
+    have order 1.
 
     Arguments, result and errors as in `euler`.
     """
@@ -146,10 +157,12 @@ def dpmpp_2m(
 def dpmpp_3m(
     denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None
 ) -> Tensor:
-    """Solve the ODE by a multistep exponential integrator: order 3, one call of `denoise` each step (Lu et al. 2022).
+    """Solve the ODE by a multistep exponential integrator: order 3, one call of `denoise` a step.
 
-    Unlike in `dpmpp_2m`, D is the parabola in lambda through the last three calls, integrated exactly. The first two
-    steps have orders 1 and 2, a step to 0 has order 1.
+    Source: Lu et al. 2022.
+
+    Unlike in `dpmpp_2m`, D is the parabola in lambda through the last three calls, integrated
+    exactly. The first two steps have orders 1 and 2, a step to 0 has order 1.
 
     Arguments, result and errors as in `euler`.
     """
@@ -158,11 +171,13 @@ def dpmpp_3m(
 
 @torch.no_grad()
 def unipc(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
-    """Solve the ODE by a predictor-corrector: order 4, one call of `denoise` each step (UniPC-3, Zhao et al. 2023).
+    """Solve the ODE by a predictor-corrector: order 4, one call of `denoise` each step.
 
-    The predictor is `dpmpp_3m`. The corrector of order 4 repeats each step with D at its end point, which the next step
-    evaluates anyway, so the corrector costs no call. The last step is not corrected, because D is not evaluated at its
-    end. The weights integrate the polynomial exactly, so B(h) of the paper is not needed.
+    Source: UniPC-3 (Zhao et al. 2023). The predictor is `dpmpp_3m`. The corrector of order 4
+        repeats each step with D at its end point, which the next step
+    evaluates anyway, so the corrector costs no call. The last step is not corrected, because D is
+    not evaluated at its end. The weights integrate the polynomial exactly, so B(h) of the paper is
+    not needed.
 
     Arguments, result and errors as in `euler`.
     """
@@ -196,7 +211,7 @@ def _multistep(
 def _exponential_step(
     x: Tensor, sigma: float, sigma_next: float, calls: list[tuple[float, Tensor]]
 ) -> Tensor:
-    """Step from sigma to sigma_next; D is the polynomial in ln(sigma) through the calls, integrated exactly."""
+    """Step from sigma to sigma_next: integrate the polynomial in ln(sigma) through the calls."""
     ratio = sigma_next / sigma
     target = newest = calls[0][1]
     if len(calls) > 1:
@@ -208,13 +223,16 @@ def _exponential_step(
 
 
 def _mean_weights(levels: Sequence[float], sigma: float, sigma_next: float) -> list[float]:
-    """Weights of D at `levels` in its mean over the step; exact for polynomials in ln(sigma) of degree < len(levels).
+    """Weight D at `levels` for its mean over the step.
 
-    t in [0, 1] is linear in ln(sigma); the ODE weights D(t) by e^(h (t - 1)), h = ln(sigma / sigma_next).
+    The weights are exact for polynomials in ln(sigma) of degree < len(levels).
+
+    t in [0, 1] is linear in ln(sigma); the ODE weights D(t) by e^(h (t - 1)), h = ln(sigma /
+    sigma_next).
     """
     h = math.log(sigma / sigma_next)
-    # Weighted moments m[k] of t^k, by integration by parts: m[k-1] = (1 - h m[k]) / k, from m[64] = 0,
-    # which is negligible, downwards; upwards the recursion amplifies rounding.
+    # Weighted moments m[k] of t^k, by integration by parts: m[k-1] = (1 - h m[k]) / k, from m[64] =
+    # 0, which is negligible, downwards; upwards the recursion amplifies rounding.
     moments = [0.0]
     for k in range(64, 0, -1):
         moments.insert(0, (1 - h * moments[0]) / k)
@@ -243,13 +261,13 @@ def ancestral_euler(
     callback: Callback | None = None,
     noise: Callable[[Tensor], Tensor] = torch.randn_like,
 ) -> Tensor:
-    """Sample the reverse SDE: each Euler step ends below the next noise level, and fresh noise raises it to that level.
+    """Sample the reverse SDE: Euler steps that end below the next level, and fresh noise up to it.
 
-    A step from s to n ends at n^2 / s and adds noise of variance n^2 (1 - n^2 / s^2), as the ancestral sampling of DDPM
-    (Ho et al. 2020, eq. 6 and 7).
+    A step from s to n ends at n^2 / s and adds noise of variance n^2 (1 - n^2 / s^2), as the
+    ancestral sampling of DDPM (Ho et al. 2020, eq. 6 and 7).
 
-    Arguments, result and errors as in `euler`, except that sigmas must decrease; noise(x) draws standard normal values
-    of the shape of x.
+    Arguments, result and errors as in `euler`, except that sigmas must decrease; noise(x) draws
+    standard normal values of the shape of x.
     """
     steps = _falling_steps(sigmas)
     for i, (sigma, sigma_next) in enumerate(steps):
@@ -273,8 +291,9 @@ def ancestral_midpoint(
 ) -> Tensor:
     """Sample as `ancestral_euler` with midpoint steps, two calls of `denoise` each.
 
-    The midpoint of s and n^2 / s is computed in sigma^(1 / rho). With `noise` None each step still ends below its noise
-    level, without fresh noise, like the ADPM2Sampler of the original: outputs lose detail. To solve the ODE use `heun`.
+    The midpoint of s and n^2 / s is computed in sigma^(1 / rho). With `noise` None each step still
+    ends below its noise level, without fresh noise, like the ADPM2Sampler of the original: outputs
+    lose detail. To solve the ODE use `heun`.
 
     Arguments, result and errors as in `ancestral_euler`.
     """

@@ -1,4 +1,4 @@
-"""Activation checkpointing (Chen et al. 2016): training with less memory, in about a third more time."""
+"""Activation checkpointing (Chen et al. 2016): less memory for about a third more time."""
 
 from functools import partial
 
@@ -11,14 +11,15 @@ BLOCKS = (ResidualBlock, TransformerLayer)
 
 
 def checkpoint_blocks(net: nn.Module) -> None:
-    """Store only the input of each block of `net`, and recompute the block's activations in the backward pass.
+    """Store only the inputs of the blocks of `net`; recompute activations in the backward pass.
 
-    Names and values of the parameters do not change. Do not copy `net` afterwards: the copy would call the blocks of
-    the original.
+    Names and values of the parameters do not change. Do not copy `net` afterwards: the copy would
+    call the blocks of the original.
     """
     for block in net.modules():
         if isinstance(block, BLOCKS):
-            # The blocks draw no random numbers, so the states of the generators need not be preserved.
+            # The blocks draw no random numbers, so the states of the generators need not be
+            # preserved.
             block.forward = partial(  # type: ignore[method-assign]
                 checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
             )

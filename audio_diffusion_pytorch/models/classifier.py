@@ -1,7 +1,7 @@
 """Instrument classifier: a small convolutional network over log-mel frames.
 
-The classifier scores transfers, so it must ignore artefacts of renderers and codecs: it normalises the level of each
-clip, and masks frequencies above `f_max` and levels below `floor`.
+The classifier scores transfers, so it must ignore artefacts of renderers and codecs: it normalises
+the level of each clip, and masks frequencies above `f_max` and levels below `floor`.
 """
 
 import json
@@ -27,12 +27,14 @@ _SILENCE = 1e-5  # peak below which a clip is silent
 class InstrumentClassifier(nn.Module):
     """Classifier of the instrument in a clip.
 
-    Every 40 ms the network computes logits from 0.35 s of sound (an attack and the start of a note); the logits of a
-    clip are their mean, weighted by attention over time. Averaging follows all nonlinear layers.
+    Every 40 ms the network computes logits from 0.35 s of sound (an attack and the start of a
+    note); the logits of a clip are their mean, weighted by attention over time. Averaging follows
+    all nonlinear layers.
 
     Args:
         instruments: names in the order of the logits.
-        channels: channels of each convolution; each halves frequency, the first two also halve time.
+        channels: channels of each convolution; each halves frequency, the first two also halve
+            time.
         hidden: channels of the pooled frames.
         sample_rate: sample rate of the network in Hz.
         n_fft: window of the spectrogram in samples.
@@ -115,7 +117,8 @@ class InstrumentClassifier(nn.Module):
             sample_rate: sample rate of wav in Hz.
 
         Returns:
-            Probabilities [B, N] in the order of `instruments`, float32 on the CPU; uniform for a silent clip.
+            Probabilities [B, N] in the order of `instruments`, float32 on the CPU; uniform for a
+            silent clip.
 
         Raises:
             InputError: wav is not [B, T], is empty, or contains NaN or infinite samples.
@@ -143,7 +146,9 @@ class InstrumentClassifier(nn.Module):
         ]
 
     def save(self, path: str | Path, metadata: dict[str, str] | None = None) -> None:
-        """Write the weights as .safetensors, matrices in half precision, with the configuration in the metadata.
+        """Write the weights as .safetensors, with the configuration as metadata.
+
+        Matrices are in half precision.
 
         Args:
             path: file to write.

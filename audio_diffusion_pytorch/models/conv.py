@@ -1,8 +1,8 @@
 """1-D convolutions of wide, short sequences as one matrix product (CPU).
 
-Convolution libraries repack the weights in every call. If the weights are larger than the input, as at the bottom of
-the UNet (1024 channels, 5 to 40 columns), repacking costs more than the arithmetic. A matrix product reads the weights
-in place, forwards and backwards.
+Convolution libraries repack the weights in every call. If the weights are larger than the input, as
+at the bottom of the UNet (1024 channels, 5 to 40 columns), repacking costs more than the
+arithmetic. A matrix product reads the weights in place, forwards and backwards.
 """
 
 import torch.nn.functional as F

@@ -34,17 +34,22 @@ class InstrumentSpec:
         sigma_min: lowest noise level in training.
         sigma_max: highest noise level in training.
         rho: spacing of the noise levels (Karras et al. 2022, eq. 5).
-        level_db: RMS of the active parts of the training recordings in dB of full scale; None: unknown.
+        level_db: RMS of the active parts of the training recordings in dB of full scale; None:
+            unknown.
         frames: length of training crops and of a bridge's windows in latent frames.
         handoff_sigma: default noise level of a bridge's hand-off.
         labels: names of the network's labels, see `Labels`; empty: an unconditional network.
-        handoff_sigmas: source instrument -> default noise level of the hand-off from that instrument.
-        handoffs: source instrument -> hand-off from that instrument, "plain" or "matched"; "matched" by default.
-        pitch_range: lowest and highest MIDI pitch in training; None: the range of the instrument's name.
-        noise: mean and deviation of each channel after the source ODE maps the instrument's own recordings to noise,
-            see `bridge.noise_statistics`; a model of several instruments maps each instrument to its values; empty: not
-            measured.
-        steps: training steps, including those of the model that training started from; None: unknown.
+        handoff_sigmas: source instrument -> default noise level of the hand-off from that
+            instrument.
+        handoffs: source instrument -> hand-off from that instrument, "plain" or "matched";
+            "matched" by default.
+        pitch_range: lowest and highest MIDI pitch in training; None: the range of the instrument's
+            name.
+        noise: mean and deviation of each channel after the source ODE maps the instrument's own
+            recordings to noise, see `bridge.noise_statistics`; a model of several instruments maps
+            each instrument to its values; empty: not measured.
+        steps: training steps, including those of the model that training started from; None:
+            unknown.
         network: name of the network's class in `NETWORKS`.
     """
 
@@ -117,7 +122,7 @@ class InstrumentModel(nn.Module):
         return latents * self.std[:, None] + self.mean[:, None]
 
     def save(self, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-        """Write the weights in half precision and the statistics as .safetensors, with the spec in its metadata.
+        """Write half-precision weights and statistics as .safetensors, with the spec as metadata.
 
         Args:
             path: file to write.
@@ -139,7 +144,7 @@ class InstrumentModel(nn.Module):
 
 
 def select_instrument(model: InstrumentModel, instrument: str) -> InstrumentModel:
-    """Select one instrument of a model of several; the result shares all tensors except the labels'.
+    """Select one instrument of a model of several; the result shares all but the labels' tensors.
 
     Raises:
         ValueError: the model does not contain the instrument.
@@ -221,7 +226,7 @@ def build_model(spec: InstrumentSpec, tensors: Mapping[str, Tensor]) -> Instrume
 
 
 def pitch_range(spec: InstrumentSpec) -> tuple[int, int] | None:
-    """Return the lowest and highest MIDI pitch of a model, from its spec or by its name; None: unknown."""
+    """Return the lowest and highest MIDI pitch of a model, by its spec or name; None: unknown."""
     if spec.pitch_range is not None:
         low, high = spec.pitch_range
         return low, high

@@ -18,8 +18,8 @@ RECORDING_CONDITIONS = ("plain", "varied")
 class Labels:
     """Labels of a network: instruments, and optionally `RECORDING_CONDITIONS` after them.
 
-    ("plain", "varied") is one instrument with two labels; ("flute", "violin", "plain", "varied") is two instruments
-    with four labels.
+    ("plain", "varied") is one instrument with two labels; ("flute", "violin", "plain", "varied") is
+    two instruments with four labels.
 
     Args:
         names: names of the instruments, then `RECORDING_CONDITIONS` if labels encode them.
@@ -64,7 +64,7 @@ class Labels:
 
 
 def statistics_of(values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Bring latent statistics to a model's shape; statistics [D] of one instrument apply to all instruments.
+    """Bring latent statistics to a model's shape; statistics [D] apply to all instruments.
 
     Args:
         values: [D] or [instruments, D], in any shape with as many elements.
@@ -75,7 +75,8 @@ def statistics_of(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """
     if values.numel() not in (shape[-1], math.prod(shape)):
         raise InputError(
-            f"latent statistics have {values.numel()} values, expected {' x '.join(map(str, shape))}"
+            f"latent statistics have {values.numel()} values, expected "
+            f"{' x '.join(map(str, shape))}"
         )
     rows = -1 if len(shape) == 1 else shape[0]
     return values.float().reshape(-1, shape[-1]).expand(rows, -1).reshape(shape).clone()

@@ -1,7 +1,7 @@
 """Building blocks of the UNet: noise embedding, residual block, patches, transformer, resampling.
 
-Sequences are [B, C, T] outside a transformer and [B, T, C] inside. Parameters have the names of the published
-checkpoints (Mancusi et al. 2025).
+Sequences are [B, C, T] outside a transformer and [B, T, C] inside. Parameters have the names of the
+published checkpoints (Mancusi et al. 2025).
 """
 
 import math
@@ -59,7 +59,7 @@ class ScaleShift(nn.Module):
         self.to_scale_shift = nn.Sequential(nn.SiLU(), nn.Linear(mapping_features, 2 * channels))
 
     def forward(self, mapping: Tensor) -> tuple[Tensor, Tensor]:
-        """Map the noise embedding [B, mapping_features] to scale and shift, each [B, channels, 1]."""
+        """Map noise embeddings [B, mapping_features] to scale and shift, each [B, channels, 1]."""
         scale, shift = self.to_scale_shift(mapping).unsqueeze(-1).chunk(2, dim=1)
         return scale, shift
 
@@ -84,7 +84,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
-        """Map x [B, in_channels, T] and the noise embedding [B, mapping_features] to [B, out_channels, T]."""
+        """Map x [B, in_channels, T] and embedding [B, mapping_features] to [B, out_channels, T]."""
         return self.block2(self.block1(x), self.to_scale_shift(mapping)) + self.to_out(x)
 
 
@@ -144,7 +144,7 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(heads * head_features, features)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend from q to k and v, each [B, T, heads * head_features], and project to [B, T, features]."""
+        """Attend from q to k and v, each [B, T, heads * head_features]; return [B, T, features]."""
         q, k, v = (a.unflatten(-1, (self.heads, -1)).transpose(1, 2) for a in (q, k, v))
         out = F.scaled_dot_product_attention(q, k, v)  # [B, heads, T, D], scaled by D^-1/2
         return self.to_out(out.transpose(1, 2).flatten(2))

@@ -27,8 +27,9 @@ from audio_diffusion_pytorch.models.labels import RECORDING_CONDITIONS, Labels
 from audio_diffusion_pytorch.paths import ASSETS
 
 ALL = "all"  # the shipped model of all instruments
-# The EMA of the weights averages about 1000 steps (`ema_beta` 0.999 of the small models): with fewer, it still contains
-# the initial weights. The shipped models were trained for 4000 steps and more.
+# The EMA of the weights averages about 1000 steps (`ema_beta` 0.999 of the small models): with
+# fewer, it still contains the initial weights. The shipped models were trained for 4000 steps and
+# more.
 FEW_STEPS = 1000
 
 
@@ -46,7 +47,7 @@ def require_one_codec(source: InstrumentModel, target: InstrumentModel) -> None:
 
 
 def shared_codec(source: InstrumentModel, target: InstrumentModel, **options: Any) -> Codec:
-    """Return the codec of two models: a codec stored with either of them, otherwise the codec that both name.
+    """Return the codec of two models: one stored with either model, otherwise the named codec.
 
     Args:
         source: one model.
@@ -65,8 +66,8 @@ def shared_codec(source: InstrumentModel, target: InstrumentModel, **options: An
         torch.equal(value.cpu(), last[key].cpu()) for key, value in first.items()
     ):
         raise InputError(
-            f"{source.spec.name} and {target.spec.name} contain different codecs: choose two models of the same "
-            "codec"
+            f"{source.spec.name} and {target.spec.name} contain different codecs: choose two "
+            "models of the same codec"
         )
     return own[0]
 
@@ -88,18 +89,21 @@ def load_instrument(
     whole: bool = False,
     **original: Any,
 ) -> InstrumentModel:
-    """Load a model by a shipped name, or from an exported .safetensors file, a training checkpoint or a run folder.
+    """Load a model by a shipped name, or from a .safetensors file, a checkpoint or a run folder.
 
-    A run folder yields its export, or its last checkpoint if training has not ended. A checkpoint yields its EMA
-    weights. Checkpoints of the original system (Mancusi et al. 2025) are detected by their keys.
+    A run folder yields its export, or its last checkpoint if training has not ended. A checkpoint
+    yields its EMA weights. Checkpoints of the original system (Mancusi et al. 2025) are detected by
+    their keys.
 
     Args:
-        source: name, path, or `MODEL:NAME` to select one instrument of a model of several (`all:flute`); a loaded
-            model is returned unchanged.
+        source: name, path, or `MODEL:NAME` to select one instrument of a model of several
+            (`all:flute`); a loaded model is returned unchanged.
         device: device of the result.
         mean_path: file with the mean of the latents; for checkpoints of the original only.
-        std_path: file with the standard deviation of the latents; for checkpoints of the original only.
-        weights: "ema", or "raw" for the weights before averaging; for checkpoints of the original only.
+        std_path: file with the standard deviation of the latents; for checkpoints of the original
+            only.
+        weights: "ema", or "raw" for the weights before averaging; for checkpoints of the original
+            only.
         whole: return a model of several instruments with all of them.
         original: `unet` and fields of the spec, for checkpoints of the original only; see
             `original_checkpoint.load_original`.
@@ -124,8 +128,8 @@ def load_instrument(
         model = _load_checkpoint(path, original)
     elif original:
         raise InputError(
-            f"{', '.join(original)} can be used with a checkpoint of the original system (.ckpt) only, "
-            f"not with {source}"
+            f"{', '.join(original)} can be used with a checkpoint of the original system (.ckpt) "
+            f"only, not with {source}"
         )
     elif name in (*shipped_instruments(), ALL) and shipped.is_file() and not path.is_file():
         model = _load_safetensors(shipped)
@@ -151,9 +155,10 @@ def _unknown(source: str) -> str:
     )
     meant = near[0] if near and near[0] in shipped else f"{ALL}:{near[0]}" if near else ""
     return (
-        f"unknown instrument {source!r}: {f'did you mean {meant}? ' if meant else ''}Shipped models: "
-        f"{', '.join(shipped) or 'none'}, and {ALL}:NAME with NAME one of {', '.join(PITCH_RANGES)}; or give the path "
-        "of a .safetensors file, a .ckpt file or a run folder"
+        f"unknown instrument {source!r}: {f'did you mean {meant}? ' if meant else ''}Shipped "
+        f"models: {', '.join(shipped) or 'none'}, and {ALL}:NAME with NAME one of "
+        f"{', '.join(PITCH_RANGES)}; or give the path of a .safetensors file, a .ckpt file or a "
+        "run folder"
     )
 
 
@@ -168,8 +173,9 @@ def _warn_of_few_steps(model: InstrumentModel, source: str | Path) -> None:
     if steps is None or steps >= FEW_STEPS or in_worker:
         return
     warnings.warn(
-        f"{source} was trained for only {steps} {'step' if steps == 1 else 'steps'}: outputs resemble the instrument "
-        f"after {FEW_STEPS} steps at the earliest, better after several thousand",
+        f"{source} was trained for only {steps} {'step' if steps == 1 else 'steps'}: outputs "
+        f"resemble the instrument after {FEW_STEPS} steps at the earliest, better after several "
+        "thousand",
         stacklevel=3,
     )
 
@@ -212,7 +218,8 @@ def _load_run_folder(folder: Path) -> InstrumentModel:
         if checkpoint.is_file():
             return _load_checkpoint(checkpoint)
     raise InputError(
-        f"folder {folder} does not contain a model: expected a .safetensors file or checkpoints/last.ckpt"
+        f"folder {folder} does not contain a model: expected a .safetensors file or "
+        "checkpoints/last.ckpt"
     )
 
 
@@ -246,7 +253,8 @@ def _load_checkpoint(path: Path, original: Mapping[str, Any] | None = None) -> I
         return load_original(path, content=content, **(original or {}))
     if original:
         raise InputError(
-            f"{', '.join(original)} can be used with a checkpoint of the original system only: {path} is not one"
+            f"{', '.join(original)} can be used with a checkpoint of the original system only: "
+            f"{path} is not one"
         )
     try:
         spec = InstrumentSpec(**content["instrument"])
@@ -268,7 +276,7 @@ def _load_checkpoint(path: Path, original: Mapping[str, Any] | None = None) -> I
 
 
 def other_shipped(name: str, codec: str) -> InstrumentModel | None:
-    """Load a shipped model of another instrument than `name` on the same codec, preferably the violin.
+    """Load a shipped model of another instrument on the same codec, preferably the violin.
 
     Returns:
         The model; None: no shipped model matches.

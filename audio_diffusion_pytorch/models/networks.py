@@ -1,4 +1,4 @@
-"""Networks by name: exported models and checkpoints store the name of their network, not its code."""
+"""Networks by name: models and checkpoints store the name of their network, not its code."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ NETWORKS: Registry[type[nn.Module]] = Registry("network", {DEFAULT: UNet1d})
 
 
 def network_name(net: nn.Module) -> str:
-    """Return the registered name of a network's class, or `MODULE.CLASS` if the class has no name."""
+    """Return the registered name of a network's class, or `MODULE.CLASS` without such a name."""
     for name, network in NETWORKS.items():
         if type(net) is network:
             return name
@@ -33,7 +33,7 @@ def build_network(name: str, config: Mapping[str, Any]) -> nn.Module:
     """
     if name not in NETWORKS:
         raise InputError(
-            f"the model's network {name} is not registered: add plugins=[MODULE], the module that registers {name} "
-            f"in NETWORKS (registered: {', '.join(NETWORKS)})"
+            f"the model's network {name} is not registered: add plugins=[MODULE], the module that "
+            f"registers {name} in NETWORKS (registered: {', '.join(NETWORKS)})"
         )
     return NETWORKS[name](**config)

@@ -24,8 +24,8 @@ def infer_unet(shapes: Shapes, known: Mapping[str, Any] | None = None) -> dict[s
         known: arguments that are known; these take precedence.
 
     Raises:
-        InputError: a parameter is missing; or the number of heads, or the factors of nearest-neighbour upsampling,
-            are neither known nor encoded in the shapes.
+        InputError: a parameter is missing; or the number of heads, or the factors of
+            nearest-neighbour upsampling, are neither known nor encoded in the shapes.
     """
     known = dict(known or {})
     try:
@@ -44,7 +44,8 @@ def _infer_levels(shapes: Shapes, known: Mapping[str, Any]) -> dict[str, Any]:
     nearest = any(f"upsamples.{i}.upsample.1.weight" in shapes for i in range(levels))
     if nearest and not {"factors", "kernel_multiplier_downsample"} & known.keys():
         raise InputError(
-            "shapes of nearest-neighbour upsampling do not encode the factors: pass unet={'factors': [...]}"
+            "shapes of nearest-neighbour upsampling do not encode the factors: pass "
+            "unet={'factors': [...]}"
         )
     factors = _infer_factors(shapes, down, known)
     channels = 2 * shapes["to_time.0.0.weights"][0]
@@ -69,9 +70,10 @@ def _infer_levels(shapes: Shapes, known: Mapping[str, Any]) -> dict[str, Any]:
 def _infer_factors(
     shapes: Shapes, down: Sequence[Sequence[int]], known: Mapping[str, Any]
 ) -> list[int]:
-    """Read the factors off the kernels: 2 * factor taps of a transposed convolution, 3 of a plain one.
+    """Infer the factors from the kernels: 2 * factor taps if transposed, 3 taps otherwise.
 
-    Without either (nearest-neighbour upsampling) the downsampling kernel decides: multiplier * factor + 1 taps.
+    Without either (nearest-neighbour upsampling) the downsampling kernel decides: multiplier *
+    factor + 1 taps.
     """
     multiplier = known.get("kernel_multiplier_downsample", 2)
     factors = []
@@ -101,8 +103,9 @@ def _infer_heads(total: int, channels: int, known: Mapping[str, Any]) -> dict[st
     features = known.get("attention_features")
     if heads is None and features is None and (total, channels) != _PUBLISHED:
         raise InputError(
-            f"the checkpoint's shapes encode attention_heads * attention_features = {total}, not the number of "
-            "heads: pass unet={'attention_heads': N} (scripts/convert_checkpoint.py: --unet attention_heads=N)"
+            "the checkpoint's shapes encode attention_heads * attention_features = "
+            f"{total}, not the number of heads: pass unet={{'attention_heads': N}} "
+            "(scripts/convert_checkpoint.py: --unet attention_heads=N)"
         )
     heads = heads or total // (features or _HEAD_FEATURES)
     return {"attention_heads": heads, "attention_features": features or total // heads}

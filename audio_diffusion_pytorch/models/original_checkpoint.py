@@ -1,8 +1,9 @@
-"""Checkpoints of the original system (Mancusi et al. 2025, arXiv 2409.06096): read, check, convert, write.
+"""Checkpoints of the original system (Mancusi et al. 2025, arXiv 2409.06096).
 
-Their Lightning layout stores one UNet under three names, `unet.*`, `diffusion.net.*` and `diffusion.diffusion.net.*`,
-each under three prefixes: `model.` and `model_ema.online_model.` for the raw weights, `model_ema.ema_model.` for the
-averaged ones. The codec is stored under `encodec_model.`; latent statistics are in separate files.
+Their Lightning layout stores one UNet under three names, `unet.*`, `diffusion.net.*` and
+`diffusion.diffusion.net.*`, each under three prefixes: `model.` and `model_ema.online_model.` for
+the raw weights, `model_ema.ema_model.` for the averaged ones. The codec is stored under
+`encodec_model.`; latent statistics are in separate files.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def load_unet_state(
     unet: Mapping[str, Any] | None = None,
     content: Mapping[str, Any] | None = None,
 ) -> dict[str, Tensor]:
-    """Read the weights of a checkpoint of the original for `UNet1d.load_state_dict`, to initialise a training.
+    """Read the weights of a checkpoint of the original for `UNet1d.load_state_dict`.
 
     Args:
         path: the checkpoint.
@@ -73,7 +74,8 @@ def load_unet_state(
         Copies in float32 by name; none is mapped to the file.
 
     Raises:
-        InputError: the checkpoint is missing, damaged, of another architecture, or lacks the requested weights.
+        InputError: the checkpoint is missing, damaged, of another architecture, or lacks the
+            requested weights.
     """
     content = read_checkpoint(path) if content is None else content
     return _unet_state(content, path, weights, _architecture(content, path, unet))
@@ -95,16 +97,18 @@ def load_original(
         mean_path: file with one tensor [D] or [D, 1]: the mean of each latent channel.
         std_path: file with one tensor [D] or [D, 1]: the standard deviation of each latent channel.
         weights: "ema" for the averaged weights, "raw" for the weights before averaging.
-        unet: arguments of `UNet1d`, some or all. Missing ones are read from the checkpoint's hyper-parameters, then
-            inferred from its shapes. Shapes do not encode `attention_heads` (required, except for the published width:
-            8), `resnet_groups` (default 8) and `use_skip_scale` (default True).
+        unet: arguments of `UNet1d`, some or all. Missing ones are read from the checkpoint's
+            hyper-parameters, then inferred from its shapes. Shapes do not encode `attention_heads`
+            (required, except for the published width: 8), `resnet_groups` (default 8) and
+            `use_skip_scale` (default True).
         content: result of `read_checkpoint` for `path`; None: read it.
-        spec: fields of `InstrumentSpec`, or arguments of `UNet1d` as in `unet`. Missing fields are read from the
-            hyper-parameters, then have their defaults (sigma_max is 100, as for the published flute and violin; 5 for
-            bassoon, cello, trumpet and pitch-shifted flute).
+        spec: fields of `InstrumentSpec`, or arguments of `UNet1d` as in `unet`. Missing fields are
+            read from the hyper-parameters, then have their defaults (sigma_max is 100, as for the
+            published flute and violin; 5 for bassoon, cello, trumpet and pitch-shifted flute).
 
     Raises:
-        InputError: an input is missing, damaged, contains code or does not fit; the message names it.
+        InputError: an input is missing, damaged, contains code or does not fit; the message names
+            it.
     """
     from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
     from audio_diffusion_pytorch.models.instrument import InstrumentModel, InstrumentSpec
@@ -115,7 +119,8 @@ def load_original(
     unknown = fields.keys() - {field.name for field in dataclasses.fields(InstrumentSpec)}
     if unknown:
         raise InputError(
-            f"neither arguments of UNet1d nor fields of InstrumentSpec: {', '.join(sorted(unknown))}"
+            "neither arguments of UNet1d nor fields of InstrumentSpec: "
+            f"{', '.join(sorted(unknown))}"
         )
     arguments = _architecture(content, path, {**(unet or {}), **given})
     state = _unet_state(content, path, weights, arguments)
@@ -145,7 +150,7 @@ def _codec(content: Mapping[str, Any], spec: InstrumentSpec, path: str | Path) -
 
 
 def codec_state(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the codec's tensors in a checkpoint under the names of `transformers`; empty without a codec."""
+    """Return the codec's tensors in a checkpoint, named as in `transformers`; may be empty."""
     return {
         key[len(CODEC_PREFIX) :]: value
         for key, value in _state(content).items()
@@ -161,8 +166,9 @@ def save_original(
     Args:
         model: the model.
         path: file to write.
-        codec: EnCodec's tensors under the names of `transformers`, including the quantizer. Without them the original's
-            Lightning module loads the file with strict=False only; the original's AudioDiffusionModel loads it anyway.
+        codec: EnCodec's tensors under the names of `transformers`, including the quantizer. Without
+            them the original's Lightning module loads the file with strict=False only; the
+            original's AudioDiffusionModel loads it anyway.
 
     Raises:
         InputError: the file cannot be written.
@@ -219,7 +225,8 @@ def _architecture(
     groups = _groups(content)
     if not groups:
         raise InputError(
-            f"{path} is not a checkpoint of the original: no key starts with model.unet. or an equivalent prefix"
+            f"{path} is not a checkpoint of the original: no key starts with model.unet. or an "
+            "equivalent prefix"
         )
     hyper = _find(
         content.get("hyper_parameters"), lambda part: {"multipliers", "factors"} <= part.keys()
@@ -236,10 +243,11 @@ def _architecture(
 def _unet_state(
     content: Mapping[str, Any], path: str | Path, weights: Weights, unet: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """Copy the UNet's tensors of one kind, after a comparison of every group in the file with the architecture."""
+    """Copy the UNet's tensors of one kind; check every group in the file for the architecture."""
     if weights not in _ROOTS:
         raise InputError(
-            f'weights={weights!r}: use "ema" for the averaged weights, "raw" for the weights before averaging'
+            f'weights={weights!r}: use "ema" for the averaged weights, "raw" for the weights '
+            "before averaging"
         )
     groups = _groups(content)
     prefixes = [root + alias for root in _ROOTS[weights] for alias in _ALIASES]
@@ -270,8 +278,9 @@ def _statistics(
 ) -> tuple[Tensor, Tensor]:
     if mean_path is None or std_path is None:
         raise InputError(
-            f"{path} is a checkpoint of the original, which stores latent statistics in separate files: pass mean_path "
-            "and std_path to load_instrument, or convert it with scripts/convert_checkpoint.py --mean FILE --std FILE"
+            f"{path} is a checkpoint of the original, which stores latent statistics in separate "
+            "files: pass mean_path and std_path to load_instrument, or convert it with "
+            "scripts/convert_checkpoint.py --mean FILE --std FILE"
         )
     statistics = []
     for file in (mean_path, std_path):

@@ -1,4 +1,4 @@
-"""The raw network F(x, c_noise) of the denoiser (Karras et al. 2022, eq. 7): a 1-D UNet over latents."""
+"""Raw network F(x, c_noise) of the denoiser (Karras et al. 2022, eq. 7): a 1-D UNet."""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +40,8 @@ class DownLevel(nn.Module):
             mapping: noise embedding [B, features].
 
         Returns:
-            The output [B, inner, T / factor], and one skip after each block and after the transformer.
+            The output [B, inner, T / factor], and one skip after each block and after the
+            transformer.
         """
         skips = []
         x = self.downsample(x)
@@ -71,7 +72,7 @@ class Bottleneck(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """One level of the decoder: residual blocks over the input and the skips, transformer, upsample."""
+    """Decoder level: residual blocks over the input and the skips, transformer, upsampling."""
 
     def __init__(
         self,
@@ -91,7 +92,8 @@ class UpLevel(nn.Module):
 
         Args:
             x: [B, inner, T].
-            skips: skips of the encoder's level, each [B, inner, T]; consumed from the last to the first.
+            skips: skips of the encoder's level, each [B, inner, T]; consumed from the last to the
+                first.
             mapping: noise embedding [B, features].
 
         Returns:
@@ -107,10 +109,10 @@ class UpLevel(nn.Module):
 class UNet1d(nn.Module):
     """UNet over sequences with residual blocks, transformers and a noise embedding.
 
-    Level i maps `channels * multipliers[i]` to `channels * multipliers[i + 1]` channels and divides the length by
-    `factors[i]`; it has `num_blocks[i]` residual blocks and, if `attentions[i] > 0`, a transformer of that many layers.
-    `attentions[-1]` belongs to the bottleneck. The defaults are the published size, 302.3 M parameters (Mancusi et al.
-    2025).
+    Level i maps `channels * multipliers[i]` to `channels * multipliers[i + 1]` channels and divides
+    the length by `factors[i]`; it has `num_blocks[i]` residual blocks and, if `attentions[i] > 0`,
+    a transformer of that many layers. `attentions[-1]` belongs to the bottleneck. The defaults are
+    the published size, 302.3 M parameters (Mancusi et al. 2025).
 
     Args:
         in_channels: channels D of the latents x.
@@ -119,7 +121,8 @@ class UNet1d(nn.Module):
         multipliers: widths, len(factors) + 1 of them.
         factors: length divisors.
         num_blocks: residual blocks of each level.
-        attentions: transformer layers of each level and of the bottleneck, len(factors) + 1 of them.
+        attentions: transformer layers of each level and of the bottleneck, len(factors) + 1 of
+            them.
         attention_heads: heads of each transformer layer.
         attention_features: features of one head.
         attention_multiplier: ratio of the width of a transformer's MLP to the width of its input.
@@ -213,13 +216,15 @@ class UNet1d(nn.Module):
         Args:
             x: [B, in_channels, T], T a multiple of `downsample_factor`.
             c_noise: [B], the transformed noise level (Karras et al. 2022, table 1).
-            label: [B], int64; None or `num_labels`: unconditional. Ignored by a network without labels.
+            label: [B], int64; None or `num_labels`: unconditional. Ignored by a network without
+                labels.
 
         Returns:
             [B, out_channels, T].
 
         Raises:
-            ValueError: the channels of x differ from `in_channels`, or T is not a multiple of `downsample_factor`.
+            ValueError: the channels of x differ from `in_channels`, or T is not a multiple of
+                `downsample_factor`.
         """
         require(
             x.ndim == 3 and x.shape[1] == self.in_channels,
@@ -287,8 +292,8 @@ def _up_level(config: UNetConfig, level: int) -> UpLevel:
 def fold_label(state: dict[str, Tensor], label: int) -> dict[str, Tensor]:
     """Fold one label of a conditional network into the bias of an unconditional one.
 
-    The network adds the label's embedding to the noise embedding, and a linear layer follows: the unconditional network
-    differs in that layer's bias only.
+    The network adds the label's embedding to the noise embedding, and a linear layer follows: the
+    unconditional network differs in that layer's bias only.
 
     Args:
         state: state of a network with labels.
@@ -305,6 +310,6 @@ def fold_label(state: dict[str, Tensor], label: int) -> dict[str, Tensor]:
 
 
 def choose_labels(state: dict[str, Tensor], labels: Sequence[int]) -> dict[str, Tensor]:
-    """Restrict the state of a conditional network to `labels`, in this order; the unconditional row remains."""
+    """Restrict the state of a conditional network to `labels`, and the unconditional row."""
     weight = state["to_label.weight"]
     return state | {"to_label.weight": weight[[*labels, len(weight) - 1]]}

@@ -95,7 +95,8 @@ class UNetConfig:
         for name, (values, number, least) in expected.items():
             require(
                 len(values) == number and min(values) >= least,
-                f"{name} must be {number} numbers of at least {least} for {levels} factors, got {list(values)}",
+                f"{name} must be {number} numbers of at least {least} for {levels} factors, got "
+                f"{list(values)}",
             )
 
     def _check_groups(self) -> None:
@@ -107,8 +108,8 @@ class UNetConfig:
             )
             require(
                 layers == 0 or width % TRANSFORMER_GROUPS == 0,
-                f"attentions[{i}] = {layers} requires channels divisible by {TRANSFORMER_GROUPS}, level {i} has "
-                f"{width}",
+                f"attentions[{i}] = {layers} requires channels divisible by {TRANSFORMER_GROUPS}, "
+                f"level {i} has {width}",
             )
 
     def _check_patches(self) -> None:
@@ -122,8 +123,8 @@ class UNetConfig:
             inner = width // patch_factor
             require(
                 outer % groups == 0 and inner % groups == 0,
-                f"patch_factor {patch_factor} leads to {groups} normalisation groups, which must divide "
-                f"{name} = {outer} and {inner} channels",
+                f"patch_factor {patch_factor} leads to {groups} normalisation groups, which must "
+                f"divide {name} = {outer} and {inner} channels",
             )
 
 

@@ -68,8 +68,8 @@ def make_parser(about: str | None = None) -> argparse.ArgumentParser:
         type=Path,
         action="append",
         metavar="PATH",
-        help="General MIDI .sf2 or .sf3 file; repeat the option to draw one SoundFont for each performance "
-        "(default: MuseScore General and FluidR3, if installed)",
+        help="General MIDI .sf2 or .sf3 file; repeat the option to draw one SoundFont for each "
+        "performance (default: MuseScore General and FluidR3, if installed)",
     )
     add(
         "--seed",
@@ -101,8 +101,8 @@ def make_parser(about: str | None = None) -> argparse.ArgumentParser:
         type=positive(float),
         default=PARTS_PER_PIECE,
         metavar="X",
-        help="mean number of parts of a piece that an instrument plays; 1.5: one part in half of the pieces, two in "
-        f"the others (default {PARTS_PER_PIECE})",
+        help="mean number of parts of a piece that an instrument plays; 1.5: one part in half of "
+        f"the pieces, two in the others (default {PARTS_PER_PIECE})",
     )
     add(
         "--pieces",

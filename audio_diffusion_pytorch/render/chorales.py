@@ -17,15 +17,15 @@ SPLITS = {"train": 0.8, "valid": 0.1, "test": 0.1}
 def read_piece(path: str) -> dict[str, Any]:
     """Read the monophonic parts of a score.
 
-    Parts with chords or two voices, parts with few notes or pitches (timpani), and doublings of an earlier part are
-    excluded. Tied notes are merged.
+    Parts with chords or two voices, parts with few notes or pitches (timpani), and doublings of an
+    earlier part are excluded. Tied notes are merged.
 
     Args:
         path: a score that music21 can read.
 
     Returns:
-        {"parts": {"p1": {"name", "notes"}}, "melody": [interval, ...]}; a note is [onset in quarter notes, length in
-        quarter notes, MIDI pitch, 1 under a fermata or 0].
+        {"parts": {"p1": {"name", "notes"}}, "melody": [interval, ...]}; a note is [onset in quarter
+        notes, length in quarter notes, MIDI pitch, 1 under a fermata or 0].
     """
     from music21 import converter
 
@@ -57,7 +57,7 @@ def read_piece(path: str) -> dict[str, Any]:
 
 
 def _monophonic_notes(part: Any, fermatas: set[float]) -> list[list[float]] | None:
-    """Read the notes [onset, length, pitch] of a part, and add the ends of its fermatas; None: not monophonic."""
+    """Read the notes [onset, length, pitch] of a part, and its fermatas; None: polyphonic."""
     notes: list[list[float]] = []
     monophonic = True
     for note in part.flatten().notes:
@@ -80,7 +80,7 @@ def _monophonic_notes(part: Any, fermatas: set[float]) -> list[list[float]] | No
 
 
 def opening(notes: list[list[float]]) -> list[int]:
-    """Return the first intervals of a tune from beat to beat; they do not depend on its key and ornaments."""
+    """Return the first intervals of a tune from beat to beat, without its key and ornaments."""
     beats = [
         pitch
         for onset, length, pitch, _ in notes
@@ -91,7 +91,9 @@ def opening(notes: list[list[float]]) -> list[int]:
 
 
 def without_long_rests(notes: list[list[float]], fermatas: set[float]) -> list[list[float]]:
-    """Shorten rests to LONGEST_REST, move the first onset to 0, and mark the notes that sound at the end of a fermata.
+    """Shorten rests to LONGEST_REST, move the first onset to 0, and mark notes under fermatas.
+
+    A note is marked if it sounds at the end of a fermata.
 
     Args:
         notes: notes [onset, length, pitch].
@@ -116,7 +118,7 @@ def digest(*key: Any) -> int:
 
 
 def split_of(seed: int, melody: list[int]) -> str:
-    """Return the split of all pieces with this melody: chorales on one tune are never in two splits."""
+    """Return the split of all pieces with this melody: chorales on one tune share a split."""
     position = digest(seed, "split", melody) / 2**64
     for name, share in SPLITS.items():
         if position < share:

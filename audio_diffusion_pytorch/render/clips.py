@@ -60,7 +60,8 @@ class Clip:
     @property
     def stem(self) -> str:
         """The path in the output folder, without suffix."""
-        return f"{self.split}/{self.instrument}/{self.piece}_{self.part}_t{self.take}_{self.instrument}"
+        name = f"{self.piece}_{self.part}_t{self.take}_{self.instrument}"
+        return f"{self.split}/{self.instrument}/{name}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class ClipRenderer:
     paired: bool
 
     def performance(self, clip: Clip) -> tuple[Performance, str]:
-        """Draw the performance of a clip, and the path of its SoundFont (empty without SoundFonts)."""
+        """Draw the performance of a clip, and its SoundFont; empty path without SoundFonts."""
         key = self.seed, clip.piece, clip.part, clip.take, "" if self.paired else clip.instrument
         soundfont = ""
         if self.soundfonts:
@@ -88,7 +89,7 @@ class ClipRenderer:
         return perform(clip.notes, generator("performance", *key)), soundfont
 
     def __call__(self, clip: Clip) -> None:
-        """Write a clip as .flac, then its notes as .json: the .json exists only if both are complete."""
+        """Write a clip as .flac, then its notes as .json, which marks the clip as complete."""
         import soundfile
 
         performance, soundfont = self.performance(clip)
@@ -121,8 +122,8 @@ class ClipRenderer:
 def choose_clips(pieces: dict[str, dict[str, Any]], options: RenderOptions) -> list[Clip]:
     """Draw the clips of a run.
 
-    Each instrument plays some parts of each piece, drawn among the parts that fit its range. In a paired run all
-    instruments play the same parts, drawn among those that fit all ranges.
+    Each instrument plays some parts of each piece, drawn among the parts that fit its range. In a
+    paired run all instruments play the same parts, drawn among those that fit all ranges.
 
     Args:
         pieces: content of each piece, see `pieces.load_pieces`.

@@ -105,7 +105,8 @@ def _manifest(options: RenderOptions, soundfonts: tuple[str, ...]) -> dict[str, 
         for key in _FIXED:
             if stored.get(key) != manifest[key]:
                 raise InputError(
-                    f"{options.output} was rendered with another {key} ({stored.get(key)}): choose another --output"
+                    f"{options.output} was rendered with another {key} ({stored.get(key)}): choose "
+                    "another --output"
                 )
         manifest["programs"] = stored["programs"] | manifest["programs"]
     return manifest

@@ -38,5 +38,5 @@ class RenderOptions:
 
     @property
     def groups(self) -> list[list[str]]:
-        """Instruments that share their parts and performances: all if paired, otherwise each on its own."""
+        """Groups of instruments that share their performances: all if paired, else single ones."""
         return [self.instruments] if self.paired else [[name] for name in self.instruments]

@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 def load_pieces(options: RenderOptions) -> dict[str, dict[str, Any]]:
-    """Load the pieces of the requested splits; parse each chorale once and cache it in the output folder.
+    """Load the pieces of the requested splits; cache parsed chorales in the output folder.
 
     Returns:
         Name of each piece -> its content as in `chorales.read_piece`, and its "split".

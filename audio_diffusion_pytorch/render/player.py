@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 SAMPLE_RATE = 24_000  # Hz, of the clips
-RENDER_RATE = 48_000  # Hz; FluidSynth transposes samples without a low-pass filter, so render at a higher rate
-BLOCK = 64  # samples at RENDER_RATE; FluidSynth handles events once per block, so all times are whole blocks
+# Hz; higher than SAMPLE_RATE, because FluidSynth transposes samples without a low-pass filter.
+RENDER_RATE = 48_000
+# Samples at RENDER_RATE; FluidSynth handles events once per block, so all times are whole blocks.
+BLOCK = 64
 PEAK = 10 ** (-6 / 20)  # peak of each clip relative to full scale
 TAIL = 0.6  # seconds after the last note-off
 
@@ -47,11 +49,12 @@ class SoundFontError(Exception):
 
 @dataclass
 class Performance:
-    """A performance of a part, independent of the instrument; times in seconds from the start of the clip.
+    """Performance of a part, independent of the instrument; times in seconds from the start.
 
     Attributes:
         notes: onset, offset, written MIDI pitch and velocity of each note.
-        controls: time, kind ("expression", 0 to 127, or "bend", 8192 for two semitones) and value of each change.
+        controls: time, kind ("expression", 0 to 127, or "bend", 8192 for two semitones) and value
+            of each change.
         duration: length of the clip.
         bpm: tempo before rubato.
     """
@@ -63,7 +66,7 @@ class Performance:
 
 
 def perform(part: list[list[float]], rng: np.random.Generator) -> Performance:
-    """Draw a performance of a part: tempo and its drift, timing, articulation, dynamics, swells, vibrato.
+    """Draw a performance: tempo and its drift, timing, articulation, dynamics, swells, vibrato.
 
     Args:
         part: notes, see `chorales.read_piece`.
@@ -248,8 +251,9 @@ def play(performance: Performance, pitches: list[int], soundfont: str, program: 
     import fluidsynth
     import numpy as np
 
-    # Float samples, because the dither of 16-bit samples depends on previous clips. Each clip has a new synthesiser,
-    # because FluidSynth's voices keep state. Dynamic loading reads only the samples of the program.
+    # Float samples, because the dither of 16-bit samples depends on previous clips. Each clip has a
+    # new synthesiser, because FluidSynth's voices keep state. Dynamic loading reads only the
+    # samples of the program.
     pointer, integer = fluidsynth.c_void_p, fluidsynth.c_int
     types = (pointer, integer, pointer, integer, integer, pointer, integer, integer)
     write = fluidsynth.cfunc(
@@ -296,7 +300,9 @@ def play(performance: Performance, pitches: list[int], soundfont: str, program: 
 
 
 def halve(audio: np.ndarray) -> np.ndarray:
-    """Halve the sample rate of audio [T] at 48 kHz: flat to 11 kHz, -90 dB from 12.1 kHz, linear phase, no delay.
+    """Halve the sample rate of audio [T] at 48 kHz, with linear phase and without delay.
+
+    The filter is flat to 11 kHz and reaches -90 dB at 12.1 kHz.
 
     Overlap-save; the inverse transforms use only the lower half of each spectrum.
     """

@@ -34,7 +34,8 @@ def find_soundfonts(given: list[Path] | None) -> tuple[str, ...]:
     paths = given or _installed_soundfonts()
     if not paths:
         raise InputError(
-            f"no SoundFont found: install the Debian package {PACKAGES}, or pass a .sf2 or .sf3 file with --soundfont"
+            f"no SoundFont found: install the Debian package {PACKAGES}, or pass a .sf2 or .sf3 "
+            "file with --soundfont"
         )
     for path in paths:
         _check_soundfont(path)

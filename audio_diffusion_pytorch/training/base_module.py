@@ -14,10 +14,10 @@ from audio_diffusion_pytorch.training.optim import adamw, follow_configured_leng
 
 
 class TrainingModule(pl.LightningModule):
-    """Train one network with AdamW and average its weights; `commands/train.py` requires this interface.
+    """Train one network with AdamW and average its weights; `training/run.py` requires the class.
 
-    A subclass defines `trained` and the steps, sets `ema`, and saves hyperparameters named `lr`, `lr_beta1`,
-    `lr_beta2`, `lr_weight_decay`, `total_steps` and, optionally, `lr_eps`.
+    A subclass defines `trained` and the steps, sets `ema`, and saves hyperparameters named `lr`,
+    `lr_beta1`, `lr_beta2`, `lr_weight_decay`, `total_steps` and, optionally, `lr_eps`.
 
     Attributes:
         ema: average of `trained`.
@@ -52,7 +52,7 @@ class TrainingModule(pl.LightningModule):
         return False
 
     def use_cache(self, datamodule: pl.LightningDataModule, device: torch.device) -> None:
-        """Read latents from the datamodule's cache if its settings say so; by default refuse `cache=true`.
+        """Read latents from the datamodule's cache if configured; by default refuse `cache=true`.
 
         Args:
             datamodule: data of the run.
@@ -63,11 +63,12 @@ class TrainingModule(pl.LightningModule):
         """
         if getattr(datamodule, "cache", None) is True:
             raise InputError(
-                "datamodule.cache=true needs an experiment that trains an instrument on a frozen codec"
+                "datamodule.cache=true needs an experiment that trains an instrument on a frozen "
+                "codec"
             )
 
     def describe(self) -> dict[str, Any]:
-        """Return the description of the exported model that a resumed run must match; by default empty."""
+        """Describe the exported model; a resumed run must match. By default empty."""
         return {}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -76,7 +77,7 @@ class TrainingModule(pl.LightningModule):
         self.ema.update(self.trained)
 
     def configure_optimizers(self) -> dict:
-        """Return AdamW over the trained parameters, with a one-cycle learning rate over `total_steps`."""
+        """Return AdamW, with a one-cycle learning rate over `total_steps`."""
         h = self.hparams
         return adamw(
             [p for p in self.trained.parameters() if p.requires_grad],

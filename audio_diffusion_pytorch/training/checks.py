@@ -36,7 +36,7 @@ def check_switches(cfg: DictConfig) -> None:
 
 
 def check_numbers(cfg: DictConfig) -> None:
-    """Check the numbers of a training configuration before anything is built; null and absent numbers pass.
+    """Check the numbers of a training configuration; null and absent numbers pass.
 
     Raises:
         InputError: a number is out of its limits.
@@ -65,8 +65,8 @@ def check_length(steps: float, total_steps: int | None) -> None:
     planned = "has no end" if steps == math.inf else f"takes {steps} steps"
     longer = "" if steps == math.inf else f"set total_steps={steps}, too, or "
     raise InputError(
-        f"training {planned}, but total_steps={total_steps} is the length of the learning rate's cycle: {longer}end it "
-        f"with trainer.max_steps={total_steps}"
+        f"training {planned}, but total_steps={total_steps} is the length of the learning rate's "
+        f"cycle: {longer}end it with trainer.max_steps={total_steps}"
     )
 
 
@@ -79,6 +79,6 @@ def check_rate(datamodule: Any, codec: Codec) -> None:
     rate = getattr(datamodule.train_set, "sample_rate", codec.sample_rate)
     if rate != codec.sample_rate:
         raise InputError(
-            f"sampling_rate={rate}: the codec works at {codec.sample_rate} Hz, and resamples all recordings; "
-            f"omit sampling_rate, or set sampling_rate={codec.sample_rate}"
+            f"sampling_rate={rate}: the codec works at {codec.sample_rate} Hz, and resamples all "
+            f"recordings; omit sampling_rate, or set sampling_rate={codec.sample_rate}"
         )

@@ -13,11 +13,12 @@ Batch = tuple[Tensor, Tensor]  # wav [B, 1, T], instrument numbers [B]
 
 
 class ClassifierModule(FrozenCodecModule):
-    """Train a classifier: wav, label -> partly through the codec -> classifier -> cross-entropy -> AdamW -> EMA.
+    """Train a classifier by cross-entropy, on audio that partly passes through a codec.
 
     Args:
         network: the classifier.
-        codec: codec of the transfers that the classifier will score; frozen and excluded from checkpoints.
+        codec: codec of the transfers that the classifier will score; frozen and excluded from
+            checkpoints.
         codec_share: share of each batch that passes through the codec.
         label_smoothing: share of the target's probability that is spread over all instruments.
         lr: learning rate of AdamW, the peak of a one-cycle learning rate.
@@ -56,7 +57,7 @@ class ClassifierModule(FrozenCodecModule):
         return self.network
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch, whose first items pass through the codec: batches are shuffled."""
+        """Return the loss; the first items of the (shuffled) batch pass through the codec."""
         wav, label = batch
         count = round(self.hparams.codec_share * len(wav))
         if count:
@@ -72,7 +73,7 @@ class ClassifierModule(FrozenCodecModule):
         return self.codec.decode(self.codec.encode(wav), wav.shape[-1])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log loss and accuracy of the averaged weights; half of the batch passes through the codec."""
+        """Log loss and accuracy of the averaged weights; half of the items pass the codec."""
         wav, label = batch
         wav = torch.cat([self._decoded(wav[::2]), wav[1::2]])
         label = torch.cat([label[::2], label[1::2]])

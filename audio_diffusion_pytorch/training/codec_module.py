@@ -55,7 +55,7 @@ class CodecModule(TrainingModule):
         return loss
 
     def validation_step(self, wav: Tensor, batch_idx: int) -> None:
-        """Log the loss and the log-mel distance of a batch wav [B, 1, T], with the averaged weights."""
+        """Log loss and log-mel distance of a batch wav [B, 1, T], with the averaged weights."""
         decoded = self.ema.model.synthesise(self.codec.encode(wav))[..., : wav.shape[-1]]
         decoded = decoded.squeeze(1)
         target = wav.squeeze(1)

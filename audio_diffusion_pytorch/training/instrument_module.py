@@ -1,4 +1,4 @@
-"""Train an instrument's denoiser: wav -> codec.encode -> normalise -> denoiser.loss -> AdamW -> EMA."""
+"""Train an instrument's denoiser: codec.encode -> normalise -> denoiser.loss -> AdamW -> EMA."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -52,15 +52,17 @@ class InstrumentModule(FrozenCodecModule):
         ema_beta: highest decay of the average, see `EMA`.
         ema_power: exponent of the warm-up of the average, see `EMA`.
         total_steps: steps of a one-cycle learning rate; None: constant.
-        mean_path: file of the latents' mean, a 1-D tensor [D]; None: computed from the training files.
+        mean_path: file of the latents' mean, a 1-D tensor [D]; None: computed from the training
+            files.
         std_path: file of the latents' standard deviation, likewise.
         name: name of the instrument, stored in exported models.
         length: samples of a training crop, stored in exported models as the bridge's window.
         coupling: optimal-transport coupling of noise and latents; None: independent noise.
-        labels: instruments and recording conditions, see `Labels`; the data set then returns (wav, label). The latents
-            of each instrument are normalised by its own statistics: the label, not the average spectrum, identifies
-            the instrument.
-        label_dropout: share of the samples trained without their label (Ho and Salimans 2022, algorithm 1).
+        labels: instruments and recording conditions, see `Labels`; the data set then returns (wav,
+            label). The latents of each instrument are normalised by its own statistics: the label,
+            not the average spectrum, identifies the instrument.
+        label_dropout: share of the samples trained without their label (Ho and Salimans 2022,
+            algorithm 1).
         seed: keys noise and sigma, together with the step and the sample's index.
         compile: compile the network with torch.compile; the first step then takes minutes.
         checkpoint_activations: recompute activations in the backward pass to save memory.
@@ -135,8 +137,8 @@ class InstrumentModule(FrozenCodecModule):
             )
         if self.label_map.count != model.num_labels:
             raise InputError(
-                f"labels={list(self.labels)} make {self.label_map.count} labels, and model.model.num_labels is "
-                f"{model.num_labels}: set them equal"
+                f"labels={list(self.labels)} make {self.label_map.count} labels, and "
+                f"model.model.num_labels is {model.num_labels}: set them equal"
             )
 
     @property
@@ -149,7 +151,7 @@ class InstrumentModule(FrozenCodecModule):
         return isinstance(datamodule, Datamodule) and datamodule.wants_cache(self.codec)
 
     def use_cache(self, datamodule: pl.LightningDataModule, device: torch.device) -> None:
-        """Read latents from the datamodule's cache if its settings say so; encode missing latents on `device`."""
+        """Read latents from the datamodule's cache if configured; encode missing ones."""
         if isinstance(datamodule, Datamodule):
             self.takes_latents = datamodule.use_cache(self.codec, device)
 
@@ -181,7 +183,7 @@ class InstrumentModule(FrozenCodecModule):
         self.level.copy_(level.reshape(()))
 
     def normalised_latents(self, batch: Tensor, label: Tensor | None = None) -> Tensor:
-        """Encode and normalise a batch, zero-padded to a multiple of the network's downsampling factor.
+        """Encode and normalise a batch; zero-pad it to a multiple of the downsampling factor.
 
         Args:
             batch: wav [B, 1, T], or latents [B, D, L] of a cache.
@@ -204,7 +206,7 @@ class InstrumentModule(FrozenCodecModule):
     def draw(
         self, z: Tensor, step: int, first: int = 0, label: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Draw noise, noise level and label dropout, keyed by (seed, optimiser step, sample's index).
+        """Draw noise, noise level and label dropout, keyed by (seed, step, index of the sample).
 
         Args:
             z: normalised latents [B, D, L].
@@ -213,7 +215,8 @@ class InstrumentModule(FrozenCodecModule):
             label: labels [B]; None for a model without labels.
 
         Returns:
-            Noise [B, D, L], sigma [B], and the labels [B] after dropout: `num_labels` stands for a dropped label.
+            Noise [B, D, L], sigma [B], and the labels [B] after dropout: `num_labels` stands for a
+            dropped label.
         """
         uniforms = []
         noises = []
@@ -266,7 +269,7 @@ class InstrumentModule(FrozenCodecModule):
         self.steps_before = None if steps is None else steps - checkpoint["global_step"]
 
     def on_fit_start(self) -> None:
-        """Move the codec to the device; distribute the statistics, which one of several processes computes."""
+        """Move the codec to the device; broadcast the statistics, which one process computes."""
         super().on_fit_start()
         for value in (self.mean, self.std, self.level):
             value.copy_(self.trainer.strategy.broadcast(value.cpu()))
@@ -311,7 +314,7 @@ class InstrumentModule(FrozenCodecModule):
         )
 
     def instrument(self) -> InstrumentModel:
-        """Return the model of a bridge with the averaged weights, whose tensors this module shares."""
+        """Return the model of a bridge; it shares the averaged weights with this module."""
         return InstrumentModel(self.spec, self.mean, self.std, self.ema.model)
 
     def export(self, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Name the private attributes of Lightning that training depends on.
 
-Lightning has no public interface for these states, and each minor release may rename them: pyproject.toml therefore
-bounds its version. No other file accesses them.
+Lightning has no public interface for these states, and each minor release may rename them:
+pyproject.toml therefore bounds its version. No other file accesses them.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ FETCH_ACTION = "[_TrainingEpochLoop].train_dataloader_next"
 
 
 def is_accumulating(trainer: pl.Trainer) -> bool:
-    """Return whether the batch in progress only accumulates gradients, without an optimiser step."""
+    """Return whether the batch in progress accumulates gradients without an optimiser step."""
     return trainer.fit_loop._should_accumulate()
 
 
@@ -56,7 +56,7 @@ def acknowledge_sigterm(trainer: pl.Trainer) -> bool:
 
 
 def mark_epoch_started(trainer: pl.Trainer) -> None:
-    """Set the epoch counters to "started", which Lightning omits on resuming at the edge of an epoch."""
+    """Set the epoch counters to "started": Lightning omits this at the edge of an epoch."""
     for progress in (
         trainer.fit_loop.epoch_progress.total,
         trainer.fit_loop.epoch_progress.current,
@@ -69,13 +69,14 @@ def mark_epoch_started(trainer: pl.Trainer) -> None:
 def reset_validation_progress(trainer: pl.Trainer) -> None:
     """Equalise the counters of the validation loop.
 
-    A validation that began before a resume has counted a batch twice, and would count as interrupted forever.
+    A validation that began before a resume has counted a batch twice, and would count as
+    interrupted forever.
     """
     trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
 
 
 def mark_validation_pending(checkpoint: dict[str, Any]) -> None:
-    """Edit a checkpoint's loop counters so that a resumed run repeats the validation from its start.
+    """Edit a checkpoint's loop counters so that a resumed run repeats the whole validation.
 
     The counters are those of a run whose first validation batch has started and not ended.
     """
@@ -108,7 +109,7 @@ def open_bars(callback: TQDMProgressBar) -> list[tqdm]:
 
 
 def training_bar(callback: TQDMProgressBar) -> tqdm | None:
-    """Return the training bar, or None before it exists: the public property raises an error instead."""
+    """Return the training bar, or None before it exists, where the public property fails."""
     return callback._train_progress_bar
 
 

@@ -13,7 +13,8 @@ from audio_diffusion_pytorch.plots import mel_spectrogram_db
 def log_config(loggers: Iterable[Logger], config: Mapping[str, Any], text: str) -> None:
     """Log the resolved configuration as hyper-parameters, on TensorBoard also as text.
 
-    Lightning's method for TensorBoard also writes a first value of a metric, which would appear in its curve.
+    Lightning's method for TensorBoard also writes a first value of a metric, which would appear in
+    its curve.
 
     Args:
         loggers: loggers of the run.
@@ -46,7 +47,7 @@ def shows_sound(logger: Logger) -> bool:
 def log_sound(
     loggers: Iterable[Logger], tag: str, wav: Tensor, sample_rate: int, step: int
 ) -> None:
-    """Log audio and its mel spectrogram to the loggers that support audio: TensorBoard, Weights & Biases.
+    """Log audio and its mel spectrogram to TensorBoard and Weights & Biases.
 
     Args:
         loggers: loggers of the run.

@@ -32,7 +32,8 @@ def adamw(
         InputError: the cycle is too short.
     """
     optimizer = torch.optim.AdamW(parameters, lr, betas, eps, weight_decay, fused=True)
-    # Lightning refuses to clip gradients if the optimiser unscales them; with this flag the scaler unscales them.
+    # Lightning refuses to clip gradients if the optimiser unscales them; with this flag the scaler
+    # unscales them.
     optimizer._step_supports_amp_scaling = False
     if total_steps is None:
         return {"optimizer": optimizer}
@@ -48,7 +49,7 @@ def adamw(
 
 
 def follow_configured_length(checkpoint: dict) -> None:
-    """Remove the length of the cycle from a checkpoint, so that the resumed cycle has the configured `total_steps`."""
+    """Remove the cycle's length from a checkpoint: a resumed run uses the configured one."""
     for state in checkpoint.get("lr_schedulers", []):
         for key in ("total_steps", "_schedule_phases"):
             state.pop(key, None)

@@ -29,8 +29,8 @@ def requeue() -> str:
 def check_sweep(processes: int) -> None:
     """Refuse several processes in a sweep whose runs share this process.
 
-    Lightning starts the other processes with the command line of the whole sweep, and a process cannot join a second
-    group.
+    Lightning starts the other processes with the command line of the whole sweep, and a process
+    cannot join a second group.
 
     Args:
         processes: number of processes of a run.
@@ -43,14 +43,14 @@ def check_sweep(processes: int) -> None:
     config = HydraConfig.get()
     if config.mode == RunMode.MULTIRUN and not config.launcher._target_.endswith("SlurmLauncher"):
         raise InputError(
-            f"a sweep (-m) cannot train in {processes} processes: add launcher=slurm, which submits a job for each "
-            "run, or set trainer.gpus=1, or start the runs one by one"
+            f"a sweep (-m) cannot train in {processes} processes: add launcher=slurm, which "
+            "submits a job for each run, or set trainer.gpus=1, or start the runs one by one"
         )
 
 
 @contextmanager
 def ending_together(trainer: pl.Trainer) -> Iterator[None]:
-    """Kill the processes that Lightning launched if this process fails; end with the parent process.
+    """Kill the processes that Lightning launched if this one fails; end with the parent process.
 
     Without this block the other processes would wait until their time limit.
     """

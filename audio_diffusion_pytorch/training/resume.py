@@ -54,18 +54,20 @@ def check_resumable(ckpt: str) -> SavedRun:
         The description of the run, for `check_compatible`.
 
     Raises:
-        InputError: the checkpoint is missing, damaged, of the original system, or without optimiser state.
+        InputError: the checkpoint is missing, damaged, of the original system, or without optimiser
+            state.
     """
     content = load_checkpoint(ckpt, mmap=True)
     if is_original(content):
         raise InputError(
-            f"{ckpt} is a checkpoint of the original system, whose optimiser state is incompatible: start from its "
-            "weights with init_from=FILE instead of ckpt=FILE"
+            f"{ckpt} is a checkpoint of the original system, whose optimiser state is "
+            "incompatible: start from its weights with init_from=FILE instead of ckpt=FILE"
         )
     state = content.get("state_dict")
     if not isinstance(state, dict) or not {"optimizer_states", "loops"} <= content.keys():
         raise InputError(
-            f"{ckpt} has no optimiser state: use it for transfer, or start from its weights with init_from={ckpt}"
+            f"{ckpt} has no optimiser state: use it for transfer, or start from its weights with "
+            f"init_from={ckpt}"
         )
     settings = _step_settings(content.get("hyper_parameters") or {})
     return SavedRun(
@@ -88,7 +90,7 @@ def check_compatible(
     ckpt: str,
     trainer: Mapping[str, Any] | None = None,
 ) -> None:
-    """Check that a run can resume from a checkpoint; warn if the run will not reproduce the saved run.
+    """Check that a run can resume from a checkpoint; warn if it will not reproduce the saved run.
 
     Args:
         saved: description of the saved run, from `check_resumable`.
@@ -119,14 +121,15 @@ def check_compatible(
     others = [key for key in changed if key not in optimiser]
     if others:
         warnings.warn(
-            f"{ckpt} was saved with different settings ({listing(others)}): training continues but will not reproduce "
-            "that run",
+            f"{ckpt} was saved with different settings ({listing(others)}): training continues but "
+            "will not reproduce that run",
             stacklevel=2,
         )
     if optimiser:
         warnings.warn(
             "training continues with the optimiser of the checkpoint, not of the configuration "
-            f"({listing(optimiser)}); to start a new one from these weights, set init_from={ckpt} instead of ckpt",
+            f"({listing(optimiser)}); to start a new one from these weights, set init_from={ckpt} "
+            "instead of ckpt",
             stacklevel=2,
         )
 
@@ -139,8 +142,9 @@ def _check_shapes(shapes: Mapping[str, torch.Size], state: Mapping[str, Tensor],
     key = differing[0]
     there, here = (list(found[key]) if key in found else "absent" for found in (shapes, own))
     raise InputError(
-        f"{ckpt} was saved by another model: {len(differing)} tensors differ, for example {key}, {there} there, {here} "
-        "here. Resume with the experiment and the model.* values of that run (its config.yaml)"
+        f"{ckpt} was saved by another model: {len(differing)} tensors differ, for example {key}, "
+        f"{there} there, {here} here. Resume with the experiment and the model.* values of that "
+        "run (its config.yaml)"
     )
 
 
@@ -148,26 +152,29 @@ def _check_model(there: Mapping[str, Any], here: Mapping[str, Any], ckpt: str) -
     codec, name = here.get("codec"), here.get("name")
     if there.get("codec", codec) != codec:
         raise InputError(
-            f"{ckpt} was trained on the codec {there['codec']}, not {codec}: set codec= as in that run"
+            f"{ckpt} was trained on the codec {there['codec']}, not {codec}: set codec= as in that "
+            "run"
         )
     if there.get("name", name) != name:
         raise InputError(
-            f"{ckpt} is a model of the {there['name']}, but this run trains the {name}: to start from its weights set "
-            "init_from=FILE instead of ckpt=FILE"
+            f"{ckpt} is a model of the {there['name']}, but this run trains the {name}: to start "
+            "from its weights set init_from=FILE instead of ckpt=FILE"
         )
 
 
 def initialise_from(module: nn.Module, source: str) -> None:
     """Copy the averaged weights of another model into a module that has not been trained.
 
-    The copy covers the network only: latent statistics, noise levels and optimiser are those of the new run.
+    The copy covers the network only: latent statistics, noise levels and optimiser are those of the
+    new run.
 
     Args:
         module: an `InstrumentModule`.
         source: a checkpoint of the original system, or any source that `load_instrument` accepts.
 
     Raises:
-        InputError: the source is unreadable, was trained on another codec, or has another architecture.
+        InputError: the source is unreadable, was trained on another codec, or has another
+            architecture.
     """
     if not isinstance(module, InstrumentModule):
         raise InputError("init_from needs an experiment that trains an instrument")
@@ -183,8 +190,8 @@ def initialise_from(module: nn.Module, source: str) -> None:
     )
     if differing:
         raise InputError(
-            f"init_from={source} has another architecture: {len(differing)} tensors differ, for example "
-            f"{differing[0]}; set model.model.* as in that model"
+            f"init_from={source} has another architecture: {len(differing)} tensors differ, for "
+            f"example {differing[0]}; set model.model.* as in that model"
         )
     for target in (net, module.ema.model.net):
         target.load_state_dict(state)
@@ -209,7 +216,7 @@ def _network_state(module: InstrumentModule, source: str) -> tuple[dict[str, Ten
         other = select_condition(load_instrument(source), "plain")
     if other.spec.codec != module.codec.name:
         raise InputError(
-            f"init_from={source} was trained on the codec {other.spec.codec}, not {module.codec.name}: choose an "
-            "experiment on that codec"
+            f"init_from={source} was trained on the codec {other.spec.codec}, not "
+            f"{module.codec.name}: choose an experiment on that codec"
         )
     return other.denoiser.net.state_dict(), other.spec.steps

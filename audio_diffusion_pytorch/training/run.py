@@ -186,7 +186,7 @@ def _schedules_validation(cfg: DictConfig) -> bool:
 
 
 def instantiate(node: DictConfig, **kwargs: Any) -> Any:
-    """Build the object of a configuration node; raise errors of the constructor without Hydra's wrapping.
+    """Build the object of a configuration node; unwrap errors of its constructor.
 
     Args:
         node: configuration with a `_target_`.
@@ -206,7 +206,7 @@ def instantiate(node: DictConfig, **kwargs: Any) -> Any:
 
 @contextmanager
 def explain_errors(run: TrainingRun) -> Iterator[None]:
-    """Translate errors of the training inside the block into messages with the arguments that resume it.
+    """Translate errors inside the block into messages with the arguments that resume the run.
 
     Raises:
         InputError: memory, disk or the loader's processes failed.

@@ -25,7 +25,8 @@ def hold_run_folder(cfg: DictConfig) -> Iterator[str | None]:
         The path of the checkpoint to resume from; None: a new run.
 
     Raises:
-        InputError: another run uses the folder or left its checkpoints there, or the checkpoint is missing.
+        InputError: another run uses the folder or left its checkpoints there, or the checkpoint is
+            missing.
     """
     from pytorch_lightning.utilities import rank_zero_only
 
@@ -97,7 +98,8 @@ def find_checkpoint(ckpt: str | None, ckpt_dir: Path) -> str | None:
     """Find the checkpoint to resume from.
 
     Args:
-        ckpt: a file; or last or best, in the folder; or auto: last.ckpt, else best.ckpt, else a new run.
+        ckpt: a file; or last or best, in the folder; or auto: last.ckpt, else best.ckpt, else a new
+            run.
         ckpt_dir: folder of the run's checkpoints.
 
     Returns:
@@ -126,7 +128,8 @@ def find_checkpoint(ckpt: str | None, ckpt_dir: Path) -> str | None:
             f"ckpt={ckpt}: {ckpt_dir.parent} has not run a validation yet: use ckpt=last"
         )
     raise InputError(
-        f"ckpt={ckpt}: {path} does not exist; name the run to resume with exp_tag=NAME, or give a file"
+        f"ckpt={ckpt}: {path} does not exist; name the run to resume with exp_tag=NAME, or give a "
+        "file"
     )
 
 
@@ -138,12 +141,13 @@ def check_unused(ckpt_dir: Path) -> None:
     """
     if find_checkpoint("auto", ckpt_dir) is not None:
         raise InputError(
-            f"{ckpt_dir} already holds a run's checkpoints: resume that run with ckpt=last, or choose another exp_tag"
+            f"{ckpt_dir} already holds a run's checkpoints: resume that run with ckpt=last, or "
+            "choose another exp_tag"
         )
 
 
 def resume_arguments(run_dir: Path, ckpt_dir: Path, logs_dir: Path) -> str:
-    """Return the arguments that resume a run in the same folder, for example `exp_tag=NAME ckpt=last`."""
+    """Return the arguments that resume a run in its folder: `exp_tag=NAME ckpt=last`."""
     run = Path(os.path.abspath(run_dir))
     logs = Path(os.path.abspath(logs_dir))
     usual = logs in run.parents and Path(os.path.abspath(ckpt_dir)) == run / "checkpoints"

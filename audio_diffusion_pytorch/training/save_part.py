@@ -42,8 +42,8 @@ def save_attribute(checkpoint: str, attribute: str, folder: str | Path) -> Path:
 
     Args:
         checkpoint: path of a checkpoint of this package or of the original.
-        attribute: dotted name of the part, for example `denoiser.net`; the names `model` and `model_ema` of the
-            original are accepted.
+        attribute: dotted name of the part, for example `denoiser.net`; the names `model` and
+            `model_ema` of the original are accepted.
         folder: folder of the new file.
 
     Returns:
@@ -63,7 +63,8 @@ def save_attribute(checkpoint: str, attribute: str, folder: str | Path) -> Path:
     if found is None:
         names = sorted({key.partition(".")[0] for key in state})
         raise InputError(
-            f"save={attribute}: {checkpoint} has no such part, only {', '.join(names) or 'no tensors'}"
+            f"save={attribute}: {checkpoint} has no such part, only "
+            f"{', '.join(names) or 'no tensors'}"
         )
     path = Path(folder) / f"{attribute}.pt"
     with atomic_write(path) as temporary:
@@ -72,7 +73,7 @@ def save_attribute(checkpoint: str, attribute: str, folder: str | Path) -> Path:
 
 
 def _part(state: "dict[str, Tensor]", name: str) -> "Tensor | dict[str, Tensor] | None":
-    """Copy the tensor `name`, or all tensors below `name`, by their remaining names; None: neither exists."""
+    """Copy the tensor `name`, or all below `name`, by their remaining names; None: no tensor."""
     if name in state:
         return state[name].clone()
     prefix = f"{name}."

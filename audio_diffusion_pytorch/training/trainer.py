@@ -29,12 +29,15 @@ def make_trainer(gpus: int = -1, timeout_minutes: float = 120, **kwargs) -> pl.T
     """Build a Lightning Trainer.
 
     Args:
-        gpus: number of GPUs (of each node, with `num_nodes`); -1: all GPUs, or with a warning the CPU; 0: the CPU.
+        gpus: number of GPUs (of each node, with `num_nodes`); -1: all GPUs, or with a warning the
+            CPU; 0: the CPU.
         timeout_minutes: longest wait of a process for the other processes.
-        **kwargs: arguments of `pytorch_lightning.Trainer`; with `gpus=0`, `devices` is the number of processes.
+        **kwargs: arguments of `pytorch_lightning.Trainer`; with `gpus=0`, `devices` is the number
+            of processes.
 
     Raises:
-        InputError: the machine has fewer GPUs, the device does not support the precision, or a number is not whole.
+        InputError: the machine has fewer GPUs, the device does not support the precision, or a
+            number is not whole.
     """
     for key, value in {"gpus": gpus, **kwargs}.items():
         if (
@@ -56,7 +59,8 @@ def make_trainer(gpus: int = -1, timeout_minutes: float = 120, **kwargs) -> pl.T
     on_gpu = available > 0 and gpus != 0
     if not on_gpu and str(kwargs.get("precision")).startswith("16"):
         raise InputError(
-            f"trainer.precision={kwargs['precision']} needs a GPU; the CPU supports 32 and bf16-mixed"
+            f"trainer.precision={kwargs['precision']} needs a GPU; the CPU supports 32 and "
+            "bf16-mixed"
         )
     plugins: list[Any] = [AtomicCheckpointIO()]
     # Lightning would save in the middle of a step; `LastCheckpoint` saves between two steps.
@@ -78,7 +82,8 @@ def make_trainer(gpus: int = -1, timeout_minutes: float = 120, **kwargs) -> pl.T
         settings["strategy"] = DDPStrategy(
             timeout=timedelta(minutes=timeout_minutes),
             gradient_as_bucket_view=True,
-            # Buffers are equal; a broadcast would block if processes validate unequal numbers of batches.
+            # Buffers are equal; a broadcast would block if processes validate unequal numbers of
+            # batches.
             broadcast_buffers=False,
         )
     return pl.Trainer(**settings)

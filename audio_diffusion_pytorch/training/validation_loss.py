@@ -15,12 +15,13 @@ _SEED = 20240906  # independent of the run, so that runs with different seeds sh
 
 
 class ValidationLoss(nn.Module):
-    """Average the loss over the validation items, independently of batch size and number of processes.
+    """Average the loss over the validation items, independently of batches and processes.
 
-    - `valid_loss`: each item at one noise level, a quantile of the run's distribution; the quantiles alternate.
+    - `valid_loss`: each item at one noise level, a quantile of the run's distribution; the
+      quantiles alternate.
     - `valid_loss_by_sigma/S`: each item at noise level S of `FIXED_SIGMAS`.
-    - `valid_loss_fixed`: mean over `FIXED_SIGMAS`. Noise levels, weights and noise are equal in every run, so that
-      runs with different distributions compare.
+    - `valid_loss_fixed`: mean over `FIXED_SIGMAS`. Noise levels, weights and noise are equal in
+      every run, so that runs with different distributions compare.
 
     Args:
         distribution: noise levels of training.

@@ -1,4 +1,4 @@
-"""EnCodec's weights: both flavours' names, every place they come from, everything that can be wrong with them."""
+"""EnCodec's weights: the names of both libraries, every source, and every defect."""
 
 import hashlib
 import json

@@ -159,7 +159,7 @@ def test_few_recordings_in_the_latent_cache(codec, tmp_path):
 
 
 def test_a_run_of_an_earlier_version_keeps_its_epochs(tmp_path):
-    """One that took as many crops as configured; the crops were raised only where they did not fill a batch."""
+    """An earlier version raised the configured crops only if they did not fill a batch."""
     data = few(tmp_path, 5, crops_per_file=2)
     assert len(data.train_set) == 80
     data.load_state_dict({"training_items": 8})
@@ -207,7 +207,8 @@ def test_statistics_are_those_of_the_training_latents(recordings, codec):
     mean, std, level = latent_statistics(codec, data)
     crops = torch.cat(list(data.train_dataloader()))
     latents = codec.encode(crops).transpose(0, 1).flatten(1)
-    # Latents lie near -6: absolute, ten times the relative rounding; the deviation is a root of a difference.
+    # Latents lie near -6: absolute, ten times the relative rounding; the deviation is a root of a
+    # difference.
     assert torch.allclose(mean, latents.mean(1), atol=10 * NETWORK)
     assert torch.allclose(std, latents.std(1, correction=0), atol=100 * NETWORK)
     assert float(level) == torch.tensor([active_rms(crop, RATE) for crop in crops]).median()

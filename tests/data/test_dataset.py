@@ -262,7 +262,7 @@ def test_channels_that_differ_cannot_be_kept(tmp_path):
 
 
 def test_a_single_recording_is_split_in_time(tmp_path):
-    """Its end is for validation; where that is silent, validation borrows from the rest instead of failing."""
+    """Its end is for validation; if the end is silent, validation borrows from the rest."""
     wav = np.linspace(0.1, 0.9, 10 * RATE, dtype=np.float32)  # tells where a crop comes from
     soundfile.write(tmp_path / "flute.wav", wav, RATE, subtype="FLOAT")
     data = InstrumentDataset(str(tmp_path), length=4800, crops_per_file=40)

@@ -1,4 +1,4 @@
-"""The latent cache: what is stored, what crops are read from it, what invalidates it, and what goes wrong."""
+"""The latent cache: its files, its crops, its invalidation, and defects."""
 
 import contextlib
 import os

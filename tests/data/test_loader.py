@@ -1,4 +1,4 @@
-"""Loaders with processes, however Python starts them: the same items; what goes wrong there is one line."""
+"""Loaders with processes: the same items for every start method, and one line for each error."""
 
 import multiprocessing
 import multiprocessing.synchronize
@@ -58,7 +58,7 @@ def dataset(tmp_path) -> InstrumentDataset:
     "method", METHODS[:1] + [pytest.param(other, marks=pytest.mark.long) for other in METHODS[1:]]
 )
 def test_items_do_not_depend_on_how_processes_start(method, dataset):
-    """Python 3.14 starts them by forkserver, macOS and Windows by spawn: everything has to be sent there."""
+    """Python 3.14 uses forkserver, macOS and Windows use spawn: both pickle the data set."""
     dataset.prepare()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -160,7 +160,8 @@ def no_shared_memory():
     ("action", "says"),
     [
         (killed, "a process of the loader died .*ckpt=last"),
-        # Which signal it was is known only where the handler of torch sees it before the queue does.
+        # Which signal it was is known only where the handler of torch sees it before the queue
+        # does.
         (
             bus_error,
             "(no space in /dev/shm|a process of the loader died).*datamodule.num_workers",

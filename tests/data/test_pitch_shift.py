@@ -1,4 +1,4 @@
-"""Pitch-shift augmentation: frequencies, duration, level, no clicks; the share, the range, and the cache."""
+"""Pitch-shift augmentation: frequencies, duration, level, clicks, share, range and cache."""
 
 import os
 import shutil
@@ -63,7 +63,7 @@ def test_a_tone_moves_by_the_interval_and_keeps_its_partials(semitones, rate):
 
 @pytest.mark.parametrize("semitones", [-19, -5, 5, 19])
 def test_tempo_stays_and_nothing_clicks(semitones):
-    """Onsets of separate notes stay where they are; no second difference stands out more than before."""
+    """Onsets of separate notes keep their times; second differences show no clicks."""
     wav = np.concatenate([np.zeros(RATE // 4), np.hanning(RATE // 4) * tone(seconds=0.25)[0]] * 4)[
         None
     ]

@@ -1,4 +1,4 @@
-"""Optimal-transport coupling: plans that are known, marginals, and nothing changed where it is off."""
+"""Optimal-transport coupling: known plans, marginals, and no effect if it is off."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_the_plan_of_two_points_in_closed_form():
 
 @pytest.mark.parametrize("regularisation", [1e-3, 0.1])
 def test_marginals(regularisation):
-    """Every chunk of noise is used once on average, also where the data lie on a line and close together."""
+    """Every chunk of noise is used once on average, even for data close together on a line."""
     line, spread, y = (torch.randn(256, width, generator=generator(width)) for width in (1, 15, 16))
     x = 0.9 * line + 0.4 * torch.cat([line, spread], 1)
     plan = transport_plan(squared_distance(x, y), regularisation, 100)
@@ -139,7 +139,7 @@ def module(**settings) -> InstrumentModule:
 
 
 def test_in_training():
-    """Off changes nothing; on changes the noise alone, and each sample's does not depend on the batch around it."""
+    """Coupling changes only the noise, and each sample independently of its batch."""
     z = torch.randn(3, 128, 16, generator=generator())
     off, on = module(), module(coupling=ChunkCoupling())
     noise, sigma, _ = off.draw(z, 5)

@@ -1,4 +1,4 @@
-"""Denoiser: the reference's output and loss, what defines the preconditioning, the noise levels of training."""
+"""Denoiser: the reference's output and loss, the preconditioning, training noise levels."""
 
 import math
 
@@ -74,7 +74,7 @@ def test_loss_of_a_sample_does_not_depend_on_its_batch(tiny: Denoiser, golden: d
 
 @given(sigma=st.floats(1e-3, 1e2), sigma_data=st.floats(0.1, 10))
 def test_preconditioning(sigma: float, sigma_data: float):
-    """Input and target of the network have variance 1, and c_noise is ln(sigma) / 4 (EDM, appendix B.6)."""
+    """Input and target of the network have variance 1; c_noise is ln(sigma) / 4 (EDM, B.6)."""
     variance = sigma**2 + sigma_data**2
     net = Recorder()
     denoiser = Denoiser(net, sigma_data)

@@ -1,4 +1,4 @@
-"""Schedules and solvers: the reference's trajectories, measured orders of convergence, exact cases."""
+"""Schedules and solvers: the reference's trajectories, orders of convergence, exact cases."""
 
 import itertools
 import math
@@ -114,7 +114,7 @@ def test_order_of_convergence(name: str, order: int, rising: bool, x: torch.Tens
     "sigmas", [[9.0, 4.0, 3.0, 0.5], [0.1, 0.2, 3.0, 4.0]], ids=["to data", "to noise"]
 )
 def test_dpmpp_2m_extrapolates_to_the_middle_of_uneven_steps(sigmas: list[float], x: torch.Tensor):
-    """Where D is linear in ln(sigma), two calls tell it everywhere: at the first step's start, then mid-step."""
+    """Two calls determine a D that is linear in ln(sigma): at the first start, then mid-step."""
 
     def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         return sigma.log().reshape(-1, 1, 1).expand_as(x)

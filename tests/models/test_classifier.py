@@ -1,4 +1,4 @@
-"""The instrument classifier: what it must not hear, what it must, files, training, and what ships."""
+"""The instrument classifier: invariances, accuracy, files, training, and the shipped one."""
 
 import json
 
@@ -167,7 +167,7 @@ def test_shipped_classifier_is_small_and_knows_the_thirteen(shipped):
 
 
 def test_notes_are_heard_and_not_one_average_spectrum(shipped):
-    """Noise with exactly a clip's spectrum over its whole length is far less the clip's instrument."""
+    """Noise with the spectrum of a whole clip resembles the clip's instrument far less."""
     heard = []
     for path in CLIPS:
         wav, rate = audio.read(path)

@@ -231,7 +231,7 @@ def test_labels_of_instruments_and_takes():
 
 
 def test_one_instrument_of_a_model_that_knows_takes(make_instrument, codec, tmp_path):
-    """It is a model of takes like that of a single instrument, with its own statistics and noise."""
+    """It has labels of recording conditions like a single model, and its own statistics."""
     mean, std = torch.arange(2.0)[:, None].expand(2, 128), torch.ones(2, 128)
     spec = make_instrument(
         "all", unet={**TINY_UNET, "num_labels": 4}, labels=("flute", "tuba", *RECORDING_CONDITIONS)
@@ -307,7 +307,7 @@ def test_export_sets_what_a_bridge_takes_by_default(tmp_path, make_instrument, m
 
 
 def test_the_takes_of_a_model(make_instrument, codec, tmp_path):
-    """A bridge takes a source as varied recordings and a target as plain ones; the name stays the instrument's."""
+    """A bridge selects the condition "varied" of a source, "plain" of a target; names remain."""
     model = make_instrument(
         "flute", unet={**TINY_UNET, "num_labels": 2}, labels=RECORDING_CONDITIONS
     )

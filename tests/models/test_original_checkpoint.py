@@ -1,7 +1,7 @@
-"""Checkpoints of the original: from waveform to waveform as theirs, there and back, and everything wrong with a file.
+"""Checkpoints of the original: equal output, conversion both ways, and defective files.
 
-`data/tiny_reference.ckpt` was written by the original's code; here the optimiser's state is left out and the raw
-weights are in half precision, which makes it small.
+`data/tiny_reference.ckpt` was written by the original's code; here the optimiser's state is left
+out and the raw weights are in half precision, which makes it small.
 """
 
 import importlib.util
@@ -207,9 +207,14 @@ def test_published_heads_are_inferred():
 def test_heads_of_another_size_are_asked_for(heads, features):
     with torch.device("meta"):
         net = UNet1d(
-            channels=32, multipliers=[1, 1], factors=[2], num_blocks=[1], attentions=[1, 1], attention_heads=heads,
+            channels=32,
+            multipliers=[1, 1],
+            factors=[2],
+            num_blocks=[1],
+            attentions=[1, 1],
+            attention_heads=heads,
             attention_features=features,
-        )  # fmt: skip
+        )
     shapes = {key: value.shape for key, value in net.state_dict().items()}
     with pytest.raises(InputError, match="attention_heads"):
         infer_unet(shapes)
@@ -518,7 +523,7 @@ def test_truncated(tmp_path: Path, script, capsys, keep: float):
 
 
 def test_flipped_bits_are_found_or_harmless(tmp_path: Path):
-    """In a tensor always found; elsewhere (padding, dates in the zip's directory) they may change nothing."""
+    """In a tensor, always found; elsewhere (padding, dates in the zip) possibly without effect."""
     expected, data, path = (
         load_unet_state(CHECKPOINT, unet=HEADS),
         CHECKPOINT.read_bytes(),

@@ -1,4 +1,4 @@
-"""UNet: the published names and shapes, the reference's output, every corner of the architecture."""
+"""UNet: published names and shapes, the reference's output, every option."""
 
 import json
 

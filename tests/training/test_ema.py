@@ -11,7 +11,7 @@ from audio_diffusion_pytorch.training.ema import EMA, ema_decay
 
 
 def test_decay_starts_late_and_ends_at_beta():
-    """The reference's formula: 0 until step 100, then min(beta, 1 - (1 + n)^-power) with n = step - 101."""
+    """The reference: 0 until step 100, then min(beta, 1 - (1 + n)^-power) with n = step - 101."""
     assert [ema_decay(step) for step in (1, 100, 101)] == [0.0] * 3
     assert ema_decay(102) == pytest.approx(1 - 2**-0.7)
     assert ema_decay(201) == pytest.approx(1 - 101**-0.7)

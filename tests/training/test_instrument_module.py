@@ -1,4 +1,4 @@
-"""Training's module: where the statistics come from, what is random and what is not, what is exported."""
+"""The training module: source of the statistics, random keys, export."""
 
 from pathlib import Path
 
@@ -183,7 +183,7 @@ def test_labels_are_dropped_now_and_then(codec):
 
 
 def test_each_instrument_has_its_own_statistics(codec, recordings):
-    """... and what leaves no trace of the average spectrum in the normalised latents is told by the label."""
+    """Normalised latents do not reveal the average spectrum: only labels tell instruments apart."""
     names = ["flute", "violin", "plain", "varied"]
     dataset = InstrumentDataset(
         str(recordings), ["flute", "violin"], length=9600, labels=names, crops_per_file=8

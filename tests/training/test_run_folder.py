@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 @pytest.fixture
 def forked():
-    """Runs `function(started)` in another process, until the test ends; returns it once `started` is set."""
+    """Run `function(started)` in a process until the test ends; return it once `started` is set."""
     context, processes = multiprocessing.get_context("fork"), []
 
     def run(function):
@@ -258,12 +258,12 @@ def test_settings_of_the_training_that_changed(tmp_path, recwarn):
     check_compatible(saved, module, Data(), "a.ckpt", {"accumulate_grad_batches": 2})
     others, optimiser = (str(warning.message) for warning in recwarn.list)
     assert (
-        "(accumulate_grad_batches 1 there, 2 here, ema_beta 0.9 there, 0.5 here): training continues"
-        in others
+        "(accumulate_grad_batches 1 there, 2 here, ema_beta 0.9 there, 0.5 here): training "
+        "continues" in others
     )
     assert (
-        "training continues with the optimiser of the checkpoint, not of the configuration (lr 0.001 there, 1e-06 here)"
-        in optimiser
+        "training continues with the optimiser of the checkpoint, not of the configuration (lr "
+        "0.001 there, 1e-06 here)" in optimiser
     )
 
 

@@ -1,4 +1,4 @@
-"""The validation loss: the same whatever the batch size, the processes and the run's range of noise levels."""
+"""The validation loss is independent of batch size, processes and range of noise levels."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Write `best.ckpt` and `last.ckpt`; a run resumed from `last.ckpt` reproduces the uninterrupted run bit for bit."""
+"""Write `best.ckpt` and `last.ckpt`, from which a run resumes bit for bit."""
 
 import os
 import signal
@@ -43,13 +43,14 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """Write `last.ckpt` at an interval of optimiser steps, at the end of training, and on a signal.
 
-    SIGINT (Ctrl-C), SIGTERM and, in a SLURM job, SIGUSR1 let the step in progress end, so that the checkpoint holds
-    the state between two steps; then `Interrupted` is raised. A second signal ends the process at once.
+    SIGINT (Ctrl-C), SIGTERM and, in a SLURM job, SIGUSR1 let the step in progress end, so that the
+    checkpoint holds the state between two steps; then `Interrupted` is raised. A second signal ends
+    the process at once.
 
-    The callback adds to every checkpoint, also to the checkpoints of other callbacks, four states that Lightning
-    omits: a validation that is due or was interrupted (the resumed run repeats it whole), the gradients of an
-    unfinished accumulation, the values that Lightning logs just after writing the checkpoint, and the settings of the
-    trainer.
+    The callback adds to every checkpoint, also to the checkpoints of other callbacks, four states
+    that Lightning omits: a validation that is due or was interrupted (the resumed run repeats it
+    whole), the gradients of an unfinished accumulation, the values that Lightning logs just after
+    writing the checkpoint, and the settings of the trainer.
 
     Args:
         dirpath: folder of `last.ckpt`.
@@ -93,7 +94,7 @@ class LastCheckpoint(Checkpoint):
             signal.signal(*self._handlers.popitem())
 
     def _interrupted(self, trainer: pl.Trainer) -> bool:
-        """Return whether any process received a signal; all processes must call this at the same point."""
+        """Return whether any process received a signal; all processes must call this together."""
         if trainer.world_size > 1:
             number = torch.tensor(int(self._signal), device=trainer.strategy.root_device)
             self._signal = int(trainer.strategy.reduce(number, reduce_op="max"))
@@ -105,8 +106,8 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: pl.Trainer, *args: Any) -> None:
         """Restore the signal handlers and let Lightning end the workers of the training loop."""
         self._restore_handlers()
-        # Lightning ends the active loop's workers only; the workers of a paused training loop would delay the exit by
-        # seconds each.
+        # Lightning ends the active loop's workers only; the workers of a paused training loop would
+        # delay the exit by seconds each.
         trainer.training = True
 
     # When to save.
@@ -115,8 +116,9 @@ class LastCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any
     ) -> None:
         """Save if a signal arrived, the interval is complete, or training ends."""
-        # Later hooks count the epoch as complete, even if it was interrupted. The end of training is therefore saved
-        # here and not in `on_train_end`; or after the last validation, because a run resumed at its end ends at once.
+        # Later hooks count the epoch as complete, even if it was interrupted. The end of training
+        # is therefore saved here and not in `on_train_end`; or after the last validation, because a
+        # run resumed at its end ends at once.
         stepped = not internals.is_accumulating(trainer)
         last = self._is_last(trainer)
         due = trainer.global_step % self.every_n_train_steps == 0 or last

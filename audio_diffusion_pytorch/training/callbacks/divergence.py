@@ -15,13 +15,14 @@ _MOST_LISTED = 8  # recordings in the message
 
 
 class StopOnDivergence(pl.Callback):
-    """End a run before its next checkpoint if the loss is not finite or far above its running average.
+    """End a run before its next checkpoint if the loss is not finite or far above its average.
 
     Args:
         factor: highest accepted ratio of the loss to the average of about the last 100 steps.
 
     Raises:
-        InputError: the loss diverges; the message lists the step, the batch, and the recordings of the batch.
+        InputError: the loss diverges; the message lists the step, the batch, and the recordings of
+            the batch.
     """
 
     def __init__(self, factor: float = 100.0):
@@ -61,9 +62,10 @@ class StopOnDivergence(pl.Callback):
         value = f"{loss:g}" if math.isfinite(loss) else "not a finite number"
         before = f", after an average of {self.average:.3g}" if self.steps else ""
         raise InputError(
-            f"the loss is {value} at step {trainer.global_step} (epoch {trainer.current_epoch}, batch {index})"
-            f"{before}. Recordings of the batch: {'; '.join(listing) or 'unknown'}. Lower model.lr, set "
-            "trainer.gradient_clip_val=1.0, or remove defective recordings; the checkpoints precede this step"
+            f"the loss is {value} at step {trainer.global_step} (epoch {trainer.current_epoch}, "
+            f"batch {index}){before}. Recordings of the batch: {'; '.join(listing) or 'unknown'}. "
+            "Lower model.lr, set trainer.gradient_clip_val=1.0, or remove defective recordings; "
+            "the checkpoints precede this step"
         )
 
     def _recordings(self, trainer: pl.Trainer, index: int, losses: Tensor | None) -> list[str]:

@@ -44,10 +44,11 @@ class WaitClock(Profiler):
 class TrainingMonitor(pl.Callback):
     """Log figures that the training step does not compute, at an interval of optimiser steps.
 
-    - `train_loss_by_sigma/LOW-HIGH`: mean loss of this process's samples since the last log, by noise level.
+    - `train_loss_by_sigma/LOW-HIGH`: mean loss of this process's samples since the last log, by
+      noise level.
     - `gradient_norm` before clipping, and `ema_decay`.
-    - `samples_per_s` of all processes, and `data_wait`, the share of the time spent waiting for batches; both exclude
-      validation.
+    - `samples_per_s` of all processes, and `data_wait`, the share of the time spent waiting for
+      batches; both exclude validation.
 
     Args:
         every_n_steps: interval in optimiser steps.

@@ -19,12 +19,15 @@ from audio_diffusion_pytorch.training.loggers import log_sound, shows_sound
 
 
 class BridgePreview(pl.Callback):
-    """Transfer one recording to another instrument, after the first validation and at an interval of validations.
+    """Transfer one recording to another instrument at an interval of validations.
+
+    The first transfer follows the first validation.
 
     Args:
-        other: model of the other instrument, in any form that `load_instrument` accepts. None: a shipped model on the
-            codec of this run; without such a model there is no preview.
-        clip: recording of the instrument in training. None: a shipped clip, else the first validation recording.
+        other: model of the other instrument, in any form that `load_instrument` accepts. None: a
+            shipped model on the codec of this run; without such a model there is no preview.
+        clip: recording of the instrument in training. None: a shipped clip, else the first
+            validation recording.
         seconds: length of the excerpt in seconds.
         every_n_validations: interval; 1: after each validation; 5: after the first, the sixth ...
         sigma: noise level of the hand-off, see `Bridge`.
@@ -124,6 +127,6 @@ def _shipped_clip(instrument: str) -> Path | None:
 
 
 def _first_recording(valid_set: Any) -> str | None:
-    """Return the first file of a validation set, which may be a `Subset`; None for a set without files."""
+    """Return the first file of a validation set or its `Subset`; None for a set without files."""
     dataset = getattr(valid_set, "dataset", valid_set)
     return next(iter(getattr(dataset, "wavs", ())), None)

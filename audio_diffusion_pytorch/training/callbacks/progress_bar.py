@@ -25,7 +25,7 @@ class ProgressBar(TQDMProgressBar):
     _drawn = 0.0  # time of the latest update; 0: none yet
 
     def on_train_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Set the length of the bar to the steps of the whole run; a resumed run starts at its step."""
+        """Set the bar's length to the steps of the whole run; a resumed run starts at its step."""
         super().on_train_start(trainer, *args)
         self._drawn = 0.0
         steps = trainer.estimated_stepping_batches

@@ -19,12 +19,15 @@ _STEPS = (3, 5, 10, 25, 50, 100)
 
 
 class SampleLogger(pl.Callback):
-    """Sample from noise with the averaged weights, after the first validation and at an interval of validations.
+    """Sample from noise with the averaged weights at an interval of validations.
+
+    The first samples follow the first validation.
 
     Args:
         num_items: samples for each step count.
-        sampling_steps: points of the noise schedule. None: 3, 5, 10, 25, 50 and 100; a run with a short validation
-            interval uses the step counts up to a quarter of the batches between two validations.
+        sampling_steps: points of the noise schedule. None: 3, 5, 10, 25, 50 and 100; a run with a
+            short validation interval uses the step counts up to a quarter of the batches between
+            two validations.
         length: length of a sample, in audio samples.
         every_n_validations: interval; 1: after each validation; 5: after the first, the sixth ...
         solver: name in `sampling.SOLVERS`.

@@ -1,4 +1,4 @@
-"""`last.ckpt`: a run that goes on from it, wherever it was killed or interrupted, is the run that never stopped."""
+"""`last.ckpt`: a resumed run equals the uninterrupted run, wherever it was killed."""
 
 import os
 import signal
@@ -202,7 +202,7 @@ def differences(a, b, where: str = "") -> list[str]:
 
 
 def holes(logged: dict, whole: dict) -> list[str]:
-    """What the whole run logged and the one in parts did not, and values that are not the whole run's."""
+    """Return values that only the whole run logged, and values of the resumed run that differ."""
     missing = [f"{key} is missing" for key in logged.keys() ^ whole.keys()]
     differing = [key for key in logged.keys() & whole.keys() if set(logged[key]) != set(whole[key])]
     return missing + [f"{key}: {logged[key]}, not {whole[key]}" for key in differing]
@@ -261,7 +261,7 @@ def test_a_folder_that_was_moved_keeps_its_best(elsewhere, tmp_path, codec):
 
 @pytest.mark.parametrize(("name", "writes"), [("plain", 1), *((name, 3) for name in SETTINGS)])
 def test_a_run_killed_again_and_again_goes_on_bit_for_bit(name, writes, whole, tmp_path, codec):
-    """Each process is killed right after so many writes of last.ckpt or best.ckpt; the next goes on from that one."""
+    """Kill each process after some writes of last.ckpt or best.ckpt; the next one resumes."""
     (folder, expected), logged, kills, ckpt = whole(name), {}, 0, None
     while True:
         io = KillingIO(writes)
@@ -334,7 +334,7 @@ def test_a_run_is_made_longer(whole, tmp_path, codec):
 
 
 def test_accumulated_batches_are_one_large_batch(tmp_path, codec):
-    """The same noise and noise levels for the same samples: the same losses and weights, to rounding."""
+    """Equal noise and noise levels for equal samples give equal losses and weights."""
     halves = fit(
         tmp_path / "2 x 4", codec, max_steps=2, accumulate_grad_batches=2, val_check_interval=100
     )

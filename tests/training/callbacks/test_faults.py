@@ -1,4 +1,4 @@
-"""Training that is killed at random moments, that finds no space, or its folder taken: what is left, and going on.
+"""Training that is killed at random moments, or without space or its folder: files, resuming.
 
 A quick sample by default; `make test-faults` runs the campaign.
 """
@@ -49,7 +49,7 @@ def arguments(recordings: Path, name: str, tag: str) -> tuple[str, ...]:
 
 
 def logged(run: Path) -> dict[tuple[str, int], list[float]]:
-    """All the scalars on TensorBoard of all the processes that worked in a run's folder: {(name, step): values}."""
+    """Read the TensorBoard scalars of all processes in a run folder: {(name, step): values}."""
     found: dict[tuple[str, int], list[float]] = {}
     for file in sorted((run / "tensorboard").glob("events*")):
         events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
@@ -79,8 +79,8 @@ def kill(process, moment: str, rng: random.Random, seconds: float, checkpoints: 
     """Kill it with all its processes; returns when.
 
     Args:
-        moment: "start", at any time in the first half of the `seconds` that a run takes; "training", after some writes
-            of last.ckpt; "write", during the next one.
+        moment: "start", at any time in the first half of the `seconds` that a run takes;
+            "training", after some writes of last.ckpt; "write", during the next one.
     """
     limit, last = time.monotonic() + 300, checkpoints / "last.ckpt"
 
@@ -113,7 +113,7 @@ def kill(process, moment: str, rng: random.Random, seconds: float, checkpoints: 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, recordings):
-    """Makes, once for each setting, a run that nobody killed: its folder, and the seconds it took."""
+    """Make an uninterrupted run of each setting once: its folder, and its duration in seconds."""
     made = {}
 
     def make(name: str):
@@ -130,7 +130,7 @@ def whole(tmp_path_factory, recordings):
 
 
 def kill_and_resume(name: str, moments: list[str], seed: int, whole, recordings, logs: Path) -> str:
-    """Kill a run at these moments, one after the other, let it end, and check it; returns what happened."""
+    """Kill a run at these moments in turn, let it end, and check it; return the events."""
     (folder, seconds), rng, happened = whole(name), random.Random(seed), []
     run = logs / f"killed-{seed}"
     for moment in moments:
@@ -176,8 +176,8 @@ def test_a_disk_that_is_full_when_losses_are_logged(train, recordings, tmp_path,
         patch.setattr(RecordWriter, "write", full)
         error = train(*settings).error()
     assert (
-        f"cannot write to {tmp_path}/logs/a: No space left on device; free space and resume with exp_tag=a ckpt=last"
-        in error
+        f"cannot write to {tmp_path}/logs/a: No space left on device; free space and resume with "
+        "exp_tag=a ckpt=last" in error
     )
     assert 0 < load_checkpoint(tmp_path / "logs/a/checkpoints/last.ckpt")["global_step"] < 20
     assert train(*settings, "ckpt=last").code == 0

@@ -62,7 +62,7 @@ def test_one_bar_for_the_whole_run_also_after_a_resume(codec, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_bar_moves_with_the_first_step(codec, capfd):
-    """Also where it is drawn seldom; it shows loss, speed and wait, and how many steps there are."""
+    """The bar shows loss, speed, wait and steps, even if it is drawn rarely."""
     bars = Bars()
     monitor = TrainingMonitor(every_n_steps=100)
     fit(codec, monitor, ProgressBar(refresh_rate=10), bars, steps=25, enable_progress_bar=True)
@@ -202,7 +202,7 @@ def test_waiting_for_data_is_seen(codec):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e9])
 def test_a_loss_that_diverges_ends_the_run_with_the_files_named(value, codec, monkeypatch):
-    """Step 8, the third batch of the second epoch: nothing of it is saved, the worst item comes first."""
+    """Step 8, the third batch of the second epoch: not saved; the worst item comes first."""
     break_loss(monkeypatch, step=8, item=2, value=value)
     start, expected = InstrumentModule.training_step, []
 
