@@ -99,6 +99,7 @@ class TransferBatches:
             facts |= {"source": self.bridge.source.spec.name, "chosen": True}
         if self.report is not None:
             facts = self.report(file.job, facts)
+            file.job.complete()  # a run that is interrupted earlier repeats the report
         self._close(file)
         self.tell("done", file.job, facts)
 
@@ -143,7 +144,7 @@ class TransferBatches:
                 complete = file.add(window, result)
                 self.tell("windows", file.job, 1)
                 if complete:
-                    file.write(self.settings)
+                    file.write(self.settings, is_pending=self.report is not None)
             if complete:
                 self.finish(file)
         except Exception as error:

@@ -124,8 +124,13 @@ class FileTransfer:
             self.evaluations += self.bridge.num_evaluations
         return window.last and window.channel == self.channels - 1
 
-    def write(self, settings: Mapping[str, Any]) -> None:
-        """Write the output with the input's level and tags, and record `settings`."""
+    def write(self, settings: Mapping[str, Any], is_pending: bool = False) -> None:
+        """Write the output with the input's level and tags, and record `settings`.
+
+        Args:
+            settings: settings that the output depends on.
+            is_pending: see `Job.remember`.
+        """
         gain = np.float32(matching_gain(self.stats.level, self.sound))
         self.spool.seek(0)
         with writing(
@@ -135,7 +140,7 @@ class FileTransfer:
             self.info.subtype,
             self.reader.tags,
             self.info.frames,
-            lambda written: self.job.remember(settings, written),
+            lambda written: self.job.remember(settings, written, is_pending),
         ) as write_block:
             while data := self.spool.read(_BLOCK * self.channels * 4):
                 block = np.frombuffer(data, "f4").reshape(-1, self.channels).T

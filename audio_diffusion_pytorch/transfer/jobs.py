@@ -74,16 +74,26 @@ class Job:
             return "outdated"
         return "done" if record == self._record(settings, self.output) else "outdated"
 
-    def remember(self, settings: Mapping[str, Any], written: Path) -> None:
+    def remember(
+        self, settings: Mapping[str, Any], written: Path, is_pending: bool = False
+    ) -> None:
         """Record the settings and the input of the output.
 
         Args:
             settings: settings that the output depends on.
             written: complete file that becomes the output after this call.
+            is_pending: the job is "outdated" until `complete`, because a report must follow.
         """
         if self.record is not None:
-            with atomic_write(self.record) as temporary:
-                temporary.write_text(json.dumps(self._record(settings, written)), encoding="utf-8")
+            record = self._record(settings, written)
+            _write_json(self.record, {**record, "pending": True} if is_pending else record)
+
+    def complete(self) -> None:
+        """Finish a pending job."""
+        if self.record is not None:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+            record.pop("pending")
+            _write_json(self.record, record)
 
     @contextmanager
     def claimed(self) -> Iterator[bool]:
@@ -102,6 +112,11 @@ class Job:
         return json.loads(
             json.dumps({"settings": settings, "input": states[0], "output": states[1]})
         )
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
 def check_output(path: Path, source: Path, key: str = "output") -> None:

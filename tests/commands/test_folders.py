@@ -239,6 +239,23 @@ def test_report(transfer, takes, tmp_path):
     )
 
 
+def test_a_file_without_its_report_is_not_finished(quick, tmp_path):
+    """Ctrl-C between the file and its line: the next run repeats both, instead of losing the line."""
+    jobs = plan(str(clips(tmp_path / "in", 2)), str(tmp_path / "out"), None)
+
+    def interrupted(job, facts):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(quick, jobs, report=interrupted)
+    assert outputs(tmp_path / "out") == {"0_clip.wav"}
+    reported = []
+    told = make(quick, jobs, report=lambda job, facts: reported.append(job) or facts)
+    assert reported == jobs and len(told["done"]) == 2
+    told = make(quick, jobs, report=interrupted)
+    assert len(told["left"]) == 2 and not told["failed"]
+
+
 def test_names_that_are_not_utf8(transfer, quick, tmp_path):
     """From the command line and from a folder, in the report, too, and where the file cannot be read."""
     folder, out = tmp_path / "in", tmp_path / "out"
