@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.utils.files import atomic_write
 
 PICTURES = (".png", ".pdf", ".svg")
+Clips = Mapping[str, tuple[Tensor, int]]  # title -> (wav [C, T], sample rate in Hz)
 
 
 def mel_spectrogram_db(wav: Tensor, sample_rate: int, max_frames: int = 4000) -> np.ndarray:
@@ -27,18 +29,15 @@ def mel_spectrogram_db(wav: Tensor, sample_rate: int, max_frames: int = 4000) ->
         Levels [160, frames] in dB re a full-scale sine.
     """
     hop = max(sample_rate // 100, -(-wav.shape[-1] // max_frames))
-    n_fft = (
-        max(2048, 1 << (hop * 2 - 1).bit_length()) if sample_rate <= 48000 else max(8192, hop * 2)
-    )
+    power_of_two = 1 << (hop * 2 - 1).bit_length()
+    n_fft = max(2048, power_of_two) if sample_rate <= 48000 else max(8192, hop * 2)
     n_fft += (n_fft - hop) % 2
     wav = torch.nn.functional.pad(wav, (0, -wav.shape[-1] % hop))
     mel = LogMel(sample_rate, n_fft, hop, 160, 40.0, 1e-5)(wav[None])[0]
     return (mel * (20 / np.log(10))).numpy()
 
 
-def plot_spectrograms(
-    clips: Mapping[str, tuple[Tensor, int]], path: str | Path | None = None
-) -> Figure:
+def plot_spectrograms(clips: Clips, path: str | Path | None = None) -> Figure:
     """Draw mel spectrograms, one below the other.
 
     Args:
@@ -51,22 +50,17 @@ def plot_spectrograms(
     Raises:
         InputError: the file has another extension, or cannot be written.
     """
-    figure, axes = _rows(len(clips), 3.2)
+    figure, axes = _rows(len(clips))
     for axis, (title, (wav, rate)) in zip(axes, clips.items(), strict=True):
         mel = mel_spectrogram_db(wav.mean(0), rate)
         extent = (0, wav.shape[-1] / rate, 0, mel.shape[0])
-        image = axis.imshow(
-            mel, origin="lower", aspect="auto", extent=extent, vmin=-90, vmax=-10, cmap="magma"
-        )
+        draw_levels(axis, mel, extent=extent)
         _hertz_ticks(axis, rate, mel.shape[0])
         axis.set(title=title, xlabel="seconds", ylabel="Hz")
-        figure.colorbar(image, ax=axis, label="dB")
     return _save(figure, path)
 
 
-def plot_pitch_tracks(
-    clips: Mapping[str, tuple[Tensor, int]], path: str | Path | None = None
-) -> Figure:
+def plot_pitch_tracks(clips: Clips, path: str | Path | None = None) -> Figure:
     """Draw the strongest pitch class of every voiced frame, all clips in one plot.
 
     Args:
@@ -81,29 +75,37 @@ def plot_pitch_tracks(
     """
     from audio_diffusion_pytorch.pitch.tracker import PITCH_CLASSES, track_melody
 
-    figure, (axis,) = _rows(1, 3.2)
+    figure, (axis,) = _rows(1)
     for index, (title, (wav, rate)) in enumerate(clips.items()):
         melody = track_melody(wav.mean(0)[None], rate)
         seconds = np.linspace(0, wav.shape[-1] / rate, melody.classes.shape[-1])
         voiced = melody.voiced[0].numpy()
         offset = 0.25 * index  # separates equal tracks
-        axis.plot(
-            seconds[voiced],
-            melody.classes[0].numpy()[voiced] + offset,
-            "s",
-            markersize=3,
-            label=title,
-        )
+        pitches = melody.classes[0].numpy()[voiced] + offset
+        axis.plot(seconds[voiced], pitches, "s", markersize=3, label=title)
     axis.set(xlabel="seconds", ylabel="pitch class", ylim=(-0.5, 11.9))
     axis.set_yticks(range(12), PITCH_CLASSES)
     axis.grid(axis="y", alpha=0.3)
-    # above the axes, so that the legend hides no pitch
+    # Above the axes, so that the legend hides no pitch.
     axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(clips), frameon=False)
     return _save(figure, path)
 
 
-def _rows(count: int, height: float) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(10, height * count), layout="constrained")
+def draw_levels(axis: Any, mel: np.ndarray, **options: Any) -> None:
+    """Draw a mel spectrogram from `mel_spectrogram_db` with its colour bar.
+
+    Args:
+        axis: axes of matplotlib.
+        mel: levels [bands, frames] in dB.
+        options: further arguments of `imshow`.
+    """
+    colours = {"vmin": -90, "vmax": -10, "cmap": "magma"}
+    image = axis.imshow(mel, origin="lower", aspect="auto", **colours, **options)
+    axis.figure.colorbar(image, ax=axis, label="dB")
+
+
+def _rows(count: int) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(10, 3.2 * count), layout="constrained")
     return figure, figure.subplots(count, 1, squeeze=False)[:, 0]
 
 
@@ -119,7 +121,7 @@ def _save(figure: Figure, path: str | Path | None) -> Figure:
     return figure
 
 
-def _hertz_ticks(axis, sample_rate: int, bands: int) -> None:
+def _hertz_ticks(axis: Any, sample_rate: int, bands: int) -> None:
     def mel(hertz: np.ndarray | float) -> np.ndarray | float:
         return 2595 * np.log10(1 + np.asarray(hertz) / 700)
 

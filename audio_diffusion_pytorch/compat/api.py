@@ -245,13 +245,11 @@ def plot_spec(
     """Show the mel spectrogram of a clip [T], [C, T] or [1, C, T], averaged over the channels."""
     import matplotlib.pyplot as plt
 
-    from audio_diffusion_pytorch.plots import mel_spectrogram_db
+    from audio_diffusion_pytorch.plots import draw_levels, mel_spectrogram_db
 
-    figure, axis = plt.subplots(figsize=(10, 4))
-    mel = mel_spectrogram_db(_mono(waveform), sample_rate)
-    image = axis.imshow(mel, origin="lower", aspect="auto", vmin=-90, vmax=-10, cmap="magma")
+    _, axis = plt.subplots(figsize=(10, 4))
+    draw_levels(axis, mel_spectrogram_db(_mono(waveform), sample_rate))
     axis.set(title=title, xlabel="frame", ylabel="mel band")
-    figure.colorbar(image, ax=axis, label="dB")
     plt.show()
 
 
