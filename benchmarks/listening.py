@@ -125,8 +125,10 @@ def mixes(paths: list[Path], count: int) -> Iterator[Analysis]:
     for a, b in tqdm(rng.sample(pairs, min(count, len(pairs))), "mixes"):
         (one, rate), (two, other_rate) = clips[a], clips[b]
         two = resample(two, other_rate, rate)
-        length, gain = min(one.shape[1], two.shape[1]), 10 ** (rng.uniform(-6, 6) / 20)
-        one, two = one[:, :length] / active_rms(one, rate), two[:, :length] / active_rms(two, rate)
+        length = min(one.shape[1], two.shape[1])
+        gain = 10 ** (rng.uniform(-6, 6) / 20)
+        one = one[:, :length] / active_rms(one, rate)
+        two = two[:, :length] / active_rms(two, rate)
         yield analyse_wav(0.05 * (one + gain * two), rate)
     for path in tqdm(paths, "intervals"):
         wav, rate = clips[path]

@@ -50,7 +50,9 @@ def notes(
     Returns:
         Waveform [1, T], and the ends of the notes in seconds.
     """
-    time, parts, ends = np.arange(round(seconds * rate)) / rate, [], []
+    time = np.arange(round(seconds * rate)) / rate
+    parts = []
+    ends = []
     for step in STEPS:
         hertz = 440 * 2 ** ((first + step - 69) / 12)
         partials = (
@@ -73,7 +75,8 @@ def notes(
 
 def noise(kind: str, samples: int, rate: int, rms: float) -> Tensor:
     """Synthesise noise [1, samples]: `white`, `pink`, or hum of a frequency in Hz such as `50`."""
-    random, time = np.random.default_rng(0), np.arange(samples) / rate
+    random = np.random.default_rng(0)
+    time = np.arange(samples) / rate
     if kind == "white":
         wav = random.standard_normal(samples)
     elif kind == "pink":
@@ -128,7 +131,8 @@ def pause_change(
 
 def decay_errors(out: Tensor, wav: Tensor, rate: int) -> np.ndarray:
     """Return the envelope error of decays in dB, where the input is 3 to 40 dB below the notes."""
-    level, given = envelope(out, rate), envelope(wav, rate)
+    level = envelope(out, rate)
+    given = envelope(wav, rate)
     top = np.quantile(given, 0.95)
     later = np.pad(given, (0, 10), mode="edge")[10:]
     falling = (given - later > 0.3) & (given < top - 3) & (given > top - 40)
@@ -165,10 +169,8 @@ def measure(bridge: Bridge, source: str, rate: int) -> dict[str, float]:
     falling, _ = notes(rate, first, seconds=1.2, decay=1.0)
     found["decay"] = float(np.quantile(decay_errors(bridge(falling, rate), falling, rate), 0.95))
     time = torch.arange(wav.shape[1]) / rate
-    out, rumbled = (
-        bridge(wav, rate),
-        bridge(wav + 2 * level * torch.sin(2 * torch.pi * 8 * time), rate),
-    )
+    out = bridge(wav, rate)
+    rumbled = bridge(wav + 2 * level * torch.sin(2 * torch.pi * 8 * time), rate)
     found["rumble"] = low(rumbled, rate) - audio.to_db(level)
     found["rumbled"] = level_change(rumbled, out, rate)
     return found

@@ -85,7 +85,9 @@ def measure(
     exact = Bridge(
         source, target, device=device, **plain | {"num_steps": CONVERGED, "solver": "unipc"}
     )
-    latents, rows, found = window_latents(exact, files), [], {}
+    latents = window_latents(exact, files)
+    rows = []
+    found = {}
     for name, options in tqdm(
         {"converged": None, **settings}.items(), desc=f"{source} -> {target}", unit="setting"
     ):
@@ -118,10 +120,8 @@ def where(
     noise level.
     """
     bridge = Bridge(source, target, precision="32", device=device)
-    latents, rows = (
-        bridge.source.normalise(window_latents(bridge, find_clips(data, source, count))),
-        [],
-    )
+    latents = bridge.source.normalise(window_latents(bridge, find_clips(data, source, count)))
+    rows = []
     state = latents
     for name, denoiser, sigmas in (
         ("to noise", bridge.denoisers[0], bridge.sigmas.flip(0)),
@@ -130,7 +130,8 @@ def where(
         fine = torch.cat(
             [torch.logspace(a, b, FINE + 1).double()[:-1] for a, b in pairs(sigmas.log10())]
         )
-        coarse_states, fine_states = [], []
+        coarse_states = []
+        fine_states = []
         bridge.solve(recording(denoiser, coarse_states), state, sigmas)
         end = unipc(recording(denoiser, fine_states), state, torch.cat([fine, sigmas[-1:]]))
         errors = [

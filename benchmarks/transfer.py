@@ -156,7 +156,8 @@ def clip() -> Tensor:
 
 def transfer_folder(bridge: Bridge, wavs: list[Tensor]) -> list[Tensor]:
     """Transfer recordings [C, T]; the batches contain windows of all recordings."""
-    windows, joiners = [], []
+    windows = []
+    joiners = []
     for index, wav in enumerate(wavs):
         stats = RecordingStats(audio.active_rms(wav, RATE))
         cutter = WindowCutter(bridge.framing, RATE, len(wav), stats)

@@ -69,7 +69,8 @@ def load_weights(
     """
     settings: dict[str, Any] = {}
     if isinstance(weights, Mapping):
-        where, state = "the given tensors", dict(weights)
+        where = "the given tensors"
+        state = dict(weights)
     else:
         if weights is not None and repository is not None:
             raise InputError("codec.weights and codec.repository exclude each other: set only one")

@@ -75,7 +75,8 @@ class MelGriffinLim(nn.Module):
             gains = (target / bands).log().clamp(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)
             wav = self._istft(spectrum * (self.shares @ gains).exp(), norm, wav.shape[-1])
             after = self._stft(wav)
-            spectrum, before = after + self.momentum * (after - before), after
+            spectrum = after + self.momentum * (after - before)
+            before = after
         return wav
 
     def _stft(self, wav: Tensor) -> Tensor:

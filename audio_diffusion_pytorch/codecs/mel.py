@@ -16,8 +16,8 @@ from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.codecs.griffin_lim import MelGriffinLim
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.utils.devices import exactly
-from audio_diffusion_pytorch.utils.files import atomic_write
 from audio_diffusion_pytorch.utils.hashing import fingerprint
+from audio_diffusion_pytorch.utils.safetensors_io import open_safetensors, write_safetensors
 
 _MAX_LOG_GAIN = 3.0  # natural logarithm of the highest gain of `impose_levels`: 26 dB
 _LEVEL_SECONDS = (
@@ -173,12 +173,8 @@ class MelCodec(Codec):
         Raises:
             InputError: the file cannot be written.
         """
-        from safetensors.torch import save_file
-
-        tensors = {key: value.half().contiguous().cpu() for key, value in self.state_dict().items()}
-        header = {"codec": json.dumps(self.config), **(metadata or {})}
-        with atomic_write(path) as temporary:
-            save_file(tensors, temporary, header)
+        tensors = {key: value.half() for key, value in self.state_dict().items()}
+        write_safetensors(path, tensors, {"codec": json.dumps(self.config), **(metadata or {})})
 
     @classmethod
     def load(cls, path: str | Path) -> MelCodec:
@@ -187,16 +183,10 @@ class MelCodec(Codec):
         Raises:
             InputError: the file is missing, damaged or not a mel codec.
         """
-        from safetensors import SafetensorError, safe_open
-
         path = Path(path)
         if not path.is_file():
             raise InputError(f"codec file not found: {path}")
-        try:
-            with safe_open(path, "pt") as file:
-                config = json.loads((file.metadata() or {})["codec"])
-                codec = cls(**config)
-                codec.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})  # noqa: SIM118
-        except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-            raise InputError(f"cannot read {path} as a mel codec: {error}") from error
+        with open_safetensors(path, "a mel codec") as (header, tensors):
+            codec = cls(**json.loads(header["codec"]))
+            codec.load_state_dict({key: value.float() for key, value in tensors.items()})
         return codec

@@ -3,12 +3,9 @@
 python train.py exp=flute_latent dataset_path=FOLDER
 """
 
-import logging
 import os
-import re
 import sys
 import warnings
-from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -18,40 +15,26 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from audio_diffusion_pytorch.cli import plain_warnings, run_command, start
-from audio_diffusion_pytorch.command_line import fold_experiments, typed
+from audio_diffusion_pytorch.command_line import fold_experiments
 from audio_diffusion_pytorch.compat.config import adapt, arithmetic
-from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.labels import Labels
 from audio_diffusion_pytorch.paths import CONFIGS, INSTALLED, ROOT
-from audio_diffusion_pytorch.training.checks import check_numbers, check_switches
+from audio_diffusion_pytorch.training.arguments import (
+    PATH_KEYS,
+    check_arguments,
+    check_experiment,
+    name_swept_experiment,
+)
+from audio_diffusion_pytorch.training.checks import check_switches
+from audio_diffusion_pytorch.training.run_folder import hold_run_folder, remove_empty_folder
 from audio_diffusion_pytorch.utils.registry import import_plugins
 
 os.environ["PROJECT_ROOT"] = str(ROOT)  # configs/config.yaml searches it for exp/
 if INSTALLED:
     os.environ.setdefault("DIR_LOGS", str(Path.cwd() / "logs"))
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, OSError)
-PATH_KEYS = (
-    "dataset_path",
-    "ckpt",
-    "init_from",
-    "mean_path",
-    "std_path",
-    "logs_dir",
-    "ckpt_dir",
-    "exp_tag",
-    "codec.repository",
-    "codec.weights",
-    "datamodule.cache_dir",
-    "datamodule.dataset.pitch_shift.cache",
-    "hydra.run.dir",
-    "hydra.sweep.dir",
-    "callbacks.preview.clip",
-    "callbacks.preview.other",
-)
 OmegaConf.register_new_resolver("eval", arithmetic, replace=True)
-OmegaConf.register_new_resolver(
-    "num_labels", lambda labels: Labels(labels or ()).count, replace=True
-)
+OmegaConf.register_new_resolver("num_labels", lambda names: Labels(names or ()).count, replace=True)
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
@@ -67,10 +50,10 @@ def train(cfg: DictConfig) -> dict[str, float]:
         InputError: the configuration or the data are unusable.
     """
     cfg = adapt_config(cfg)
-    # The checks of the configuration precede the import of torch, so that their errors come at
-    # once.
+    if cfg.save is None:
+        check_arguments(cfg)
+    # Imports of torch follow the checks of the configuration, so that errors appear at once.
     from audio_diffusion_pytorch.training.run import build_run
-    from audio_diffusion_pytorch.training.run_folder import hold_run_folder
     from audio_diffusion_pytorch.training.save_part import save_part
 
     if cfg.save is not None:
@@ -90,16 +73,15 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
 
 def adapt_config(cfg: DictConfig) -> DictConfig:
-    """Check a configuration, and translate the settings of the original system.
+    """Import plugins, translate the settings of the original system, and print the configuration.
+
+    Args:
+        cfg: configuration as composed by Hydra.
 
     Raises:
-        InputError: the experiment or the data set is missing, or a setting is wrong.
+        InputError: the experiment is missing, or a setting is wrong.
     """
-    if "model" not in cfg:
-        raise InputError(
-            f"no experiment given: add exp=NAME, for example exp=flute_small; {typed('train')} "
-            "--help lists them"
-        )
+    check_experiment(cfg)
     check_switches(cfg)
     if cfg.ignore_warnings:
         warnings.simplefilter("ignore")
@@ -109,30 +91,7 @@ def adapt_config(cfg: DictConfig) -> DictConfig:
         cfg.instrument_name = "instrument"  # all files, of any instrument
     if cfg.print_config:
         print(OmegaConf.to_yaml(cfg, resolve=True))
-    if cfg.save is not None:
-        return cfg
-    if OmegaConf.is_missing(cfg, "dataset_path"):
-        raise InputError("no data given: add dataset_path=FOLDER, a folder of recordings")
-    check_numbers(cfg)
-    if cfg.ckpt not in (None, "auto") and cfg.init_from is not None:
-        raise InputError(
-            f"ckpt={cfg.ckpt} resumes a run and init_from={cfg.init_from} starts a new one: set "
-            "only one"
-        )
     return cfg
-
-
-def name_swept_experiment(argv: list[str]) -> None:
-    """Export the first experiment of `-m exp=A,B` to configs/config.yaml.
-
-    Hydra composes the common part of a sweep without the swept experiment, and would reject the
-    experiment's settings.
-    """
-    if not {"-m", "--multirun"} & set(argv):
-        return
-    for argument in argv:
-        if found := re.fullmatch(r"exp=([\w-]+)(,[\w-]+)+", argument):
-            os.environ["SWEPT_EXP"] = found[1]
 
 
 @hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")
@@ -148,17 +107,6 @@ def main(cfg: DictConfig) -> float | None:
     finally:
         remove_empty_folder(Path(cfg.run_dir))
     return metrics.get("valid_loss")
-
-
-def remove_empty_folder(folder: Path) -> None:
-    """Remove the folder that Hydra created if the run wrote no file into it."""
-    with suppress(OSError):
-        folder.rmdir()
-        # Messages at exit would create the folder again.
-        root = logging.getLogger()
-        for handler in root.handlers[:]:
-            if isinstance(handler, logging.FileHandler):
-                root.removeHandler(handler)
 
 
 def cli() -> None:

@@ -58,7 +58,9 @@ class Recordings:
         """
         files = find_files(path, instruments, recursive)
         others = set(find_files(path, None, recursive)).difference(files)
-        headers, samples, unreadable = {}, {}, []
+        headers: dict[str, audio.AudioInfo] = {}
+        samples: dict[str, str] = {}
+        unreadable: list[str] = []
         progress = tqdm(files, desc="reading headers", unit="file", disable=len(files) < _MANY)
         for file in progress:
             try:

@@ -18,7 +18,7 @@ from audio_diffusion_pytorch.command_line import typed
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.paths import ASSETS
 from audio_diffusion_pytorch.utils.devices import exactly
-from audio_diffusion_pytorch.utils.files import atomic_write
+from audio_diffusion_pytorch.utils.safetensors_io import open_safetensors, write_safetensors
 
 FORMAT = "audio_diffusion_pytorch.classifier.1"
 _SILENCE = 1e-5  # peak below which a clip is silent
@@ -157,13 +157,10 @@ class InstrumentClassifier(nn.Module):
         Raises:
             InputError: the file cannot be written.
         """
-        from safetensors.torch import save_file
-
-        state = {key: value.contiguous().cpu() for key, value in self.state_dict().items()}
+        state = self.state_dict()
         tensors = {key: value.half() if value.dim() > 1 else value for key, value in state.items()}
         header = {"format": FORMAT, "classifier": json.dumps(self.config), **(metadata or {})}
-        with atomic_write(path) as temporary:
-            save_file(tensors, temporary, header)
+        write_safetensors(path, tensors, header)
 
 
 def load_classifier(
@@ -178,24 +175,12 @@ def load_classifier(
     Raises:
         InputError: the file is missing, damaged or not a classifier.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = ASSETS / "classifier.safetensors" if path is None else Path(path)
     if not path.is_file():
         raise InputError(
             f"classifier file not found: {path}; train one with {typed('train')} exp=classifier"
         )
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise InputError(
-                    f"{path} is not an instrument classifier: its metadata lacks format={FORMAT}"
-                )
-            classifier = InstrumentClassifier(**json.loads(header["classifier"]))
-            classifier.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot read {path} as an instrument classifier: {error}") from error
+    with open_safetensors(path, "an instrument classifier", FORMAT) as (header, tensors):
+        classifier = InstrumentClassifier(**json.loads(header["classifier"]))
+        classifier.load_state_dict(tensors)
     return classifier.eval().requires_grad_(False).to(device)

@@ -17,7 +17,7 @@ from audio_diffusion_pytorch.instruments import PITCH_RANGES
 from audio_diffusion_pytorch.models.labels import RECORDING_CONDITIONS, Labels, statistics_of
 from audio_diffusion_pytorch.models.networks import DEFAULT, build_network
 from audio_diffusion_pytorch.models.unet import choose_labels, fold_label
-from audio_diffusion_pytorch.utils.files import atomic_write
+from audio_diffusion_pytorch.utils.safetensors_io import write_safetensors
 
 FORMAT = "audio_diffusion_pytorch.instrument.1"
 
@@ -131,16 +131,11 @@ class InstrumentModel(nn.Module):
         Raises:
             InputError: the file cannot be written.
         """
-        from safetensors.torch import save_file
-
-        tensors = {
-            f"net.{key}": value.half().contiguous().cpu()
-            for key, value in self.denoiser.net.state_dict().items()
-        }
-        tensors |= {"mean": self.mean.cpu(), "std": self.std.cpu()}
+        net = self.denoiser.net.state_dict()
+        tensors = {f"net.{key}": value.half() for key, value in net.items()}
+        tensors |= {"mean": self.mean, "std": self.std}
         header = {"format": FORMAT, "spec": json.dumps(asdict(self.spec)), **(metadata or {})}
-        with atomic_write(path) as temporary:
-            save_file(tensors, temporary, header)
+        write_safetensors(path, tensors, header)
 
 
 def select_instrument(model: InstrumentModel, instrument: str) -> InstrumentModel:
@@ -166,7 +161,7 @@ def select_instrument(model: InstrumentModel, instrument: str) -> InstrumentMode
 
 
 def select_condition(model: InstrumentModel, condition: str) -> InstrumentModel:
-    """Select one of `RECORDING_CONDITIONS`; the result shares all tensors except the one that the label is folded into.
+    """Select one of `RECORDING_CONDITIONS`; the result shares all but the folded label's tensor.
 
     A model without labels of recording conditions is returned unchanged.
     """

@@ -25,6 +25,7 @@ from audio_diffusion_pytorch.models.instrument import (
 )
 from audio_diffusion_pytorch.models.labels import RECORDING_CONDITIONS, Labels
 from audio_diffusion_pytorch.paths import ASSETS
+from audio_diffusion_pytorch.utils.safetensors_io import open_safetensors
 
 ALL = "all"  # the shipped model of all instruments
 # The EMA of the weights averages about 1000 steps (`ema_beta` 0.999 of the small models): with
@@ -224,24 +225,10 @@ def _load_run_folder(folder: Path) -> InstrumentModel:
 
 
 def _load_safetensors(path: Path) -> InstrumentModel:
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         raise InputError(f"model file not found: {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise InputError(
-                    f"{path} is not an instrument model: its metadata lacks format={FORMAT}"
-                )
-            spec = InstrumentSpec(**json.loads(header["spec"]))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return build_model(spec, tensors)
-    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot read {path} as an instrument model: {error}") from error
+    with open_safetensors(path, "an instrument model", FORMAT) as (header, tensors):
+        return build_model(InstrumentSpec(**json.loads(header["spec"])), tensors)
 
 
 def _load_checkpoint(path: Path, original: Mapping[str, Any] | None = None) -> InstrumentModel:

@@ -113,7 +113,8 @@ class UNetConfig:
             )
 
     def _check_patches(self) -> None:
-        patch_factor, width = self.patch_factor, self.widths[0]
+        patch_factor = self.patch_factor
+        width = self.widths[0]
         require(
             width % patch_factor == 0,
             f"patch_factor {patch_factor} must divide the {width} channels of the patches",

@@ -254,7 +254,8 @@ def play(performance: Performance, pitches: list[int], soundfont: str, program: 
     # Float samples, because the dither of 16-bit samples depends on previous clips. Each clip has a
     # new synthesiser, because FluidSynth's voices keep state. Dynamic loading reads only the
     # samples of the program.
-    pointer, integer = fluidsynth.c_void_p, fluidsynth.c_int
+    pointer = fluidsynth.c_void_p
+    integer = fluidsynth.c_int
     types = (pointer, integer, pointer, integer, integer, pointer, integer, integer)
     write = fluidsynth.cfunc(
         "fluid_synth_write_float", integer, *((f"a{i}", kind, 1) for i, kind in enumerate(types))

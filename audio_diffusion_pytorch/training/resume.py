@@ -149,7 +149,8 @@ def _check_shapes(shapes: Mapping[str, torch.Size], state: Mapping[str, Tensor],
 
 
 def _check_model(there: Mapping[str, Any], here: Mapping[str, Any], ckpt: str) -> None:
-    codec, name = here.get("codec"), here.get("name")
+    codec = here.get("codec")
+    name = here.get("name")
     if there.get("codec", codec) != codec:
         raise InputError(
             f"{ckpt} was trained on the codec {there['codec']}, not {codec}: set codec= as in that "

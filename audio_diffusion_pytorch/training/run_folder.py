@@ -1,5 +1,6 @@
 """Lock a run's folder, find the checkpoints in it, and write its configuration."""
 
+import logging
 import os
 import shlex
 import socket
@@ -173,3 +174,18 @@ def prepare_run_folder(run_dir: Path, ckpt_dir: Path, config: str) -> None:
     for folder in (run_dir, ckpt_dir):
         for temporary in folder.glob(".*.tmp.*"):
             temporary.unlink()
+
+
+def remove_empty_folder(folder: Path) -> None:
+    """Remove the folder that Hydra created if the run wrote no file into it.
+
+    Args:
+        folder: folder of the run.
+    """
+    with suppress(OSError):
+        folder.rmdir()
+        # Messages at exit would create the folder again.
+        root = logging.getLogger()
+        for handler in root.handlers[:]:
+            if isinstance(handler, logging.FileHandler):
+                root.removeHandler(handler)
