@@ -1,4 +1,4 @@
-"""What the tests share: small recordings, small models, and the commands run as a user types them."""
+"""Fixtures: small recordings, small models, and the commands as a user types them."""
 
 import logging
 import os
@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# Before torch is imported. Small tensors gain nothing from threads that wait for each other; TEST_THREADS=4 tries more.
+# Before torch is imported. Small tensors gain nothing from threads that wait for each other;
+# TEST_THREADS=4 tries more.
 os.environ["OMP_NUM_THREADS"] = THREADS = os.environ.get("TEST_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # more threads than cores, spinning, take hours
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -68,7 +69,8 @@ TINY_SMALL = [
 ]
 
 torch.set_num_threads(int(THREADS))
-# CI draws the same examples every time, so that no run is red by chance; `make test-long` searches anew, and further.
+# CI draws the same examples every time, so that no run is red by chance; `make test-long` searches
+# anew, and further.
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.register_profile("long", deadline=None, max_examples=1000, print_blob=True)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
@@ -76,7 +78,7 @@ settings.load_profile(PROFILE)
 
 
 def examples(number: int) -> int:
-    """How many examples an expensive property draws: `number` in CI, ten times as many in `make test-long`."""
+    """Set the examples of an expensive property: `number` in CI, ten times in `make test-long`."""
     return 10 * number if PROFILE == "long" else number
 
 
@@ -151,7 +153,7 @@ def instruments(tmp_path_factory, make_instrument) -> tuple[Path, Path]:
 
 @pytest.fixture
 def file_size_limit():
-    """`with file_size_limit(bytes)`: the system refuses larger files, as it does where a disk or a quota is used up."""
+    """`with file_size_limit(bytes)`: the system refuses larger files, as on a full disk."""
 
     @contextmanager
     def limited(size: int):
@@ -245,7 +247,7 @@ def transfer(command, instruments):
 
 
 def start_process(script: str, *arguments: str, cwd: Path, logs: Path) -> subprocess.Popen:
-    """Start a command as a user does, in a session of its own so that Ctrl-C can reach its workers."""
+    """Start a command in a session of its own, so that Ctrl-C reaches its workers."""
     environment = {**os.environ, "DIR_LOGS": str(logs), "OMP_NUM_THREADS": THREADS}
     environment.pop("PROJECT_ROOT", None)
     environment.pop("HYDRA_FULL_ERROR", None)

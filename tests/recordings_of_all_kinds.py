@@ -19,7 +19,7 @@ def encode(
     tracks: int = 1,
     **options: Any,
 ) -> None:
-    """Write wav ([T] or [C, T]) with `codec` in `container`; `options` are FFmpeg's for the container.
+    """Write wav [T] or [C, T] with `codec` in `container`; `options` are FFmpeg's.
 
     Args:
         tracks: how many sound tracks; all hold the same.

@@ -103,8 +103,10 @@ def test_errors_end_the_command_with_one_line():
 
 def test_a_loader_workers_traceback_is_cut():
     text = (
-        "Caught InputError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
-        '  File "a.py", line 1\naudio_diffusion_pytorch.errors.InputError: cannot read a.wav: empty\n'
+        "Caught InputError in DataLoader worker process 0.\n"
+        "Original Traceback (most recent call last):\n"
+        '  File "a.py", line 1\n'
+        "audio_diffusion_pytorch.errors.InputError: cannot read a.wav: empty\n"
     )
     assert one_line(InputError(text)) == "cannot read a.wav: empty"
 

@@ -24,10 +24,11 @@ SMALL = [
     if name.endswith("_small") and name.count("_") == 1 and name not in ("codec_small", "all_small")
 ]
 # Names in the experiments and groups of the original, which users' command lines and scripts set.
-KEYS = """exp_name instruments sampling_rate length channels log_every_n_steps mean_path std_path diffusion_sigma_data
-    sigma_min sigma_max rho dataset_path exp_tag ckpt model.lr model.lr_beta1 model.lr_beta2 model.lr_eps
-    model.lr_weight_decay model.ema_beta model.ema_power model.total_steps trainer.gpus trainer.precision
-    trainer.max_epochs datamodule.batch_size datamodule.num_workers"""
+KEYS = """exp_name instruments sampling_rate length channels log_every_n_steps mean_path std_path
+    diffusion_sigma_data sigma_min sigma_max rho dataset_path exp_tag ckpt model.lr model.lr_beta1
+    model.lr_beta2 model.lr_eps model.lr_weight_decay model.ema_beta model.ema_power
+    model.total_steps trainer.gpus trainer.precision trainer.max_epochs datamodule.batch_size
+    datamodule.num_workers"""
 
 
 def composed(name: str, *overrides: str, command: str = "config") -> DictConfig:
@@ -119,7 +120,7 @@ def test_latent_experiments_build_the_papers_model(name):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_small_experiments_build(name, recordings, tmp_path):
-    """Everything that the command builds; the small codec untrained, because it may not have been trained yet."""
+    """Everything that the command builds, with an untrained small codec."""
     instrument = "violin" if name != "flute_small" else "flute"
     overrides = [
         f"instruments=[{instrument}]",

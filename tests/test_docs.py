@@ -1,4 +1,4 @@
-"""Documentation: links, anchors, named files and modules exist; code blocks parse; commands use known options."""
+"""Documentation: links, files and modules exist; code parses; commands use known options."""
 
 import ast
 import re
@@ -91,7 +91,9 @@ def named(page: Path) -> list[str]:
 
 
 def is_path(name: str) -> bool:
-    """Whether inline code names a file or folder of this repository; capitals and brackets stand for any name.
+    """Whether inline code names a file or folder of this repository.
+
+    Capitals and brackets stand for any name.
 
     `data/chorales` is rendered data, not a part of the package `data`.
     """
@@ -184,7 +186,7 @@ def test_migrating_lists_every_moved_module_and_renamed_name():
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """Words of the command lines in the page's `bash` blocks, with the variables that the block sets to texts."""
+    """Words of the command lines in the page's `bash` blocks, with their variables replaced."""
     for text in blocks(page, "bash"):
         for name, value in re.findall(r'^ *(\w+)="(.*)"$', text, re.MULTILINE):
             text = re.sub(rf"\$\{{?{name}\}}?", lambda _, value=value: value, text)
@@ -289,6 +291,7 @@ def test_names_of_files_are_told_from_other_code(text, expected):
 def test_a_wrong_setting_is_found(monkeypatch):
     monkeypatch.setenv("PROJECT_ROOT", str(ROOT))
     words = shlex.split(
-        "python train.py exp=flute_small model.learning_rate=1 dataset_path=x +anything=1 trainer=cpu"
+        "python train.py exp=flute_small model.learning_rate=1 dataset_path=x +anything=1 "
+        "trainer=cpu"
     )
     assert unknown_settings("train", words) == ["model.learning_rate"]

@@ -1,4 +1,4 @@
-"""Extension points: the examples of docs/extending.md run from a user's package, through the commands."""
+"""Extension points: the examples of docs/extending.md run in a user's package, by command."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is installed is whole: packages, models, clips, experiments, the command; and it works from anywhere."""
+"""Packaging: an installation is complete (packages, models, clips, command) and works anywhere."""
 
 import os
 import shutil
@@ -60,7 +60,7 @@ def test_a_wheel_holds_everything(tmp_path):
 
 
 def install(kind: str, folder: Path) -> Path:
-    """A new environment that holds the package, and sees the libraries of this one; returns its folder of scripts."""
+    """Make an environment with the package and this one's libraries; return its scripts folder."""
     built = build("wheel" if kind == "wheel" else "sdist", folder)
     environment = folder / "an environment"
     venv.create(environment, with_pip=False)

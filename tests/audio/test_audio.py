@@ -93,7 +93,8 @@ def test_what_libsndfile_reads_needs_no_ffmpeg(tmp_path):
         soundfile.write(tmp_path / name, melody(), RATE)
     code = (
         "import sys; from audio_diffusion_pytorch import audio\n"
-        f"for name in ('a.wav', 'a.flac', 'a.ogg', 'a.aiff'): audio.read({str(tmp_path)!r} + '/' + name)\n"
+        "for name in ('a.wav', 'a.flac', 'a.ogg', 'a.aiff'):\n"
+        f"    audio.read({str(tmp_path)!r} + '/' + name)\n"
         f"audio.info({str(tmp_path / 'a.mp3')!r}); sys.exit('av' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,4 +1,4 @@
-"""Every kind of recording that people have: exact lengths, any part to the bit, tags, and what is written."""
+"""Recordings of all formats: exact lengths, bit-exact parts, tags, and written files."""
 
 import itertools
 import random
@@ -20,7 +20,7 @@ from audio_diffusion_pytorch.audio import mpeg
 from audio_diffusion_pytorch.errors import InputError
 
 SECONDS = 9.0  # more than a section of a decoder
-KINDS = {  # codec, container, frames that are more than what was written (None: the container cannot say)
+KINDS = {  # codec, container, additional frames (None: the container does not declare them)
     "m4a": ("aac", "ipod", 0),
     "alac.m4a": ("alac", "ipod", 0),
     "mp4": ("aac", "mp4", 0),
@@ -103,7 +103,7 @@ def test_any_part_is_that_part_to_the_bit(kinds, data):
 
 @given(data=st.data())
 def test_damage_is_read_or_named(kinds, data):
-    """Whatever bytes are changed, added or cut: what is there is read, or one sentence says why not."""
+    """Changed, added or cut bytes: the rest is read, or one sentence gives the reason."""
     path, _ = kinds[data.draw(st.sampled_from(sorted(kinds)))]
     content = bytearray(path.read_bytes())
     generator = random.Random(data.draw(st.integers(0, 1 << 32)))
@@ -159,7 +159,7 @@ MP3 = {
 
 @pytest.fixture(scope="module")
 def mp3() -> tuple[bytes, bytes, torch.Tensor]:
-    """An MP3, the same without its header frame (and so with the encoder's delay), and the sound of the second."""
+    """An MP3, the MP3 without its header frame and thus with the encoder's delay, and its sound."""
     wav = sound(4.0)[0]
     return (
         bytes_of(wav, RATE, "libmp3lame", "mp3", id3v2_version=0, write_id3v1=0),

@@ -1,4 +1,4 @@
-"""Files that went wrong for people: kept ones where their folder is there, and the same kinds made here."""
+"""Files that failed for users: the kept ones if available, and equivalents made here."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""The bridge: any length, rate and number of channels; level and silence kept; windows without seams."""
+"""Bridge: any length, rate and number of channels; kept level and silence; no seams."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -392,7 +392,7 @@ def test_a_stream_decides_on_its_first_second_of_sound(size, make_instrument, co
 
 @pytest.mark.parametrize("rate", [24000, 44100])
 def test_a_bridge_gives_the_same_bits_whatever_it_did_before(rate, bridge, make_instrument, codec):
-    """Other rates, lengths, channels, octaves, streams and tunings between; and another bridge of the same models."""
+    """Other rates, lengths, channels, octaves, streams and tunings do not change a result."""
     wav = clip(1.0, rate)
     first = bridge(wav, rate)
     for other in (8000, 48000, 44099):

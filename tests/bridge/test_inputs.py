@@ -1,4 +1,4 @@
-"""The first sound of a stream: after silence, a room's noise, a constant, rumble, whatever the blocks."""
+"""The first sound of a stream: after silence, noise, a constant or rumble, for any blocks."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""With the models that ship: bursts, noise in pauses, decays, rumble; measured as benchmarks/pauses.py does."""
+"""Bursts, noise in pauses, decays and rumble with shipped models, as in benchmarks/pauses.py."""
 
 import itertools
 import sys
@@ -95,7 +95,7 @@ def test_a_soft_entry_is_neither_lost_nor_jumps(bridge_of):
 
 
 def test_rumble_and_jumping_offsets_are_no_sound(bridge_of):
-    """Neither an 8 Hz sine as strong as the notes nor an offset that jumps in a pause change level or depths."""
+    """An 8 Hz sine as strong as the notes and a jumping offset do not change level or depths."""
     bridge = bridge_of("flute", "violin")
     wav, ends = notes(24000, fade=0.05)
     time = torch.arange(wav.shape[1]) / 24000
@@ -160,7 +160,7 @@ def test_the_follower_leaves_what_is_right_and_does_not_see_blocks():
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 @pytest.mark.parametrize("rate", RATES)
 def test_campaign_of_cuts(pair, rate, bridge_of):
-    """All rates, fades, amplitudes and floors; cuts that fall anywhere in the windows; the file's end in a note."""
+    """All rates, fades, amplitudes and floors; cuts anywhere in a window; the end within a note."""
     bridge, first = bridge_of(*pair, "normal"), PITCHES[pair[0]]
     for index, (fade, gain, floor) in enumerate(
         itertools.product((0.0, 0.001, 0.005, 0.02), (1.0, 0.03), (0.0, 0.001))

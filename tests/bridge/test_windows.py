@@ -1,4 +1,4 @@
-"""Windows: they cover everything, whatever the blocks; their latents join without a seam; silence is silent."""
+"""Windows cover the recording for any blocks, join without a seam, and keep silence silent."""
 
 import numpy as np
 import pytest
@@ -107,9 +107,10 @@ def test_blocks_of_the_decoder_join_without_a_seam(make_bridge, codec, monkeypat
 
 
 def test_moving_notes_have_no_seam(make_bridge, codec, monkeypatch):
-    """Windowed and whole-clip output agree at one level, at the windows' borders as much as elsewhere.
+    """Windowed and whole-clip output agree at one level, also at the windows' borders.
 
-    The models are untrained: every window comes out as its surroundings make it, as with trained ones.
+    The models are untrained: every window comes out as its surroundings make it, as with trained
+    ones.
     """
     monkeypatch.setattr(
         codec.phase, "rounds", 0
@@ -149,7 +150,7 @@ def test_moving_notes_have_no_seam(make_bridge, codec, monkeypatch):
 
 
 def test_a_seam_would_be_seen(make_bridge, codec, monkeypatch):
-    """The test above fails where windows are joined without a cross-fade and at different levels."""
+    """The test above fails for windows without a cross-fade and at different levels."""
 
     def hard(window: int, hop: int, fade_in: bool, fade_out: bool) -> torch.Tensor:
         weights = torch.ones(window)

@@ -1,4 +1,4 @@
-"""`evaluate.py`: pairs made on the spot and finished files, resuming, and what cannot be used named and counted."""
+"""`evaluate.py`: pairs and finished files, resuming, and named and counted problems."""
 
 import csv
 import json
@@ -345,7 +345,7 @@ MOVES = "identity", "moved input"
 
 
 def test_a_melody_out_of_range_moves_by_octaves(evaluate, data, tmp_path):
-    """A flute two octaves too low for a violin, whose true performance lies in the violin's register."""
+    """A flute two octaves too low for a violin, with a true performance in its register."""
     for path in [*data.glob("flute/*"), *data.glob("violin/*")]:
         path.unlink()
     for number in range(2):
@@ -585,7 +585,7 @@ def test_every_setting_is_explained():
     ],
 )
 def test_the_authors_clips_score_what_they_published(command, tmp_path, real, generated, dpd):
-    """One clip and one output match whatever their names; no notes, no performance on the target."""
+    """One clip and one output match under any names; no notes, no true performance."""
     source, target = real.removeprefix("real_"), generated.split("_")[1]
     for folder, name in (("data", real), ("theirs", generated)):
         (tmp_path / folder).mkdir()

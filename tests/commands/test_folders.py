@@ -1,4 +1,4 @@
-"""Folders of recordings: mirrored, skipped where done, shared by runs, and whatever goes wrong on the way."""
+"""Folders of recordings: mirrored, skipped if finished, shared by runs, and failures."""
 
 import errno
 import json
@@ -171,7 +171,7 @@ def test_mid_is_one_channel(quick, tmp_path):
 
 
 def test_octaves(quick, make_instrument, codec, tmp_path):
-    """A high melody goes down to the middle of a cello's range, one that lies in the range stays."""
+    """A high melody moves to the middle of a cello's range; a melody in the range stays."""
     cello = Bridge(
         make_instrument("flute"),
         make_instrument("cello"),
@@ -211,7 +211,7 @@ def test_windows_of_many_files_share_batches(quick, takes, tmp_path, monkeypatch
 
 
 def test_a_file_is_what_the_bridge_gives_for_the_clip(transfer, instruments, tmp_path):
-    """Streamed from file to file or held in memory: the same; three channels with levels of their own."""
+    """A streamed file equals one in memory; three channels keep levels of their own."""
     clip = np.stack([melody(2.5, seed=1), 0.1 * melody(2.5, seed=2), 0 * melody(2.5)], 1)
     soundfile.write(tmp_path / "in.wav", clip, RATE, subtype="FLOAT")
     assert transfer(f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav").code == 0
@@ -240,7 +240,7 @@ def test_report(transfer, takes, tmp_path):
 
 
 def test_a_file_without_its_report_is_not_finished(quick, tmp_path):
-    """Ctrl-C between the file and its line: the next run repeats both, instead of losing the line."""
+    """Ctrl-C between a file and its line: the next run repeats both."""
     jobs = plan(str(clips(tmp_path / "in", 2)), str(tmp_path / "out"), None)
 
     def interrupted(job, facts):
@@ -257,7 +257,7 @@ def test_a_file_without_its_report_is_not_finished(quick, tmp_path):
 
 
 def test_names_that_are_not_utf8(transfer, quick, tmp_path):
-    """From the command line and from a folder, in the report, too, and where the file cannot be read."""
+    """On the command line, in a folder, in the report, and in the error of a bad file."""
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     odd, bad = (os.fsdecode(name) for name in (b"\xff $a^^$.wav", b"bad\xff.wav"))
@@ -419,7 +419,7 @@ def test_ctrl_c_keeps_what_is_finished(number, instruments, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_the_command(number, instruments, tmp_path):
-    """Also in the middle of a recording: they would hold on to the command's output, which ends here."""
+    """Also within a recording: a living worker would keep the command's output open."""
     out = tmp_path / "out"
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):

@@ -1,4 +1,4 @@
-"""From a folder of someone's own recordings to a transfer, as the README says; and what a dry run tells before."""
+"""From a folder of own recordings to a transfer, as in the README, and the dry run before."""
 
 import importlib.util
 import re

@@ -47,12 +47,15 @@ def notes_of(folder: Path) -> dict[str, dict]:
 
 @pytest.fixture(scope="session")
 def renders() -> None:
-    """Skips where the `data` extra, FluidSynth or a SoundFont is missing; on CI, which installs them, fails."""
+    """Skip without the `data` extra, FluidSynth or a SoundFont; fail on CI, which installs them."""
     try:
         requirements.find_soundfonts(None)
         requirements.check_libraries(dry_run=False)
     except InputError:
-        reason = "needs the data extra, libfluidsynth3 and a General MIDI SoundFont (apt: fluid-soundfont-gm)"
+        reason = (
+            "needs the data extra, libfluidsynth3 and a General MIDI SoundFont "
+            "(apt: fluid-soundfont-gm)"
+        )
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
 
 

@@ -25,7 +25,7 @@ def scalars(run, *names: str) -> dict[str, list[float]]:
 
 
 def test_two_processes_are_one_with_twice_the_batch(command, recordings, tmp_path):
-    """Losses, validation (an odd number of items, each counted once), weights, the latent cache, the files."""
+    """Losses, validation of an odd number of items, weights, the latent cache, the files."""
     tiny = [argument for argument in TINY_SMALL if argument != "trainer.gpus=0"]
     settings = (
         "exp=flute_small",
@@ -107,7 +107,7 @@ def test_a_sweep_of_several_processes_is_refused(sweep, recordings):
 
 
 def test_a_process_ends_with_the_one_that_started_it():
-    """The pipe ends when the last process that holds it has gone: here one that would sleep for minutes."""
+    """The pipe closes with its last process, here one that would sleep for minutes."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

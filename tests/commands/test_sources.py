@@ -1,4 +1,4 @@
-"""Folders of recordings: nothing stops the others, nothing is left out silently, and a doubtful source is named."""
+"""Folders of recordings: failures stop no other file, and doubtful sources are named."""
 
 import json
 import re
@@ -94,7 +94,7 @@ def test_opposed_channels_are_averaged_in_phase(quick, tmp_path):
 
 @pytest.fixture
 def played(tmp_path) -> Path:
-    """Shipped clips of a flute, a cello and both at once, and silence; as short as a warning needs."""
+    """Clips of a flute, a cello, both at once, and silence, just long enough for a warning."""
     folder = tmp_path / "played"
     folder.mkdir()
     wavs = []

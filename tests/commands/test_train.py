@@ -1,4 +1,4 @@
-"""`train.py`: the line that users type, interrupting and resuming, and one line for whatever is wrong."""
+"""`train.py`: the command line, interrupting and resuming, and one line for each error."""
 
 import os
 import shutil
@@ -128,7 +128,8 @@ def test_help_is_quick_and_needs_no_torch(tmp_path):
             "try:\n"
             f"    runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
             "finally:\n"
-            "    assert not {'torch', 'pytorch_lightning', 'numpy', 'soundfile'} & sys.modules.keys()\n"
+            "    heavy = {'torch', 'pytorch_lightning', 'numpy', 'soundfile'}\n"
+            "    assert not heavy & sys.modules.keys()\n"
         )
         result = subprocess.run(
             [sys.executable, "-c", code],
@@ -322,7 +323,8 @@ def trained(train, recordings, tmp_path) -> Path:
         ),
         (
             ["exp=flute_small", "dataset_path=DATA", "trainer.max_steps=10001"],
-            "takes 10001 steps, but total_steps=10000 is the length of the learning rate's cycle: set total_steps=",
+            "takes 10001 steps, but total_steps=10000 is the length of the learning rate's cycle: "
+            "set total_steps=",
         ),
         (
             ["exp=flute_small", "dataset_path=DATA", "trainer.max_steps=10001", "dry_run=true"],

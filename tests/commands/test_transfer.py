@@ -86,7 +86,7 @@ def test_what_ships(command, folder):
     ],
 )
 def test_any_rate_channels_and_format(rate, channels, name, subtype, transfer, folder):
-    """Rate, channels, length, level and, where the format allows, the sample format are the input's."""
+    """The output has the input's rate, channels, length, level and, if possible, sample format."""
     clip = np.stack([melody(0.4, rate, seed=i) * 0.5 for i in range(channels)], 1)
     soundfile.write(folder / name, clip, rate, subtype=subtype)
     result = transfer(f"input={folder}/{name}", f"output={folder}/out.wav")

@@ -1,4 +1,4 @@
-"""The original's names: a user's script gives the reference's numbers, and each name does what it did there."""
+"""The original's names: a user's script reproduces the reference numbers."""
 
 import base64
 import itertools
@@ -89,7 +89,10 @@ def test_a_users_script_gives_the_numbers_of_the_reference(golden: dict, monkeyp
 def test_every_name_is_in_compat_and_at_the_top():
     assert sorted(NAMES) == sorted(compat.__all__)
     assert all(getattr(audio_diffusion_pytorch, name) is getattr(compat, name) for name in NAMES)
-    code = "import sys, audio_diffusion_pytorch as a; print('torch' in sys.modules, set(sys.argv[1:]) <= set(dir(a)))"
+    code = (
+        "import sys, audio_diffusion_pytorch as a; "
+        "print('torch' in sys.modules, set(sys.argv[1:]) <= set(dir(a)))"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code, *NAMES], capture_output=True, text=True, check=True
     )
@@ -251,7 +254,7 @@ def test_pitch_metric_equals_the_reference(clips: list[torch.Tensor]):
 
 
 def test_median_filter_runs_over_time_only(clips: list[torch.Tensor]):
-    """The original's also ran over the batch: one clip's melody became zero, and any two clips equal."""
+    """The original's filter also ran over the batch: a single clip's melody became zero."""
     tracker = compat.PitchTracker()
     assert tracker.cals_pitch_metric(*clips, "both", window_size=5)[0][0] > 0.5
 

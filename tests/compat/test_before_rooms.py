@@ -1,6 +1,7 @@
-"""Files of version 0.1.0, made before the modules moved: today's commands resume, load, skip and reuse them.
+"""Files of version 0.1.0: today's commands resume, load, skip and reuse them.
 
-`tests/golden/before_rooms` was written by the commands of that version, with tiny models on a tiny codec.
+`tests/golden/before_rooms` was written by the commands of that version, with tiny models on a tiny
+codec.
 """
 
 import json

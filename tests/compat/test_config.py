@@ -1,4 +1,4 @@
-"""Configurations written for the original system compose and train here, or end in an error that says what to do."""
+"""Configurations of the original system compose and train, or end in an error with a remedy."""
 
 import shutil
 from pathlib import Path
@@ -137,7 +137,7 @@ val_check_interval: ${log_every_n_steps}
 
 
 def config_folder(folder: Path, **texts: str) -> Path:
-    """A folder for `--config-dir` with an experiment `theirs`; `texts` replaces group files, by the group's name."""
+    """A folder for `--config-dir` with an experiment `theirs`; `texts` replaces group files."""
     groups = {
         "model": MODEL,
         "datamodule": DATAMODULE,
@@ -421,7 +421,7 @@ def test_save_writes_a_part_of_a_checkpoint(trained, command, tmp_path):
 
 
 def write_original(path: Path) -> dict[str, torch.Tensor]:
-    """A checkpoint in the original's layout, of the tiny network of these tests; returns its averaged weights."""
+    """Write a checkpoint in the original's layout; return its averaged weights."""
     arch = OmegaConf.to_container(OmegaConf.create(MODEL).model)
     arch = {key: value for key, value in arch.items() if not key.startswith(("_", "diffusion_"))}
     states = [UNet1d(**arch).state_dict() for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Module paths and names of earlier versions: each still imports, with one warning that names its new place."""
+"""Old module paths and names still import, with one warning that names the new place."""
 
 import subprocess
 import sys
@@ -77,6 +77,9 @@ def test_paths_that_were_taught_stay_without_a_warning(module, name, recwarn):
 
 
 def test_the_package_imports_no_torch():
-    code = "import sys, audio_diffusion_pytorch, audio_diffusion_pytorch.bridge, audio_diffusion_pytorch.training"
+    code = (
+        "import sys, audio_diffusion_pytorch, audio_diffusion_pytorch.bridge, "
+        "audio_diffusion_pytorch.training"
+    )
     done = subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"])
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""Figures of pairs and of all: averages, ratios, intervals, the table of targets, the choice of excerpts."""
+"""Aggregates: averages, ratios, intervals, the table of targets, the choice of excerpts."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def frames(seed: int, shift: float, dims: int = 3) -> Moments:
 
 
 def groups(pairs=PAIRS, bad: tuple[str, str] | None = None):
-    """Every pair with identity, truth and a bridge that halves the distances; one pair may be bad."""
+    """Each pair has identity, truth and a bridge that halves distances; one pair may be bad."""
     rows, moments = [], []
     for pair in pairs:
         for made, rca, distance, shift in (

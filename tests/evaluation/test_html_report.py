@@ -1,4 +1,4 @@
-"""The page of an evaluation: what says most first, readable on a phone, nothing empty, no sound twice."""
+"""HTML report: main table first, readable on a phone, no empty part, no repeated sound."""
 
 import math
 import re
@@ -43,7 +43,7 @@ def test_what_says_most_comes_first(page):
 
 
 def test_a_phone_shows_it_without_scrolling_sideways(page):
-    """As wide as the device, tables in boxes that scroll by themselves, pictures no wider; light and dark."""
+    """The page fits the device, wide tables scroll, pictures shrink; light and dark."""
     text = page(groups([("flute", "violin")]))
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
     assert text.count("<table") == text.count('<div class="table"><table') > 2

@@ -1,4 +1,4 @@
-"""Scores of clips with known answers: transposed, delayed, noise, silence, a pure tone, the target's own recording."""
+"""Scores of clips with known answers: transposed, delayed, noise, silence, a pure tone."""
 
 import math
 

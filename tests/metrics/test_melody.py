@@ -1,4 +1,4 @@
-"""Melody and sound distances: the original system's numbers, constructed melodies, exact DTW, silence, odd inputs."""
+"""Melody and sound distances: the original's numbers, exact DTW, silence, odd inputs."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The Basic Pitch port: the official model's outputs, windows, shapes, odd inputs; the import of the weights."""
+"""Basic Pitch port: the official outputs, windows, shapes, odd inputs, imported weights."""
 
 import importlib.util
 import math
@@ -83,7 +83,7 @@ def test_surrounding_precision_settings_change_nothing(model, windows):
 
 
 def test_predict_is_the_official_windows_joined(model):
-    """Written out: 15 frames of silence in front, a window every 36164 samples, 15 frames cut from both its ends."""
+    """15 frames of silence first, a window every 36164 samples, 15 frames cut from both ends."""
     wav = clip("a")[:100000]
     padded = torch.cat([torch.zeros(15 * 256), wav])
     parts = []

@@ -61,7 +61,7 @@ def test_a_shifted_melody_keeps_its_tempo(octaves):
 
 
 def test_a_moved_sound_keeps_its_tone():
-    """A bright melody an octave lower is as bright, where the vocoder alone halves its brightness."""
+    """A bright melody stays bright an octave lower; the vocoder alone halves its brightness."""
 
     def brightness(wav: torch.Tensor) -> float:  # centre of the spectrum in Hz
         power = torch.fft.rfft(wav[0]).abs().square()

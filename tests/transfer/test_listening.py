@@ -1,4 +1,4 @@
-"""The analysis of a source: wrong instruments, several voices, and single voices that are left alone."""
+"""Analysis of a source: wrong instruments, several voices, and single voices without warning."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which recordings a command line names, and what is left out: counted and named, never silently."""
+"""Recordings that a command line names; other files are counted and named."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Apple's GPU is found and chosen; float64 and complex numbers stay off it (no such GPU is needed here)."""
+"""Apple's GPU, simulated: it is chosen, and float64 and complex numbers avoid it."""
 
 import copy
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ STEPS = 3
 
 
 class Plain(TorchDispatchMode):
-    """Refuses what Apple's GPU does not have; the schedule, a few float64 numbers by themselves, stays on the CPU."""
+    """Refuse what Apple's GPU lacks; the schedule, a few float64 numbers, stays on the CPU."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))

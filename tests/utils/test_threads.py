@@ -1,4 +1,4 @@
-"""As many threads as there are processors to use; one less for small networks; the user's number wins."""
+"""One thread per available processor, one less for small networks; the user's number wins."""
 
 import os
 
