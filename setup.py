@@ -1,4 +1,4 @@
-"""Which packages a wheel holds: those that are found, and folders outside of the package, mapped into it."""
+"""Packages of a wheel: those that setuptools finds, and folders that are mapped into them."""
 
 from setuptools import find_packages, setup
 

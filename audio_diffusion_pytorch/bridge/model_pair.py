@@ -55,7 +55,8 @@ class ModelPair:
         precision: str | int = "auto",
         compile: bool = False,
     ):
-        # varied: inputs are recorded under any conditions; plain: outputs shall sound like a clean recording.
+        # varied: inputs are recorded under any conditions; plain: outputs sound like clean
+        # recordings.
         self.source = select_condition(load_instrument(source, device), "varied")
         self.target = select_condition(load_instrument(target, device), "plain")
         models = self.source, self.target
@@ -231,9 +232,9 @@ class ModelPair:
     def _to_target(
         self, windows: Sequence[Window], noise: Tensor, source_latents: Tensor
     ) -> Tensor:
-        """Turn noise of the source and the source's latents, both [B, D, L], into latents of the target.
+        """Turn noise and latents of the source, both [B, D, L], into latents of the target.
 
-        Frames that contain only hiss or hum keep the source's latents: the models would play notes there.
+        Frames of hiss or hum keep the source's latents: the models would play notes there.
         """
         played = torch.stack([window.played for window in windows]).to(self.device)
         latents = self.from_noise(self.hand_over(noise, played))

@@ -1,4 +1,4 @@
-"""A script as users of the original write theirs; test_compat.py runs it in this folder and looks at its variables."""
+"""A script for the original system; tests/compat/test_api.py runs it in this folder."""
 
 import torch
 
