@@ -32,11 +32,13 @@ def tuning_cents(wav: Tensor, sample_rate: int) -> float:
         .clamp(min=1e-9)
         .log()
     )
-    left, peak, right = spectrum[:-2], spectrum[1:-1], spectrum[2:]
+    left = spectrum[:-2]
+    peak = spectrum[1:-1]
+    right = spectrum[2:]
     is_peak = (peak > left) & (peak > right) & (peak > peak.max() - math.log(100))
-    bins = torch.arange(1, len(spectrum) - 1)[:, None] + 0.5 * (left - right) / (
-        left - 2 * peak + right
-    )  # parabola
+    # Vertex of the parabola through a peak and its neighbours.
+    offset = 0.5 * (left - right) / (left - 2 * peak + right)
+    bins = torch.arange(1, len(spectrum) - 1)[:, None] + offset
     hertz = bins * RATE / FFT
     is_peak &= (hertz > 300) & (hertz < 3000)
     angle = 2 * math.pi * 12 * torch.log2(hertz[is_peak] / 440)

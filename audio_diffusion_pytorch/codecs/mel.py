@@ -20,9 +20,8 @@ from audio_diffusion_pytorch.utils.hashing import fingerprint
 from audio_diffusion_pytorch.utils.safetensors_io import open_safetensors, write_safetensors
 
 _MAX_LOG_GAIN = 3.0  # natural logarithm of the highest gain of `impose_levels`: 26 dB
-_LEVEL_SECONDS = (
-    0.25  # half the window over which `impose_levels` averages: attacks and decays stay
-)
+# Half the window over which `impose_levels` averages; the average preserves attacks and decays.
+_LEVEL_SECONDS = 0.25
 _ENCODER_SETTINGS = ("sample_rate", "hop_length", "n_mels", "n_fft", "f_min", "floor")
 
 

@@ -77,8 +77,8 @@ def perform(part: list[list[float]], rng: np.random.Generator) -> Performance:
     columns = (np.array(column, dtype=float) for column in zip(*part, strict=True))
     onset, length, pitch, held = columns
     held[-1] = 1
-    bpm, start, sounding = _draw_times(onset, length, held, rng)
-    stop = _draw_ends(start, sounding, pitch, held, rng)
+    bpm, start, duration = _draw_times(onset, length, held, rng)
+    stop = _draw_ends(start, duration, pitch, held, rng)
     arc, velocity = _draw_dynamics(onset, pitch, held, rng)
     duration = stop.max() + TAIL
     controls = _draw_controls(start, stop, arc, duration, rng)
@@ -115,13 +115,13 @@ def _draw_times(
     spacing = 0.05 * np.arange(count)
     start = np.maximum.accumulate(start - spacing) + spacing
     start += rng.uniform(0.1, 0.3) - start[0]
-    sounding = np.diff(np.interp(np.stack([onset, onset + length]), grid, seconds), axis=0)[0]
-    return bpm, start, sounding
+    duration = np.diff(np.interp(np.stack([onset, onset + length]), grid, seconds), axis=0)[0]
+    return bpm, start, duration
 
 
 def _draw_ends(
     start: np.ndarray,
-    sounding: np.ndarray,
+    duration: np.ndarray,
     pitch: np.ndarray,
     held: np.ndarray,
     rng: np.random.Generator,
@@ -133,9 +133,9 @@ def _draw_ends(
     import numpy as np
 
     articulation = rng.uniform(0.75, 1.06)
-    gap = np.clip((1 - articulation) * sounding, -0.05, 0.25) + rng.normal(0, 0.008, len(start))
+    gap = np.clip((1 - articulation) * duration, -0.05, 0.25) + rng.normal(0, 0.008, len(start))
     gap = np.where(held > 0, np.maximum(gap, rng.uniform(0.05, 0.2)), gap)
-    stop = start + np.maximum(sounding - gap, 0.06)
+    stop = start + np.maximum(duration - gap, 0.06)
     latest = start[1:] + np.where(pitch[1:] == pitch[:-1], -0.02, 0.05)
     stop[:-1] = np.maximum(np.minimum(stop[:-1], latest), start[:-1] + 0.02)
     return stop

@@ -52,7 +52,7 @@ def test_encodec_with_its_weight_norm_folded_gives_the_same():
     codec = EncodecCodec(weights="random", config=TINY_ENCODEC).eval()
     for name, value in codec.named_parameters():
         if name.endswith("weight_g"):
-            value.data.mul_(1.5)  # so that gain and direction are not what initialisation made them
+            value.data.mul_(1.5)  # changes gain and direction after initialisation
     wav = 0.1 * torch.randn(2, 1, 3200)
     with torch.no_grad():
         latents = codec.encode(wav)
@@ -70,7 +70,7 @@ def test_mel_latents_lie_between_silence_and_full_scale(codec):
     peak = codec.encode(tone).amax(1)[0, 5:-5]
     assert (peak - peak.mean()).abs().max() < 0.05 and -1.5 < peak.mean() < 0.5
     quieter = codec.encode(tone / 10).amax(1)[0, 5:-5]
-    # The floor of 1e-4 lifts what is 20 dB quieter by up to 5 %.
+    # The floor of 1e-4 raises levels 20 dB below by up to 5 %.
     assert torch.allclose(peak - quieter, torch.tensor(10.0).log(), atol=0.05)
 
 

@@ -137,7 +137,7 @@ def test_outputs_equal_those_of_transformers(settings: dict, tmp_path: Path):
             parameter.uniform_(-0.4, 0.4)
     ours = EncodecCodec(theirs.state_dict())
     with torch.no_grad():
-        for length in (640, 1000, 1337):  # the last two are no multiples of the hop
+        for length in (640, 1000, 1337):  # the last two are not multiples of the hop
             wav = torch.randn(2, 1, length)
             latents = theirs.encoder(wav)
             assert relative_error(ours.encoder(wav), latents) < NETWORK

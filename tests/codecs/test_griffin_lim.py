@@ -101,12 +101,12 @@ def test_levels_are_followed(shipped):
 
 
 def test_blocks_join_without_a_seam(shipped):
-    """The blocks of a long recording, each with its context, give what the whole gives."""
+    """Blocks with context yield the same result as the whole recording."""
     latents = shipped.encode(clip(24.0))
     whole, block, context = shipped.decode(latents)[0, 0], DECODE_FRAMES, DECODE_CONTEXT
     for start in (block, 2 * block):
         part = shipped.decode(latents[..., start - context : start + block + context])[0, 0]
         inner = part[context * 320 : (context + block) * 320]
         error = (inner - whole[start * 320 : start * 320 + len(inner)]).abs().max()
-        # Blocks hear two seconds around them: what lies beyond adds less than -60 dB.
+        # A context of two seconds leaves an error below -60 dB.
         assert error < 1e-3 * whole.abs().max()

@@ -1,4 +1,4 @@
-"""Augmentation: each change does what it says, and nothing is random but by the generator."""
+"""Augmentation: each change has its effect; all random numbers come from the generator."""
 
 import numpy as np
 import pytest

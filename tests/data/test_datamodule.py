@@ -20,7 +20,7 @@ from audio_diffusion_pytorch.errors import InputError
 
 
 class Numbers(Dataset):
-    """A user's data set: ten items, in no relation to files."""
+    """A user's data set: ten items without files."""
 
     def __init__(self, length: int, count: int = 10):
         self.length, self.count = length, count
@@ -127,7 +127,7 @@ def few(folder, count: int, **settings) -> Datamodule:
 @pytest.mark.parametrize("labels", [None, ["plain", "varied"]])
 @pytest.mark.parametrize("files", [1, 2, 3, 12])
 def test_an_epoch_of_a_few_recordings_has_many_batches(files, labels, tmp_path, caplog):
-    """Also where they would fill a batch or two."""
+    """This includes recordings that fill one or two batches."""
     caplog.set_level("INFO")
     data = few(tmp_path, files, labels=labels, max_valid_items=8, crops_per_file=3)
     data.announce()
@@ -141,7 +141,7 @@ def test_an_epoch_of_a_few_recordings_has_many_batches(files, labels, tmp_path, 
     assert (batch if labels is None else batch[0]).shape == (5, 1, 4800)
 
 
-def test_many_recordings_give_the_crops_that_are_asked_for(tmp_path, caplog):
+def test_many_recordings_yield_the_configured_crops(tmp_path, caplog):
     caplog.set_level("INFO")
     data = few(tmp_path, 3, crops_per_file=40)
     data.announce()
@@ -175,7 +175,7 @@ def test_a_run_of_an_earlier_version_keeps_its_epochs(tmp_path):
 
 
 class Processes(Numbers):
-    """Items tell the epoch, and the process that reads them."""
+    """Items contain the epoch, and the number of the process that reads them."""
 
     epoch = 0
 
@@ -189,7 +189,7 @@ class Processes(Numbers):
         return torch.tensor([[float(self.epoch), os.getpid()]])
 
 
-def test_the_loaders_processes_outlive_an_epoch_and_learn_of_the_next():
+def test_the_processes_of_a_loader_outlive_an_epoch():
     data = Datamodule(Processes(1), batch_size=5, num_workers=4)
     loader, seen = data.train_dataloader(), []
     for epoch in (0, 1, 7):

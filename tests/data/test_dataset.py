@@ -149,9 +149,8 @@ def test_bad_files_are_named_once_and_skipped(tmp_path):
         crops = [data[i] for i in range(len(data))] + [data[i] for i in range(len(data))]
     assert len(crops) == 20 and all(crop.abs().max() > 0.01 for crop in crops)
     messages = [str(w.message) for w in caught if str(w.message).startswith("skipped: ")]
-    assert (
-        len(messages) == 4 and len(caught) == 5
-    )  # and that the header of the cut one tells of more
+    # The fifth warning: the header of the cut file announces more samples.
+    assert len(messages) == 4 and len(caught) == 5
     for file, says in (
         (gone, "no such audio file"),
         (cut, ""),
@@ -263,7 +262,7 @@ def test_channels_that_differ_cannot_be_kept(tmp_path):
 
 def test_a_single_recording_is_split_in_time(tmp_path):
     """Its end is for validation; if the end is silent, validation borrows from the rest."""
-    wav = np.linspace(0.1, 0.9, 10 * RATE, dtype=np.float32)  # tells where a crop comes from
+    wav = np.linspace(0.1, 0.9, 10 * RATE, dtype=np.float32)  # a value for each time
     soundfile.write(tmp_path / "flute.wav", wav, RATE, subtype="FLOAT")
     data = InstrumentDataset(str(tmp_path), length=4800, crops_per_file=40)
     train, valid = data.split(0.25, seed=0)

@@ -98,7 +98,7 @@ def test_crops_are_those_of_encoding_them_but_for_their_edges(kind, folder, requ
 
 
 def place(latents: torch.Tensor, whole: torch.Tensor) -> int:
-    """Where in the recording's latents a crop lies."""
+    """Return the position of a crop in the latents of its recording."""
     windows = whole.unfold(1, latents.shape[1], 1).transpose(0, 1)
     errors = (windows - latents).abs().amax((1, 2))
     assert errors.min() < 0.02
@@ -228,9 +228,8 @@ def test_a_change_makes_just_that_anew(folder, encodec, codec):
     cached(folder, tiny_encodec(seed=1))
     assert len(list((folder.parent / "cache").glob("encodec-*"))) == 2
     cached(folder, codec)
-    cached(
-        folder, MelCodec(dim=32, intermediate_dim=16, num_layers=1).freeze()
-    )  # another decoder: the same latents
+    # Another decoder: the same latents.
+    cached(folder, MelCodec(dim=32, intermediate_dim=16, num_layers=1).freeze())
     assert len(list((folder.parent / "cache").glob("small-*"))) == 1
     assert data.train_set.source.cache.folder.exists()
 
@@ -360,7 +359,7 @@ def test_what_is_stored(folder, encodec):
     with safe_open(path, "pt") as entry:
         shapes = {
             name: (list(entry.get_tensor(name).shape), entry.get_tensor(name).dtype)
-            for name in entry.keys()  # noqa: SIM118, the file is no mapping
+            for name in entry.keys()  # noqa: SIM118, the file is not a mapping
         }
         assert entry.metadata()["recording"] == Path(data.wavs[0]).name
     frames, half = 150 + latent_cache._TAIL, torch.float16

@@ -35,7 +35,7 @@ METHODS = [
 
 @pytest.fixture
 def dataset(tmp_path) -> InstrumentDataset:
-    """All that a data set can hold, and a file that is damaged behind its header."""
+    """Data set with all options, and a file that is damaged after its header."""
     folder = tmp_path / "data"
     folder.mkdir()
     for index in range(3):
@@ -69,7 +69,7 @@ def test_items_do_not_depend_on_how_processes_start(method, dataset):
     with batches_of(loader) as batches:
         found = [item for item, _ in batches]
     assert len(found) == 4 and all(map(torch.equal, found, expected))
-    assert dataset.recordings.reported.sum() == 1  # the other process told this one
+    assert dataset.recordings.reported.sum() == 1  # the processes share this list
 
 
 def test_without_processes_no_shared_memory_is_needed(dataset, monkeypatch):
@@ -105,10 +105,10 @@ def test_a_data_set_that_cannot_be_sent():
 
 
 @pytest.mark.skipif(
-    not hasattr(signal, "pthread_sigmask"), reason="no signals are held back on this system"
+    not hasattr(signal, "pthread_sigmask"), reason="this system cannot block signals"
 )
 def test_processes_do_not_get_the_interrupt():
-    """From their start on, also where importing takes them seconds; this process gets it."""
+    """SIGINT is blocked from their start, even during slow imports; this process receives it."""
     loader = Loader(Blocked(), num_workers=1)
     with batches_of(loader) as batches:
         assert next(batches).item() == 1
@@ -117,7 +117,7 @@ def test_processes_do_not_get_the_interrupt():
 
 
 class Blocked(Dataset):
-    """1 where SIGINT is held back."""
+    """1 if SIGINT is blocked."""
 
     def __len__(self) -> int:
         return 1
@@ -127,7 +127,7 @@ class Blocked(Dataset):
 
 
 class Failing(Dataset):
-    """Does in a loader's process what is asked."""
+    """Run an action in a loader's process."""
 
     def __init__(self, action):
         self.action = action
@@ -152,7 +152,7 @@ def hangs():
 
 
 def no_shared_memory():
-    # What torch says where /dev/shm is full; filling it up here would disturb others.
+    # The message of torch if /dev/shm is full; filling it here would disturb other programs.
     raise RuntimeError("unable to write to file </torch_1234_5678_0>: No space left on device (28)")
 
 
@@ -160,8 +160,7 @@ def no_shared_memory():
     ("action", "says"),
     [
         (killed, "a process of the loader died .*ckpt=last"),
-        # Which signal it was is known only where the handler of torch sees it before the queue
-        # does.
+        # The message names the signal only if torch's handler runs before the queue fails.
         (
             bus_error,
             "(no space in /dev/shm|a process of the loader died).*datamodule.num_workers",

@@ -47,9 +47,8 @@ def test_a_tone_moves_by_the_interval_and_keeps_its_partials(semitones, rate):
     assert all(abs(cents(out[0], 440 * k * ratio, rate)) < 2.5 for k in (1, 2, 3))
 
     middle = out[0, rate // 2 : -rate // 2]
-    before, after = phase_vocoder._windows(
-        ratio, rate
-    )  # their quotient is the ratio to a few cents
+    # The quotient of the windows is the ratio to a few cents.
+    before, after = phase_vocoder._windows(ratio, rate)
     angle = 2 * np.pi * 440 * before / after * np.arange(len(middle)) / rate
     angles = np.outer(angle, [k for k in range(1, 6) if 440 * k * ratio < 0.48 * rate])
     basis = np.concatenate([np.cos(angles), np.sin(angles)], 1)

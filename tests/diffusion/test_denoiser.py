@@ -27,7 +27,7 @@ DISTRIBUTIONS = [
 
 
 class Recorder(nn.Module):
-    """A network that answers with `output` and keeps what it was asked."""
+    """Network that returns `output` and stores its inputs."""
 
     def __init__(self, output: float = 0.0):
         super().__init__()
@@ -144,9 +144,8 @@ def test_draws_are_the_map_of_the_generators_uniform_numbers(distribution):
     sigmas = distribution(1000, generator=torch.Generator().manual_seed(1))
     u = torch.rand(1000, generator=torch.Generator().manual_seed(1))
     assert torch.equal(sigmas, distribution.icdf(u))
-    assert torch.equal(
-        sigmas[7], distribution.icdf(u[7])
-    )  # a sample's sigma depends on its own number alone
+    # The noise level of a sample depends on its own number only.
+    assert torch.equal(sigmas[7], distribution.icdf(u[7]))
     assert sigmas.shape == (1000,) and sigmas.dtype == torch.float32 and (sigmas > 0).all()
     assert distribution.icdf(torch.tensor([0.0, 1.0])).isfinite().all()  # torch.rand may answer 0
     torch.manual_seed(3)

@@ -131,9 +131,8 @@ def test_dpmpp_2m_extrapolates_to_the_middle_of_uneven_steps(sigmas: list[float]
 @pytest.mark.parametrize(
     "step", [(2.0, 1.9), (0.02, 0.03), (5.0, 5.0001), (80.0, 0.002), (0.002, 80.0)]
 )
-@pytest.mark.parametrize(
-    "behind", [[], [1.1], [1.2, 1.5], [0.7, 1.2, 1.5]]
-)  # levels over the step's first
+# `behind`: earlier levels, relative to the first level of the step.
+@pytest.mark.parametrize("behind", [[], [1.1], [1.2, 1.5], [0.7, 1.2, 1.5]])
 def test_weights_of_the_calls_are_exact_for_polynomials_in_ln_sigma(
     step: tuple[float, float], behind: list[float]
 ):

@@ -1,4 +1,4 @@
-"""Switches that change what training costs, not what it computes."""
+"""Settings that change memory and time of training, not its results."""
 
 from functools import partial
 
@@ -67,9 +67,9 @@ def test_gradients_and_keys_stay(switch, codec, monkeypatch):
 
 def test_the_estimate_of_memory_is_what_is_kept(codec):
     _, size = gradients(make(codec))
-    # An estimate: what autograd keeps beside the activations is not counted.
+    # An estimate: autograd also keeps other tensors.
     assert activation_bytes(UNET, 2, 64) == pytest.approx(size, rel=0.3)
-    # Twice the batch, but for what does not grow with it.
+    # Twice the batch needs twice the memory, except for constant parts.
     assert activation_bytes(UNET, 4, 64) == pytest.approx(
         2 * activation_bytes(UNET, 2, 64), rel=0.05
     )

@@ -47,7 +47,7 @@ def test_level_is_no_cue(tiny):
 def test_what_lies_above_its_range_is_not_heard(tiny):
     wav = torch.from_numpy(melody(1.0))[None]
     high = torch.sin(2 * torch.pi * 10000 * torch.arange(RATE) / RATE) * 1e-3
-    # The resampler lets -60 dB of what is above the band pass.
+    # The resampler attenuates frequencies above the band by 60 dB.
     assert torch.allclose(
         tiny.probabilities(wav + high, RATE), tiny.probabilities(wav, RATE), atol=1e-3
     )
@@ -125,7 +125,7 @@ def test_the_command_trains_and_resumes(command, recordings, tmp_path):
 
 
 def test_labels_follow_the_order_of_the_classes(command, recordings, tmp_path):
-    """A few dozen steps tell the two made-up instruments of the test recordings apart."""
+    """After a few dozen steps, the classifier separates two synthetic instruments."""
     settings = (
         "exp=classifier",
         f"dataset_path={recordings}",

@@ -1,4 +1,4 @@
-"""Instrument models: what is saved is what is loaded, from every place a model can lie."""
+"""Instrument models: round trips through every kind of file and folder."""
 
 import json
 import runpy
@@ -71,7 +71,7 @@ def test_checkpoints_give_the_averaged_weights(make_instrument, tmp_path):
 
 
 def test_a_model_of_few_steps_says_so(make_instrument, tmp_path, recwarn):
-    """Those whose steps are not known, as of the models that ship, say nothing."""
+    """Models without a number of steps, such as the shipped ones, do not warn."""
     for steps in (None, 1, 200, 999, 1000):
         make_instrument("flute", steps=steps).save(tmp_path / f"{steps}.safetensors")
         assert load_instrument(tmp_path / f"{steps}.safetensors").spec.steps == steps
@@ -83,9 +83,8 @@ def test_a_model_of_few_steps_says_so(make_instrument, tmp_path, recwarn):
         f"{tmp_path}/200.safetensors was trained for only 200 steps",
         f"{tmp_path}/999.safetensors was trained for only 999 steps",
     ]
-    assert "steps" not in repr(
-        make_instrument("flute", steps=7).spec
-    )  # on which the records of transfers depend
+    # Records of transfers contain this text, so it must not depend on the steps.
+    assert "steps" not in repr(make_instrument("flute", steps=7).spec)
 
 
 def test_files_from_before_there_were_steps(make_instrument, tmp_path):
@@ -100,7 +99,7 @@ def test_files_from_before_there_were_steps(make_instrument, tmp_path):
 
 
 def test_run_folders(make_instrument, tmp_path):
-    """The last checkpoint until there is an export."""
+    """The last checkpoint, until the run is exported."""
     run = tmp_path / ODD_NAME
     with pytest.raises(InputError, match=r"not found|unknown instrument"):
         load_instrument(run)
@@ -276,9 +275,8 @@ def test_hand_off_by_source_and_pitch_range_come_back(tmp_path, make_instrument,
     assert Bridge(make_instrument("flute"), violin, codec=codec).sigma == 2
     assert Bridge(make_instrument("oboe"), violin, codec=codec).sigma == 3
     assert Bridge(make_instrument("flute"), violin, 4.0, codec=codec).sigma == 4
-    assert (
-        Bridge(make_instrument("oboe", sigma_max=2.5), violin, codec=codec).sigma == 2.5
-    )  # no more than it knows
+    # The highest level in training limits the default.
+    assert Bridge(make_instrument("oboe", sigma_max=2.5), violin, codec=codec).sigma == 2.5
 
 
 def test_export_sets_what_a_bridge_takes_by_default(tmp_path, make_instrument, monkeypatch, capsys):

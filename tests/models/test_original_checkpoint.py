@@ -166,9 +166,8 @@ def test_any_architecture_is_inferred_from_shapes(data, levels: int, nearest: bo
     def numbers(low: int, high: int, length: int) -> list[int]:
         return data.draw(st.lists(st.integers(low, high), min_size=length, max_size=length))
 
-    kernel = (
-        2 if nearest else data.draw(st.sampled_from([2, 4]))
-    )  # with nearest-neighbour, shapes leave it open
+    # With nearest-neighbour upsampling, shapes do not determine the kernel.
+    kernel = 2 if nearest else data.draw(st.sampled_from([2, 4]))
     arguments = dict(
         in_channels=data.draw(st.sampled_from([4, 8])),
         out_channels=data.draw(st.sampled_from([None, 12])),

@@ -225,19 +225,18 @@ def test_fourier_features():
 def test_labels_change_the_output_and_fold_into_a_network_without():
     torch.manual_seed(0)
     net = UNet1d(**TINY_UNET, num_labels=3).eval()
-    x, c_noise = torch.randn(2, 128, 8), torch.tensor([0.1, -0.3])
-    assert torch.equal(
-        net(x, c_noise), net(x, c_noise, torch.tensor([0, 2]))
-    )  # they start as zeros
+    x = torch.randn(2, 128, 8)
+    c_noise = torch.tensor([0.1, -0.3])
+    # Embeddings of labels are initialised to zero.
+    assert torch.equal(net(x, c_noise), net(x, c_noise, torch.tensor([0, 2])))
     torch.nn.init.normal_(net.to_label.weight)
     outputs = [net(x, c_noise, torch.tensor([label, label])) for label in range(3)]
     assert (
         not torch.isclose(outputs[0], outputs[1]).all()
         and not torch.isclose(outputs[1], outputs[2]).all()
     )
-    assert torch.equal(
-        net(x, c_noise), net(x, c_noise, torch.tensor([3, 3]))
-    )  # the last row: no label
+    # The last row stands for no label.
+    assert torch.equal(net(x, c_noise), net(x, c_noise, torch.tensor([3, 3])))
     plain = UNet1d(**TINY_UNET).eval()
     plain.load_state_dict(fold_label(net.state_dict(), 1))
     assert torch.allclose(plain(x, c_noise), outputs[1], atol=NETWORK)

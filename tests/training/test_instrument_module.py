@@ -40,9 +40,10 @@ def test_statistics_are_computed_and_on_resume_left_alone(codec, data, tmp_path,
     # The statistics are of other crops of the same files.
     assert abs(float(z.mean())) < 0.1 and float(z.std()) == pytest.approx(1, abs=0.1)
 
+    # A resumed run does not compute the statistics again.
     monkeypatch.setattr(
         "audio_diffusion_pytorch.training.instrument_module.latent_statistics", None
-    )  # not computed a second time
+    )
     again = make(codec)
     again.prepare(data, tmp_path, "last.ckpt")
     again.load_state_dict(module.state_dict())  # as the checkpoint does
@@ -50,9 +51,8 @@ def test_statistics_are_computed_and_on_resume_left_alone(codec, data, tmp_path,
 
 
 def test_statistics_from_files(codec, data, tmp_path):
-    torch.save(
-        torch.arange(128.0)[:, None], tmp_path / "m=1.pt"
-    )  # the original's notebooks keep [128, 1]
+    # The original's notebooks save tensors [128, 1].
+    torch.save(torch.arange(128.0)[:, None], tmp_path / "m=1.pt")
     torch.save(torch.full((128,), 2.0), tmp_path / "s.pt")
     module = make(codec, mean_path=str(tmp_path / "m=1.pt"), std_path=str(tmp_path / "s.pt"))
     module.prepare(data, tmp_path / "run", None)

@@ -1,4 +1,4 @@
-"""When a run validates: by its length, a first time early, and where a resume would."""
+"""The validation schedule: by the length of a run, early at first, equal after a resume."""
 
 import math
 

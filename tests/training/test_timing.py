@@ -29,7 +29,7 @@ def module_of(codec, labels=None) -> InstrumentModule:
 )
 def test_timed_steps_change_nothing(labels, cache, codec, tmp_path):
     module = module_of(codec, labels)
-    module.level.fill_(0.1)  # not a number would equal nothing
+    module.level.fill_(0.1)  # NaN would differ from itself
     before = {name: value.clone() for name, value in module.state_dict().items()}
     data = few(tmp_path, 3, labels=labels, cache=cache, cache_dir=tmp_path / "cache")
     trainer = make_trainer(
@@ -49,7 +49,7 @@ def test_timed_steps_change_nothing(labels, cache, codec, tmp_path):
 
 
 class Slow(pl.LightningModule):
-    """Takes 3 s of a made-up clock for each sample, and 5 s after the gradients."""
+    """Advance a simulated clock by 3 s for each sample, and by 5 s after the gradients."""
 
     def __init__(self, clock):
         super().__init__()
@@ -68,8 +68,8 @@ class Slow(pl.LightningModule):
 
 
 @pytest.mark.parametrize("seconds", [1.0, 40.0])
-def test_a_whole_batch_is_reckoned_from_a_part_of_it(seconds, monkeypatch):
-    """The part that takes a second: the whole would take minutes."""
+def test_the_time_of_a_batch_is_extrapolated_from_a_part(seconds, monkeypatch):
+    """One second of work is timed; the whole batch would take minutes."""
     clock, sizes = [0.0], []
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(timing, "_SECONDS", seconds)
@@ -84,7 +84,7 @@ def test_a_whole_batch_is_reckoned_from_a_part_of_it(seconds, monkeypatch):
     assert module.weight.tolist() == [1.0]
 
 
-def test_a_dry_run_says_how_long_it_takes(command, tmp_path):
+def test_a_dry_run_estimates_the_duration(command, tmp_path):
     import soundfile
 
     (tmp_path / "own").mkdir()

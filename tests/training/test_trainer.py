@@ -62,7 +62,7 @@ def test_checkpoints_are_atomic(tmp_path, file_size_limit):
     assert io.load_checkpoint(path) == {"step": 1} and [p.name for p in path.parent.iterdir()] == [
         "last.ckpt"
     ]
-    with pytest.raises(AttributeError):  # an error of our own stays what it is
+    with pytest.raises(AttributeError):  # our own errors pass unchanged
         io.save_checkpoint({"step": lambda: 2}, path)
     assert io.load_checkpoint(path) == {"step": 1} and [p.name for p in path.parent.iterdir()] == [
         "last.ckpt"
@@ -107,6 +107,5 @@ def test_slurm_jobs_are_requeued_between_two_steps(monkeypatch, tmp_path):
     ).items():
         monkeypatch.setenv(f"SLURM_{key}", str(value))
     trainer = make_trainer(0, logger=False, default_root_dir=tmp_path)
-    assert (
-        not trainer._accelerator_connector.cluster_environment.auto_requeue
-    )  # Lightning's, in the middle of a step
+    # Lightning would requeue in the middle of a step.
+    assert not trainer._accelerator_connector.cluster_environment.auto_requeue

@@ -38,7 +38,7 @@ def test_batches_do_not_matter(denoiser):
 
 def test_the_fixed_part_knows_no_range_of_noise_levels(denoiser):
     first, second = (losses(denoiser, [0, 1, 2], sigma_max=sigma_max) for sigma_max in (5.0, 100.0))
-    # Other noise gives another loss, by far more than rounding.
+    # Other noise changes the loss by far more than rounding.
     assert first.pop("valid_loss") != pytest.approx(second.pop("valid_loss"), rel=1e-3)
     assert first == second
     by_sigma = [first[f"valid_loss_by_sigma/{sigma:g}"] for sigma in FIXED_SIGMAS]

@@ -36,7 +36,7 @@ SPEEDS = {"samples_per_s", "data_wait"}  # another in every run
 
 
 class Noise(Dataset):
-    """Crops that depend on the epoch, as those of `InstrumentDataset` do."""
+    """Crops that depend on the epoch, like those of `InstrumentDataset`."""
 
     epoch = 0
 
@@ -72,7 +72,7 @@ class Memory(DummyLogger):
 
 
 class Sender(pl.Callback):
-    """Sends this process a signal, once, where it is told to."""
+    """Send this process a signal once, at a given point."""
 
     def __init__(self, where: str | None, step: int, number: int):
         self.due, self.number = (where, step), number
@@ -100,7 +100,7 @@ class Kill(BaseException):
 
 
 class KillingIO(AtomicCheckpointIO):
-    """Kills the run when it has written so many checkpoints."""
+    """Kill the run after a number of checkpoints."""
 
     def __init__(self, writes: int):
         self.writes, self.path = writes, None
@@ -125,7 +125,7 @@ def fit(
     schedule=None,
     **settings,
 ):
-    """A training of five batches an epoch; returns what it and those before it logged."""
+    """Train with five batches an epoch; return the values that this and earlier runs logged."""
     scheduled = [ScheduledValidation(schedule[1])] if schedule else []
     for callback in scheduled:
         callback.first = schedule[0]
@@ -220,7 +220,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, codec):
-    """Makes, once for each setting, a run that nobody stopped: its folder, and what it logged."""
+    """Make an uninterrupted run of each setting once: its folder, and its logged values."""
     made = {}
 
     def make(name: str):
@@ -234,15 +234,14 @@ def whole(tmp_path_factory, codec):
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_folder_that_was_moved_keeps_its_best(elsewhere, tmp_path, codec):
-    """A run that goes on in another one's folder has a best of its own."""
+    """A run that resumes in another folder has its own best checkpoint."""
     old, new = tmp_path / "old", tmp_path / "new"
     fit(old, codec, max_steps=4)
     content = load_checkpoint(old / "last.ckpt")
     key = next(key for key in content["callbacks"] if key.startswith("BestCheckpoint"))
     best = content["callbacks"][key]
-    best["best_k_models"] = {
-        path: torch.tensor(-1.0) for path in best["best_k_models"]
-    }  # what no loss will reach
+    # No loss reaches this value.
+    best["best_k_models"] = dict.fromkeys(best["best_k_models"], torch.tensor(-1.0))
     best["kth_value"] = best["best_model_score"] = torch.tensor(-1.0)
     save_checkpoint(content, old / "last.ckpt")
     if elsewhere:
@@ -325,7 +324,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 
 
 def test_a_run_is_made_longer(whole, tmp_path, codec):
-    """From the last checkpoint of one that had ended."""
+    """A run resumes from the last checkpoint of a finished run."""
     for steps in (5, 6):  # an epoch's edge; a validation
         logged = fit(tmp_path / str(steps), codec, max_steps=steps)
         fit(tmp_path / str(steps), codec, tmp_path / f"{steps}/last.ckpt", logged=logged)

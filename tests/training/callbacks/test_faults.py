@@ -60,7 +60,7 @@ def logged(run: Path) -> dict[tuple[str, int], list[float]]:
 
 
 def check(run: Path, whole: Path) -> None:
-    """All that is left of a run that was killed is what is left of the one that was not."""
+    """Compare the files of a killed run with those of an uninterrupted one."""
     assert holes(logged(run), logged(whole)) == []
     assert differences(state(run / "checkpoints"), state(whole / "checkpoints")) == []
     best = [load_checkpoint(folder / "checkpoints/best.ckpt") for folder in (run, whole)]

@@ -1,4 +1,4 @@
-"""What a run shows, and what ends it."""
+"""Figures and progress of a run, and its end by divergence or signals."""
 
 import pytest
 import pytorch_lightning as pl
@@ -20,7 +20,7 @@ from audio_diffusion_pytorch.training.trainer import make_trainer
 
 
 class Log(pl.loggers.logger.DummyLogger):
-    """Keeps what is logged, by step."""
+    """Store logged values by step."""
 
     def __init__(self):
         super().__init__()
@@ -52,9 +52,8 @@ def test_one_bar_for_the_whole_run_also_after_a_resume(codec, tmp_path):
     fit(codec, ProgressBar(), bars, steps=-1, max_epochs=1, **bar)
     assert [total for _, _, total, _ in bars.seen] == [2] * 4
     saving = bar | {"enable_checkpointing": True}
-    fit(
-        codec, ProgressBar(), LastCheckpoint(str(tmp_path), 100), steps=3, **saving
-    )  # in the middle of an epoch
+    # The run ends in the middle of an epoch.
+    fit(codec, ProgressBar(), LastCheckpoint(str(tmp_path), 100), steps=3, **saving)
     bars.seen.clear()
     fit(codec, ProgressBar(), bars, steps=6, ckpt=str(tmp_path / "last.ckpt"), **bar)
     assert bars.seen == [(3, batch // 2, 6, f"Epoch {batch // 4}: ") for batch in range(6, 12)]
@@ -95,9 +94,8 @@ def test_the_bar_of_a_run_that_ends_early_is_closed(codec):
     progress = ProgressBar()
     with pytest.raises(Interrupted):
         fit(codec, progress, Stop(), enable_progress_bar=True)
-    assert (
-        progress.train_progress_bar.n == 1 and progress.train_progress_bar.disable
-    )  # as `close` leaves it
+    # `close` disables the bar.
+    assert progress.train_progress_bar.n == 1 and progress.train_progress_bar.disable
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -141,7 +139,7 @@ def fit(codec, *callbacks, steps=4, data=None, ckpt=None, **settings):
 
 
 def break_loss(monkeypatch, step: int, item: int, value: float) -> None:
-    """Let one item of the batch of one step have a loss that is `value` times what it should be."""
+    """Multiply the loss of one item in one step by `value`."""
     plain, calls = Denoiser.loss, []
 
     def loss(self, *args, **settings):
