@@ -14,7 +14,7 @@ NAME = "timbridge"
 INSTALLED_NAME = "TIMBRIDGE_COMMAND"  # environment variable, set by the installed command
 # Environment variable with `typed` of the verb, for the help texts in configs/.
 AS_TYPED = "COMMAND_AS_TYPED"
-CONFIG_OF = {"train": "config", "transfer": "transfer", "evaluate": "evaluate"}
+CONFIG_OF = {"train": "config", "transfer": "transfer", "evaluate": "evaluate", "app": "app"}
 SCRIPTS = {
     "demo": "scripts/demo.py",
     "render": "scripts/render_dataset.py",
@@ -23,6 +23,7 @@ EXAMPLES = {
     "train": "exp=flute_small dataset_path=FOLDER",
     "transfer": "source=flute target=violin input=FILE output=FILE",
     "evaluate": "pairs=[flute-violin] data=FOLDER",
+    "app": "port=8000",
 }
 
 

@@ -5,9 +5,10 @@ is written after the last window.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
@@ -125,22 +126,29 @@ class FileTransfer:
         return window.last and window.channel == self.channels - 1
 
     def write(self, settings: Mapping[str, Any], is_pending: bool = False) -> None:
-        """Write the output with the input's level and tags, and record `settings`.
+        """Write the copies and the output with the input's level and tags; record `settings`.
 
         Args:
             settings: settings that the output depends on.
             is_pending: see `Job.remember`.
         """
+        for path in self.job.copies:
+            self._write(path)
+        self._write(
+            self.job.output, lambda written: self.job.remember(settings, written, is_pending)
+        )
+
+    def _write(self, path: Path, complete: Callable[[Path], None] | None = None) -> None:
         gain = np.float32(matching_gain(self.stats.level, self.sound))
         self.spool.seek(0)
         with writing(
-            self.job.output,
+            path,
             self.info.sample_rate,
             self.channels,
             self.info.subtype,
             self.reader.tags,
             self.info.frames,
-            lambda written: self.job.remember(settings, written, is_pending),
+            complete,
         ) as write_block:
             while data := self.spool.read(_BLOCK * self.channels * 4):
                 block = np.frombuffer(data, "f4").reshape(-1, self.channels).T

@@ -29,12 +29,14 @@ class Job:
         output: audio file.
         sigma: hand-off noise level; None: the target model's default.
         root: output folder with records; None: a single file without a record, never finished.
+        copies: further files to write of the same sound, for example in other formats.
     """
 
     input: Path
     output: Path
     sigma: float | None
     root: Path | None = None
+    copies: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         return str(self.input)

@@ -1,0 +1,1 @@
+"""Page in the browser: play recordings on other instruments without a terminal."""

@@ -1,0 +1,231 @@
+"""What the page offers, without its looks: open recordings, transfer, compare amounts of change."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audio_diffusion_pytorch.app.catalog import Catalog
+from audio_diffusion_pytorch.app.pictures import SECONDS, draw_spectrogram, draw_trade_off
+from audio_diffusion_pytorch.app.recipes import Request
+from audio_diffusion_pytorch.app.settings import AppSettings
+from audio_diffusion_pytorch.app.storage import Storage, Visitor, take_upload
+from audio_diffusion_pytorch.app.transfers import Recording, Result, Transfers, open_recording
+from audio_diffusion_pytorch.app.worker import Ticket, Workers
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.paths import CLIPS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EXAMPLES = ("flute", "violin", "trumpet", "bassoon", "cello")
+SIGMAS = (1.0, 2.0, 4.0, 6.0, 9.0)  # of a comparison
+MOST_RESULTS = 50  # in the history of a visitor
+MOST_TARGETS = 13
+
+
+def example(instrument: str) -> Path:
+    """Return the shipped clip of an instrument."""
+    return min(
+        path for path in CLIPS.glob(f"bwv307*_{instrument}.*") if path.suffix in (".flac", ".ogg")
+    )
+
+
+class Service:
+    """Recordings, transfers and files of all visitors.
+
+    Args:
+        settings: settings of the page.
+        storage: folders of the visitors.
+    """
+
+    def __init__(self, settings: AppSettings, storage: Storage):
+        self.settings = settings
+        self.storage = storage
+        self.catalog = Catalog(settings.models)
+        self.workers = Workers(settings.devices, settings.max_waiting)
+        self.transfers = Transfers()
+
+    def warm_up(self) -> None:
+        """Load torch, the models of one pair and the analysis before the first visitor needs them."""
+
+        def work(_: Ticket, device: str) -> None:
+            self.transfers.warm_up(device)
+            folder = self.storage.visitor("warm-up").new_folder()
+            path = take_upload(example(EXAMPLES[0]), folder)
+            recording = open_recording(path, "warm-up", self.settings.max_minutes)
+            draw_spectrogram(recording.path, folder / "picture.png")
+            self.storage.forget("warm-up")
+
+        self.workers.submit(work)
+
+    def close(self) -> None:
+        """End all work and delete all files."""
+        self.workers.close()
+        self.storage.close()
+
+    def open(self, session: str, path: Path, name: str | None = None) -> Recording:
+        """Open a recording in place of the visitor's previous one, whose upload is deleted.
+
+        Args:
+            session: the visitor.
+            path: file that Gradio wrote, or a shipped clip.
+            name: name for display; None: the name of the file.
+
+        Raises:
+            InputError: the recording cannot be used.
+        """
+        visitor = self.storage.visitor(session)
+        self.drop(visitor)
+        folder = visitor.new_folder()
+        try:
+            limit = self.settings.max_megabytes
+            if path.stat().st_size > limit * 1_000_000:
+                raise InputError(
+                    f"{path.name} is larger than {limit:g} MB, the limit of this page: cut it, or "
+                    "use the command line, which has no limit"
+                )
+            kept = take_upload(path, folder)
+            recording = open_recording(kept, name or path.name, self.settings.max_minutes)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        visitor.recording = recording
+        return recording
+
+    def drop(self, visitor: Visitor) -> None:
+        """Cancel the visitor's work, and delete the upload."""
+        visitor.cancel()
+        if visitor.recording is not None:
+            shutil.rmtree(visitor.recording.folder, ignore_errors=True)
+            visitor.recording = None
+
+    def transfer(self, session: str, requests: Sequence[Request]) -> Ticket:
+        """Queue transfers of the visitor's recording.
+
+        Args:
+            session: the visitor.
+            requests: one for each target.
+
+        Raises:
+            InputError: there is no recording or no target, a model is not offered, or too many
+                visitors wait.
+        """
+        visitor = self.storage.visitor(session)
+        recording = self._recording(visitor)
+        if not requests:
+            raise InputError("choose an instrument that shall play your recording")
+        if len(requests) > MOST_TARGETS:
+            raise InputError(f"choose at most {MOST_TARGETS} instruments at once")
+        for request in requests:
+            self.catalog.check(request.source)
+            self.catalog.check(request.target)
+
+        def work(ticket: Ticket, device: str) -> None:
+            for request in requests:
+                folder = visitor.new_folder()
+                result = self.transfers.run(ticket, device, recording, request, folder)
+                self._add(visitor, ticket, result)
+            self._draw(ticket, recording)
+
+        return self._submit(visitor, work)
+
+    def compare(self, session: str, request: Request, picture_of: str) -> Ticket:
+        """Queue transfers of the visitor's recording at several amounts of change, with scores.
+
+        Args:
+            session: the visitor.
+            request: the transfer; its sigma is ignored.
+            picture_of: name of the target in the plot.
+
+        Raises:
+            InputError: as for `transfer`.
+        """
+        visitor = self.storage.visitor(session)
+        recording = self._recording(visitor)
+        for model in (request.source, request.target):
+            self.catalog.check(model)
+
+        def work(ticket: Ticket, device: str) -> None:
+            for sigma in SIGMAS:
+                one = replace(request, sigma=sigma)
+                folder = visitor.new_folder()
+                result = self.transfers.run(ticket, device, recording, one, folder, several=True)
+                result.scores = scores(result)
+                self._add(visitor, ticket, result)
+            points = [{"sigma": r.request.sigma, **r.scores} for r in ticket.results]
+            folder = ticket.results[-1].files["wav"].parent
+            ticket.picture = draw_trade_off(points, picture_of, folder / "trade_off.png")
+            self._draw(ticket, recording)
+
+        return self._submit(visitor, work)
+
+    def _recording(self, visitor: Visitor) -> Recording:
+        if visitor.recording is None:
+            raise InputError("choose a recording first: drop a file, record, or take an example")
+        return visitor.recording
+
+    def _submit(self, visitor: Visitor, work) -> Ticket:
+        if visitor.ticket is not None and visitor.ticket.is_open:
+            raise InputError("your last transfer is still running: cancel it, or wait for its end")
+        visitor.ticket = self.workers.submit(work)
+        return visitor.ticket
+
+    def _add(self, visitor: Visitor, ticket: Ticket, result: Result) -> None:
+        ticket.results.append(result)
+        visitor.history.append(result)
+        while len(visitor.history) > MOST_RESULTS:
+            old = visitor.history.pop(0)
+            shutil.rmtree(old.files["wav"].parent, ignore_errors=True)
+
+    def _draw(self, ticket: Ticket, recording: Recording) -> None:
+        """Draw the pictures, after all sounds: those can be played meanwhile."""
+        ticket.start_stage("Drawing pictures", len(ticket.results) + 1)
+        if recording.picture is None:
+            picture = recording.folder / "input.png"
+            recording.picture = draw_spectrogram(recording.path, picture)
+        ticket.advance()
+        for result in ticket.results:
+            sound = result.files["wav"]
+            result.picture = draw_spectrogram(sound, sound.with_name("picture.png"))
+            ticket.advance()
+
+
+def scores(result: Result) -> dict[str, float]:
+    """Score an output: share of the notes that stay, and probability of the target instrument.
+
+    The scores cover the first two minutes.
+
+    Args:
+        result: finished transfer.
+
+    Returns:
+        `melody` and `target`, from 0 to 1. `target` is 0 for instruments that the classifier does
+        not have.
+    """
+    import math
+
+    from audio_diffusion_pytorch.metrics.transcription import pitch_accuracy
+    from audio_diffusion_pytorch.pitch.notes import f0_track
+    from audio_diffusion_pytorch.pitch.tracker import posteriors
+    from audio_diffusion_pytorch.transfer.listening import instrument_probabilities
+
+    before, rate = _start(result.recording.path)
+    after, _ = _start(result.files["wav"])
+    tracks = [f0_track(posteriors(wav, rate)["note"][0]) for wav in (before, after)]
+    _, chroma = pitch_accuracy(*tracks)
+    target = str(result.facts["target"]).rpartition(" ")[0]
+    probability = instrument_probabilities(after, rate).get(target, 0.0)
+    return {"melody": 0.0 if math.isnan(chroma) else chroma, "target": probability}
+
+
+def _start(path: Path) -> tuple[Tensor, int]:
+    """Read the first two minutes of a file."""
+    from audio_diffusion_pytorch.audio import AudioReader
+
+    with AudioReader(path) as file:
+        rate = file.info.sample_rate
+        return file.read_mono(0, min(file.info.frames, SECONDS * rate)), rate
