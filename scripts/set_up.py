@@ -2,7 +2,7 @@
 
 `make` runs this script; without make:
 
-    python scripts/set_up.py [--venv FOLDER] [--dev]
+    python scripts/set_up.py [--venv FOLDER] [--app | --dev]
 
 The script uses only the standard library and the syntax of Python 3.6, so that an old Python can
 report the supported versions. The checkout may be read-only, HOME may be unset, and paths may
@@ -17,7 +17,8 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OLDEST, NEWEST = (3, 10), (3, 14)  # as in pyproject.toml
-DEVELOPMENT = ".[data,notebook,judge,dev]"
+APP = ".[app]"
+DEVELOPMENT = ".[data,notebook,judge,app,dev]"
 
 
 def main():
@@ -30,7 +31,10 @@ def main():
         help="folder of the environment (default: .venv)",
     )
     parser.add_argument(
-        "--dev", action="store_true", help="also install the packages for lint and tests"
+        "--app", action="store_true", help="also install the packages of the page in the browser"
+    )
+    parser.add_argument(
+        "--dev", action="store_true", help="also install these, and the packages for lint and tests"
     )
     arguments = parser.parse_args()
     venv = os.path.abspath(arguments.venv)
@@ -44,10 +48,16 @@ def main():
         .split()
     )
     check_version(tuple(map(int, version)), python)
-    targets = ["-r", "requirements.txt"] if not arguments.dev else ["-e", DEVELOPMENT]
-    stamps = [os.path.join(venv, name) for name in (".set-up", ".set-up-dev")][
-        : 2 if arguments.dev else 1
-    ]
+    names = [".set-up", ".set-up-app", ".set-up-dev"]  # each includes those before it
+    targets = ["-r", "requirements.txt"]
+    number = 1
+    if arguments.dev:
+        targets = ["-e", DEVELOPMENT]
+        number = 3
+    elif arguments.app:
+        targets = ["-e", APP]
+        number = 2
+    stamps = [os.path.join(venv, name) for name in names[:number]]
     wanted = fingerprint(version)
     if os.path.exists(stamps[-1]) and read(stamps[-1]) == wanted:
         return
@@ -112,7 +122,7 @@ def announce(has_torch, development):
             flush=True,
         )
     elif development:
-        print("This downloads the packages for lint and tests: about 0.3 GB.", flush=True)
+        print("This downloads the packages for lint and tests: about 0.4 GB.", flush=True)
 
 
 def install(python, venv, targets):

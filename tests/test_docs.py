@@ -24,6 +24,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 FOLDERS = (PACKAGE, "basic-pitch-torch", "benchmarks", "configs", "docs", "exp", "scripts", "tests")
 PACKAGES = (
     *(
+        "app",
         "audio",
         "bridge",
         "codecs",
@@ -43,7 +44,7 @@ ELSEWHERE = {
     "config.yaml",
     "results.md",
 }  # of users, of a run folder, of an evaluation
-ROOTS = {"train": "config", "transfer": "transfer", "evaluate": "evaluate"}
+ROOTS = {"train": "config", "transfer": "transfer", "evaluate": "evaluate", "app": "app"}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 

@@ -60,9 +60,13 @@ def test_it_installs_once_and_again_when_something_changed(commands, monkeypatch
     assert [command[1:3] for command, _ in commands()] == [
         ["-m", "venv"]
     ]  # pip is missing still: `works` says so
-    assert commands("--dev")[-1][0][-1] == ".[data,notebook,judge,dev]"
+    assert commands("--dev")[-1][0][-1] == ".[data,notebook,judge,app,dev]"
+    assert [command[1:3] for command, _ in commands("--app")] == [
+        ["-m", "venv"]
+    ]  # --dev includes it
     monkeypatch.setattr(set_up, "ROOT", str(ROOT / "tests" / ".."))  # the checkout was moved
-    assert len(commands()) == 2
+    assert commands("--app")[-1][0][-1] == ".[app]"
+    assert len(commands()) == 1  # --app includes it
 
 
 @pytest.mark.parametrize("home", [None, "/some/home"])

@@ -9,7 +9,7 @@ from audio_diffusion_pytorch.app import markup
 from audio_diffusion_pytorch.app.recipes import Request
 from audio_diffusion_pytorch.app.service import SIGMAS, Service
 from audio_diffusion_pytorch.app.transfer_tab import AUTO, HIDDEN
-from audio_diffusion_pytorch.app.working import follow
+from audio_diffusion_pytorch.app.working import follow, until_opened
 from audio_diffusion_pytorch.errors import InputError
 
 _TEXT = f"""\
@@ -45,6 +45,7 @@ def add_compare_tab(service: Service, blocks: gr.Blocks, history: gr.HTML) -> No
         busy = [gr.Button(interactive=False), gr.Button(interactive=True)]
         idle = [gr.Button(interactive=True), gr.Button(interactive=False)]
         title = markup.instrument_title(chosen)
+        await until_opened(service, session)
         try:
             ticket = service.compare(session, Request(AUTO, chosen), title.lower())
         except InputError as error:
@@ -71,6 +72,4 @@ def add_compare_tab(service: Service, blocks: gr.Blocks, history: gr.HTML) -> No
         service.storage.visitor(request.session_hash or "").cancel()
 
     cancel.click(stop, None, None, queue=False, **HIDDEN)
-    blocks.load(
-        lambda: gr.Dropdown(choices=service.catalog.choices()), None, target, **HIDDEN
-    )
+    blocks.load(lambda: gr.Dropdown(choices=service.catalog.choices()), None, target, **HIDDEN)

@@ -52,7 +52,9 @@ def recording_card(recording: Recording, root_path: str) -> str:
     player = ""
     if recording.player is not None:
         url = escape(file_url(recording.player, root_path))
-        player = f'<audio controls preload="metadata" src="{url}" aria-label="Your recording"></audio>'
+        player = (
+            f'<audio controls preload="metadata" src="{url}" aria-label="Your recording"></audio>'
+        )
     return (
         f'<div class="recording" role="status"><p><strong>{name}</strong></p>'
         f"<p>{facts}. {escape(heard(recording))}</p>{player}</div>"
@@ -295,9 +297,7 @@ def runs_table(rows: Sequence[Sequence[str]], folder: Path) -> str:
     body = "".join(
         f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
     )
-    return (
-        f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def picture(path: Path, root_path: str, text: str) -> str:

@@ -167,9 +167,7 @@ def read_curves(run: Run, sounds: bool = True) -> Curves:
         heard = {tag: events.Audio(tag)[-1] for tag in tags["audio"] if sounds}
     except Exception:  # a damaged log must not hide the other runs
         return Curves()
-    return Curves(
-        losses, {tag: (one.step, one.encoded_audio_string) for tag, one in heard.items()}
-    )
+    return Curves(losses, {tag: (one.step, one.encoded_audio_string) for tag, one in heard.items()})
 
 
 def rows(runs: list[Run]) -> Iterator[list[str]]:

@@ -15,13 +15,33 @@ EXAMPLE = """\
 from gradio_client import Client, handle_file
 
 client = Client("http://127.0.0.1:7860/")
-print(client.predict(api_name="/models"))
+print([model["name"] for model in client.predict(api_name="/models")])
+print(client.predict(handle_file("my_flute.wav"), api_name="/recognise"))
 file, facts = client.predict(
-    handle_file("my_flute.wav"), "violin", "auto", None, "normal", None, "wav", api_name="/transfer"
+    recording=handle_file("my_flute.wav"),
+    target="violin",
+    source="auto",  # or a name of /models
+    sigma=4,  # or "auto": the usual amount of change
+    quality="draft",  # normal, high
+    octaves="auto",  # into the range of the target; or a number
+    file_format="wav",  # flac, mp3
+    api_name="/transfer",
 )
-print(file, facts["octaves"])
+print(file, facts["seconds"])
 """
 _INTERVAL = 0.05  # seconds between two looks at a ticket
+
+
+def number(text: str | None) -> float | int | str:
+    """Read a number; other texts stay, and a missing one becomes "auto"."""
+    if not text:
+        return "auto"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def add_api(service: Service) -> None:
@@ -35,9 +55,9 @@ def add_api(service: Service) -> None:
         recording: str | None,
         target: str,
         source: str,
-        sigma: float | None,
+        sigma: str,
         quality: str,
-        octaves: float | None,
+        octaves: str,
         file_format: str,
         request: gr.Request,
     ) -> tuple[str, dict[str, Any]]:
@@ -55,19 +75,25 @@ def add_api(service: Service) -> None:
         recording: str | None,
         target: str,
         source: str | None,
-        sigma: float | None,
+        sigma: str,
         quality: str | None,
-        octaves: float | None,
+        octaves: str,
         file_format: str | None,
     ) -> tuple[str, dict[str, Any]]:
         if recording is None:
             raise InputError("recording is missing: give handle_file(PATH)")
         ending = file_format or "wav"
         check_choice("format", ending, FORMATS)
-        check_number("sigma", sigma, above=0, allowed=(None,))
-        moves = "auto" if octaves is None else int(octaves)
-        amount = None if sigma is None else float(sigma)
-        wanted = Request(source or "auto", target or "", amount, quality or "normal", moves)
+        amount, moves = number(sigma), number(octaves)
+        check_number("sigma", amount, above=0, allowed=("auto",))
+        check_number("octaves", moves, whole=True, allowed=("auto",))
+        wanted = Request(
+            source or "auto",
+            target or "",
+            None if amount == "auto" else float(amount),
+            quality or "normal",
+            "auto" if moves == "auto" else int(moves),
+        )
         await asyncio.to_thread(service.open, session, Path(recording))
         visitor = service.storage.visitor(session)
         ticket = service.transfer(session, [wanted])
@@ -104,9 +130,9 @@ def add_api(service: Service) -> None:
         file = gr.File(label="recording")
         target = gr.Textbox(label="target")
         source = gr.Textbox("auto", label="source")
-        sigma = gr.Number(None, label="sigma")
+        sigma = gr.Textbox("auto", label="sigma")
         quality = gr.Textbox("normal", label="quality")
-        octaves = gr.Number(None, label="octaves")
+        octaves = gr.Textbox("auto", label="octaves")
         ending = gr.Textbox("wav", label="file_format")
         written = gr.File(label="file")
         facts = gr.JSON(label="facts")

@@ -63,7 +63,7 @@ def serve(settings: AppSettings) -> None:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["HF_HUB_OFFLINE"] = "1"
         logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks its own server
-        page, url = launch(service, port)
+        url = launch(service, port)
         with ending_on_terminate():
             print(_ready(settings, url), flush=True)
             service.warm_up()
@@ -73,7 +73,7 @@ def serve(settings: AppSettings) -> None:
         service.close()
 
 
-def launch(service: Any, port: int) -> tuple[Any, str]:
+def launch(service: Any, port: int) -> str:
     """Build the page and start its server in a thread.
 
     Args:
@@ -81,7 +81,7 @@ def launch(service: Any, port: int) -> tuple[Any, str]:
         port: free port.
 
     Returns:
-        The page, and its address.
+        The address of the page.
     """
     from starlette.middleware import Middleware
 
@@ -106,7 +106,7 @@ def launch(service: Any, port: int) -> tuple[Any, str]:
         app_kwargs={"middleware": [Middleware(Headers)]},
         **page.looks(),
     )
-    return blocks, shared or local
+    return shared or local
 
 
 def _ready(settings: AppSettings, url: str) -> str:

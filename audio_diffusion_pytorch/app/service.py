@@ -14,7 +14,7 @@ from audio_diffusion_pytorch.app.recipes import Request
 from audio_diffusion_pytorch.app.settings import AppSettings
 from audio_diffusion_pytorch.app.storage import Storage, Visitor, take_upload
 from audio_diffusion_pytorch.app.transfers import Recording, Result, Transfers, open_recording
-from audio_diffusion_pytorch.app.worker import Ticket, Workers
+from audio_diffusion_pytorch.app.worker import Ticket, Work, Workers
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.paths import CLIPS
 
@@ -81,6 +81,7 @@ class Service:
         visitor = self.storage.visitor(session)
         self.drop(visitor)
         folder = visitor.new_folder()
+        visitor.opening += 1
         try:
             limit = self.settings.max_megabytes
             if path.stat().st_size > limit * 1_000_000:
@@ -90,10 +91,13 @@ class Service:
                 )
             kept = take_upload(path, folder)
             recording = open_recording(kept, name or path.name, self.settings.max_minutes)
+            self.drop(visitor)  # another one may have been opened meanwhile
+            visitor.recording = recording
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        visitor.recording = recording
+        finally:
+            visitor.opening -= 1
         return recording
 
     def drop(self, visitor: Visitor) -> None:
@@ -168,10 +172,18 @@ class Service:
             raise InputError("choose a recording first: drop a file, record, or take an example")
         return visitor.recording
 
-    def _submit(self, visitor: Visitor, work) -> Ticket:
+    def _submit(self, visitor: Visitor, work: Work) -> Ticket:
         if visitor.ticket is not None and visitor.ticket.is_open:
             raise InputError("your last transfer is still running: cancel it, or wait for its end")
-        visitor.ticket = self.workers.submit(work)
+
+        def work_and_leave(ticket: Ticket, device: str) -> None:
+            try:
+                work(ticket, device)
+            finally:
+                if visitor.is_gone:  # cancelled work may create its folder once more
+                    shutil.rmtree(visitor.folder, ignore_errors=True)
+
+        visitor.ticket = self.workers.submit(work_and_leave)
         return visitor.ticket
 
     def _add(self, visitor: Visitor, ticket: Ticket, result: Result) -> None:

@@ -37,16 +37,20 @@ class Visitor:
     Attributes:
         folder: files of the visitor, under a name that nobody can guess.
         recording: the recording that the visitor works on.
+        opening: number of recordings that are being opened.
         ticket: the running work.
         history: finished results, the newest last.
         used: time of the last use.
+        is_gone: whether the visitor left.
     """
 
     folder: Path
     recording: Recording | None = None
+    opening: int = 0
     ticket: Ticket | None = None
     history: list[Any] = field(default_factory=list)
     used: float = field(default_factory=time.monotonic)
+    is_gone: bool = False
 
     def new_folder(self) -> Path:
         """Create a folder for the files of one recording or one result."""
@@ -106,6 +110,7 @@ class Storage:
         with self._lock:
             visitor = self._visitors.pop(session, None)
         if visitor is not None:
+            visitor.is_gone = True
             visitor.cancel()
             shutil.rmtree(visitor.folder, ignore_errors=True)
 

@@ -12,7 +12,7 @@ from audio_diffusion_pytorch.app import markup
 from audio_diffusion_pytorch.app.recipes import Request
 from audio_diffusion_pytorch.app.service import EXAMPLES, Service, example
 from audio_diffusion_pytorch.app.transfers import Recording
-from audio_diffusion_pytorch.app.working import follow
+from audio_diffusion_pytorch.app.working import follow, until_opened
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instruments import MAX_OCTAVES
 
@@ -37,9 +37,7 @@ def octave_choices() -> list[tuple[str, int | str]]:
     return named
 
 
-def source_choices(
-    service: Service, recording: Recording | None = None
-) -> list[tuple[str, str]]:
+def source_choices(service: Service, recording: Recording | None = None) -> list[tuple[str, str]]:
     """Return the choices of the source, the first of which is the recognised one."""
     first = "Recognise it"
     if recording is not None and recording.source is not None:
@@ -89,10 +87,10 @@ def add_transfer_tab(service: Service, blocks: gr.Blocks) -> gr.HTML:
                 elem_id="upload",
             )
             with gr.Accordion("Record with the microphone", open=False):
-                microphone = gr.Audio(
-                    sources=["microphone"], type="filepath", label="Microphone", format="wav"
-                )
-            gr.HTML('<p class="hint" id="examples-label">No recording at hand? Take an example:</p>')
+                microphone = gr.Audio(sources=["microphone"], type="filepath", label="Microphone")
+            gr.HTML(
+                '<p class="hint" id="examples-label">No recording at hand? Take an example:</p>'
+            )
             with gr.Row(elem_id="examples"):
                 examples = [
                     gr.Button(name.capitalize(), size="sm", min_width=80) for name in EXAMPLES
@@ -180,11 +178,10 @@ def add_transfer_tab(service: Service, blocks: gr.Blocks) -> gr.HTML:
     ) -> AsyncIterator[list[Any]]:
         """Transfer, and show the progress and the results."""
         session = request.session_hash or ""
-        requests = make_requests(
-            [*chosen, *(also or [])], named, is_usual, amount, accuracy, moves
-        )
+        requests = make_requests([*chosen, *(also or [])], named, is_usual, amount, accuracy, moves)
         busy = [gr.Button(interactive=False), gr.Button(interactive=True)]
         idle = [gr.Button(interactive=True), gr.Button(interactive=False)]
+        await until_opened(service, session)
         try:
             ticket = service.transfer(session, requests)
         except InputError as error:

@@ -165,12 +165,19 @@ class Workers:
             ticket.state = "done"
         except Cancelled:
             ticket.state = "cancelled"
-        except InputError as error:
-            ticket.error, ticket.state = str(error), "failed"
         except Exception as error:
-            traceback.print_exception(error)
-            ticket.error = f"unexpected {type(error).__name__}: {' '.join(str(error).split()[:40])}"
-            ticket.state = "failed"
+            self._fail(ticket, error)
         finally:
             with self._lock:
                 self._open.remove(ticket)
+
+    def _fail(self, ticket: Ticket, error: Exception) -> None:
+        """Describe an error; after a cancel it is a consequence, as of deleted files."""
+        if ticket.is_cancelled:
+            ticket.state = "cancelled"
+            return
+        ticket.error = str(error)
+        if not isinstance(error, InputError):
+            traceback.print_exception(error)
+            ticket.error = f"unexpected {type(error).__name__}: {' '.join(str(error).split()[:40])}"
+        ticket.state = "failed"

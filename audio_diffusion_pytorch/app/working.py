@@ -28,6 +28,12 @@ class Look:
     is_over: bool
 
 
+async def until_opened(service: Service, session: str) -> None:
+    """Wait for a recording that the visitor has just chosen."""
+    while service.storage.visitor(session).opening:
+        await asyncio.sleep(_INTERVAL)
+
+
 async def follow(service: Service, ticket: Ticket, of: int = 1) -> AsyncIterator[Look]:
     """Yield the changes of a ticket until its end.
 
