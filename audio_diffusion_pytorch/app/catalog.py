@@ -1,4 +1,4 @@
-"""Models that the page offers: the shipped ones, run folders and exported models, each with a card."""
+"""Models that the page offers, each with a card: shipped ones, run folders, exported models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST = 200  # own models in the page
 _DEPTH = 3  # folders below the given one
 _FRESH = 5.0  # seconds for which a list of models is valid
 _NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-_DATA = "Bach chorales that two SoundFonts play: rendered notes, no recordings of players (docs/data.md)"
+_DATA = "Bach chorales, played by two SoundFonts: rendered notes, not players (docs/data.md)"
 _LIMITS = (
     "One voice at a time: chords and mixtures give wrong notes. It sounds like the SoundFonts, not "
     "like a player. A note that is rare for the instrument may come out an octave off."

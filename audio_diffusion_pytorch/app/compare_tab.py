@@ -14,9 +14,9 @@ from audio_diffusion_pytorch.errors import InputError
 
 _TEXT = f"""\
 <div class="step-head"><h2>How much to change?</h2></div>
-<p>Plays your recording at {len(SIGMAS)} amounts of change (sigma {SIGMAS[0]:g} to {SIGMAS[-1]:g}). A low amount keeps
-more of your recording; a high amount sounds more like the new instrument, until notes get lost. The plot shows both.
-The recording is that of the tab Play.</p>"""
+<p>Plays your recording at {len(SIGMAS)} amounts of change (sigma {SIGMAS[0]:g} to {SIGMAS[-1]:g}).
+A low amount keeps more of your recording; a high amount sounds more like the new instrument, until
+notes get lost. The plot shows both. The recording is that of the tab Play.</p>"""
 _ALT = "Shares of kept notes and of likeness to the target at each amount of change"
 
 

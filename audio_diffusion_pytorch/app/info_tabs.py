@@ -87,7 +87,7 @@ def add_scripts_tab(service: Service) -> None:
     """Add the description of the API."""
     gr.Markdown(
         "## The same from a script\n\n"
-        "Install `gradio_client`, and use the address of this page. Calls wait in the same queue as "
+        "Install `gradio_client`, and use the address of this page. Calls wait in one queue with "
         "visitors. Their files are deleted after use. The function returns the file and the facts."
     )
     gr.Code(EXAMPLE, language="python", label="Python", interactive=False)

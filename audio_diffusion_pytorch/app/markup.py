@@ -31,7 +31,8 @@ def file_url(path: Path, root_path: str) -> str:
 
 def problem(sentence: str) -> str:
     """Show an error, which a screen reader speaks at once."""
-    return f'<div class="problem" role="alert"><p><strong>{escape(_sentence(sentence))}</strong></p></div>'
+    text = escape(_sentence(sentence))
+    return f'<div class="problem" role="alert"><p><strong>{text}</strong></p></div>'
 
 
 def notice(sentence: str) -> str:
@@ -275,10 +276,10 @@ def style() -> str:
     rules = [(FOLDER / "page.css").read_text(encoding="utf-8")]
     rules.append(f'.instruments label {{ --picture: url("{_data_uri(OTHER)}"); }}')
     for path in sorted(ICONS.glob("*.svg")):
-        title = path.stem.replace("_", " ").capitalize()
+        name = path.stem.replace("_", " ")
         rules.append(
-            f'.instruments label:has(input[name$="{title.lower()}"], input[value$="{title.lower()}"])'
-            f' {{ --picture: url("{_data_uri(title)}"); }}'
+            f'.instruments label:has(input[name$="{name}"], input[value$="{name}"])'
+            f' {{ --picture: url("{_data_uri(name)}"); }}'
         )
     return "\n".join(rules)
 
@@ -297,7 +298,10 @@ def runs_table(rows: Sequence[Sequence[str]], folder: Path) -> str:
     body = "".join(
         f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
     )
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="table"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def picture(path: Path, root_path: str, text: str) -> str:

@@ -14,7 +14,8 @@ from audio_diffusion_pytorch.app.transfer_tab import add_transfer_tab
 TITLE = "Play it on another instrument"
 _HEAD = f"""\
 <header class="page-head"><h1>{TITLE}</h1>
-<p>The melody stays, the instrument changes. Your recordings stay on the machine that runs this page.</p></header>"""
+<p>The melody stays, the instrument changes.
+Your recordings stay on the machine that runs this page.</p></header>"""
 
 
 def build(service: Service) -> gr.Blocks:

@@ -50,7 +50,7 @@ class Service:
         self.transfers = Transfers()
 
     def warm_up(self) -> None:
-        """Load torch, the models of one pair and the analysis before the first visitor needs them."""
+        """Load torch, one pair of models and the analysis before a visitor needs them."""
 
         def work(_: Ticket, device: str) -> None:
             self.transfers.warm_up(device)

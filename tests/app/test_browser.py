@@ -339,7 +339,8 @@ def contrast(visitor: Visitor, selector: str) -> float:
     colours = locator.evaluate_all(
         """elements => elements.map(element => {
             const style = getComputedStyle(element);
-            return [style.color, style.opacity, getComputedStyle(document.querySelector('gradio-app')).backgroundColor];
+            const page = getComputedStyle(document.querySelector('gradio-app'));
+            return [style.color, style.opacity, page.backgroundColor];
         })"""
     )
 
