@@ -16,7 +16,8 @@ from typing import Any, Literal
 State = Literal["training", "finished", "stopped"]
 LOSSES = ("train_loss", "valid_loss")
 _DEPTH = 3  # folders below the given one
-_RECENT = 600.0  # seconds since its last log within which a run on another machine counts as active
+# Seconds since its last log within which a run counts as active if its process cannot be asked.
+_RECENT = 600.0
 _OWNER = re.compile(r"process (\d+) on (.+)")
 
 
@@ -49,7 +50,8 @@ class Run:
             return False
         if owner is None:
             return False
-        if owner[2] != socket.gethostname():
+        # Windows ends a process that receives signal 0.
+        if owner[2] != socket.gethostname() or os.name == "nt":
             return time.time() - self.logged < _RECENT
         return _is_alive(int(owner[1])) and not any(self.path.glob("*.safetensors"))
 

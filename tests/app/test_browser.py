@@ -4,6 +4,7 @@ import io
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -450,6 +451,37 @@ def test_thirty_minutes_show_progress_and_can_be_cancelled(visit, tmp_path):
     visitor.page.locator("#status", has_text="left").wait_for()
     visitor.page.get_by_role("button", name="Cancel").first.click()
     visitor.page.locator("#status", has_text="Cancelled").wait_for()
+
+
+@pytest.mark.long
+def test_behind_a_reverse_proxy(chromium, start_server):
+    behind = start_server("root_path=/timbre")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = [str(Path(__file__).with_name("proxy.py")), behind.url, str(port)]
+    with subprocess.Popen([sys.executable, *arguments]) as proxy:
+        try:
+            wait_for(port)
+            visitor = Visitor(chromium, f"http://127.0.0.1:{port}/timbre/")
+            visitor.take_example()
+            visitor.play()
+            visitor.player()
+            visitor.page.locator("#results figure img").nth(1).wait_for()
+            assert visitor.download(f"{FLUTE.stem}_as_violin.wav").stat().st_size > 500_000
+            assert_no_foreign(visitor)  # every address lies below /timbre
+            visitor.close()
+        finally:
+            proxy.kill()
+
+
+def wait_for(port: int) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
 
 
 def test_a_killed_server_and_its_successor(chromium, start_server):
