@@ -18,7 +18,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OLDEST, NEWEST = (3, 10), (3, 14)  # as in pyproject.toml
 APP = ".[app]"
-DEVELOPMENT = ".[data,notebook,judge,app,dev]"
+DEVELOPMENT = ".[data,notebook,judge,app,dev,ray,slurm]"
 
 
 def main():

@@ -36,7 +36,7 @@ PACKAGES = (
         "metrics",
         "models",
     ),
-    *("pitch", "render", "training", "transfer", "utils"),
+    *("engine", "pitch", "render", "training", "transfer", "utils"),
 )
 SUFFIXES = (".py", ".yaml", ".md", ".ipynb", ".toml", ".cff")
 ELSEWHERE = {

@@ -60,7 +60,7 @@ def test_it_installs_once_and_again_when_something_changed(commands, monkeypatch
     assert [command[1:3] for command, _ in commands()] == [
         ["-m", "venv"]
     ]  # pip is missing still: `works` says so
-    assert commands("--dev")[-1][0][-1] == ".[data,notebook,judge,app,dev]"
+    assert commands("--dev")[-1][0][-1] == ".[data,notebook,judge,app,dev,ray,slurm]"
     assert [command[1:3] for command, _ in commands("--app")] == [
         ["-m", "venv"]
     ]  # --dev includes it

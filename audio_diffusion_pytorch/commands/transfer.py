@@ -46,7 +46,7 @@ def transfer(cfg: DictConfig) -> None:
         print(progress.dry_run())
         progress.raise_failures()
         return
-    progress.run_jobs(cfg.workers)
+    progress.run_jobs(cfg.workers, cfg.engine, values.get(cfg.engine))
     if len(plan.jobs) > 1 or not progress.failures:
         print(progress.summary())
     progress.raise_failures()

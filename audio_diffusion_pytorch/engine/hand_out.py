@@ -2,7 +2,7 @@
 
 A task holds the settings of all jobs: `start(worker, workers)` loads the models in a worker, and
 `do(models, jobs, tell)` does jobs there. A worker begins with `submit(jobs)`; `receive()` returns
-its next event, None after its jobs or its death.
+its next event, None after its jobs or its death; `ready` is false while it cannot begin.
 """
 
 from collections import Counter
@@ -11,7 +11,8 @@ from typing import Any
 
 from audio_diffusion_pytorch.errors import InputError
 
-Tell = Callable[[str, Any, Any], None]  # event, job, value
+Event = tuple[str, Any, Any]  # event, job, value
+Tell = Callable[[str, Any, Any], None]
 FINAL = ("done", "failed", "left")  # the last event of a job
 _MOST = 16  # jobs in one hand-out
 _REMEDY = "use fewer workers if memory ran out"
@@ -28,7 +29,7 @@ def hand_out(workers: Sequence[Any], jobs: Sequence[Any], tell: Tell, wait: Call
         workers: idle workers.
         jobs: hashable jobs, whose texts name them.
         tell: callback for events, called in this process.
-        wait: waits for events, and returns those of the given workers that have one.
+        wait: waits for an event; returns those of the given workers that have one.
 
     Raises:
         InputError: one worker after another dies.
@@ -40,7 +41,7 @@ def hand_out(workers: Sequence[Any], jobs: Sequence[Any], tell: Tell, wait: Call
     held: dict[Any, list[Any]] = {}  # unfinished jobs of busy workers
     while fresh or again or held:
         for worker in workers:
-            if worker not in held and (fresh or again):
+            if worker.ready and worker not in held and (fresh or again):
                 held[worker] = _take(fresh, len(workers)) or [again.pop()]
                 worker.submit(list(held[worker]))
         for worker in wait(list(held)):

@@ -36,6 +36,8 @@ def _with_event(processes: Sequence["_Process"]) -> list["_Process"]:
 class _Process:
     """Worker process, in an executor of its own: its death ends no other worker."""
 
+    ready = True
+
     def __init__(self, *arguments: Any):
         self.arguments = arguments
         self.executor: ProcessPoolExecutor | None = None

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".pdf", ".svg")
 REQUIRED = ("source", "target", "input", "output")
 SWITCHES = ("overwrite", "report", "dry_run", "compile", "listen")
-NOT_SINGLE = ("input", "sigma", "codec", "plugins")  # lists or mappings
+LOCAL = "local"
+ENGINES = (LOCAL, "ray", "slurm")
+NOT_SINGLE = ("input", "sigma", "codec", "plugins", "ray", "slurm")  # lists or mappings
 MISSING = "???"  # OmegaConf's mark of a value that the user must give
 
 
@@ -50,6 +52,27 @@ def check_arguments(values: Mapping[str, Any]) -> None:
     _check_texts(values)
     _check_numbers(values)
     check_choice("channels", values["channels"], ("each", "mid"))
+    _check_engine(values)
+
+
+def _check_engine(values: Mapping[str, Any]) -> None:
+    check_choice("engine", values["engine"], ENGINES)
+    for key in ENGINES[1:]:
+        if not isinstance(values[key], Mapping):
+            raise wrong(key, values[key], f"given as {key}.NAME=VALUE")
+    if values["engine"] != LOCAL and values["workers"] != 1:
+        raise InputError("workers is for engine=local: use ray.actors or slurm.shards")
+    ray, slurm = values["ray"], values["slurm"]
+    check_text("ray.address", ray["address"], allowed=(None,))
+    check_number("ray.actors", ray["actors"], whole=True, least=1, allowed=(None,))
+    check_number("ray.cpus", ray["cpus"], above=0, allowed=(None,))
+    check_number("ray.gpus", ray["gpus"], least=0, allowed=(None,))
+    check_number("slurm.shards", slurm["shards"], whole=True, least=1)
+    check_choice("slurm.cluster", slurm["cluster"], ("slurm", "local"))
+    if not isinstance(slurm["parameters"], Mapping):
+        raise wrong(
+            "slurm.parameters", slurm["parameters"], "given as +slurm.parameters.NAME=VALUE"
+        )
 
 
 def check_plot(plot: str | None, jobs: Sequence[Job]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from audio_diffusion_pytorch import __version__
 from audio_diffusion_pytorch.bridge.bridge import VERSION, Bridge
 from audio_diffusion_pytorch.cli import plain_warnings
 from audio_diffusion_pytorch.errors import InputError
@@ -119,6 +120,11 @@ class TransferRun:
         plain_warnings()
         import_plugins(self.plugins)
         return self.load(worker, workers)
+
+    def versions(self, bridge: Bridge) -> dict[str, str]:
+        """Return versions and digests that must agree between the machines of a run."""
+        settings = {key: str(value) for key, value in self.settings(bridge).items()}
+        return {"timbridge": __version__, **settings}
 
     def notice(self, bridge: Bridge) -> str | None:
         """Describe an option without effect on this target; None if every option applies."""

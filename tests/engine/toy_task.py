@@ -27,6 +27,9 @@ class Toy:
             raise InputError("no such model: choose another")
         return f"worker {worker} of {workers}"
 
+    def versions(self, models: str) -> dict[str, str]:
+        return {"toy": "1.0"}
+
     def do(self, models: str, jobs: Iterable[str], tell: Any) -> None:
         for job in jobs:
             with open(self.folder / "log", "a") as log:
