@@ -34,6 +34,10 @@ _LONGEST_TAG = 10_000  # characters; libsndfile writes unreadable files for long
 
 
 class _Encoder(Protocol):
+    def tag(self, key: str, value: str) -> bool:
+        """Set a text of the file; return False if the format cannot hold it."""
+        ...
+
     def write(self, data: np.ndarray) -> None:
         """Encode frames [n, C] float32."""
         ...
@@ -188,11 +192,10 @@ def writing(
 
     try:
         with atomic_write(path) as temporary:
-            encoder = (
-                _Encoded(temporary, rate, channels)
-                if extension in _CODECS
-                else _Native(temporary, rate, channels, subtype, frames)
-            )
+            if extension in _CODECS:
+                encoder: _Encoder = _Encoded(temporary, rate, channels)
+            else:
+                encoder = _Native(temporary, rate, channels, subtype, frames)
             try:
                 _write_tags(encoder, path, tags or {})
                 yield write_block
@@ -200,10 +203,7 @@ def writing(
                     write_block(torch.zeros(channels, 0), last=True)
             finally:
                 encoder.close()
-            # A full disk at the end of the file raises no error.
-            tolerance = _CODECS[extension][2] if extension in _CODECS else 0
-            if written and abs(info(temporary).frames - written) > tolerance:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _check_length(temporary, written)
             if complete is not None:
                 complete(temporary)
     except soundfile.LibsndfileError as error:  # not a full disk, which `atomic_write` reports
@@ -216,7 +216,19 @@ def write(path: str | Path, wav: Tensor, sample_rate: int, subtype: str | None =
         write_block(wav)
 
 
-def _write_tags(encoder: Any, path: Path, tags: Mapping[str, str]) -> None:
+def _check_length(path: Path, frames: int) -> None:
+    """Check the length of a complete file: a full disk at its end raises no error in the encoder.
+
+    Raises:
+        OSError: the file is shorter or longer.
+    """
+    extension = path.suffix.lower()
+    tolerance = _CODECS[extension][2] if extension in _CODECS else 0
+    if frames and abs(info(path).frames - frames) > tolerance:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _write_tags(encoder: _Encoder, path: Path, tags: Mapping[str, str]) -> None:
     left = []
     for key, value in tags.items():
         value = value.replace("\0", " ").strip()
