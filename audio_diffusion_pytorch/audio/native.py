@@ -19,6 +19,7 @@ from audio_diffusion_pytorch.errors import InputError
 _MOST_FRAMES = 6554
 _CUT_OGG = re.compile(r"lacks an end-of-stream bit", re.MULTILINE)
 _FLAC_HEAD = 42  # bytes of the mark and of the first block with its head
+_SHORT_BLOCK = 256  # frames
 _CUT = "it was cut off in the middle; the sound before the cut is read"
 
 
@@ -61,9 +62,15 @@ def index_of(path: Path, mended: Mended | None, tail: int | None = None) -> Inde
     """
     with _open(path, mended) as file:
         info = AudioInfo(file.frames, file.samplerate, file.channels, file.subtype)
-        cut = _CUT_OGG.search(file.extra_info)
+        cut = bool(_CUT_OGG.search(file.extra_info))
         if file.frames > _MOST_FRAMES * path.stat().st_size:
             frames = _count(file)
+        elif file.format == "FLAC":
+            frames = _complete(path, mended, file.frames)
+            cut = cut or frames < file.frames
+        else:
+            frames = file.frames
+        if frames != file.frames:
             info = AudioInfo(frames, file.samplerate, file.channels, file.subtype)
             mended = _with_length(path, mended, frames)
     problems: tuple[str, ...] = (mended.problem,) if mended and mended.problem else ()
@@ -93,6 +100,29 @@ def _count(file: soundfile.SoundFile) -> int:
     while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
         total += len(block)
     return total
+
+
+def _complete(path: Path, mended: Mended | None, frames: int) -> int:
+    """Return the frames of a FLAC file up to the point where it was truncated."""
+    with _open(path, mended) as file:
+        try:
+            file.seek(max(0, frames - 1))
+            if len(file.read(1)) == min(1, frames):
+                return frames
+        except (soundfile.LibsndfileError, RuntimeError):
+            pass
+    complete = 0
+    for step in (BLOCK, _SHORT_BLOCK):  # a block that fails is read again in short ones
+        with _open(path, mended) as file:
+            try:
+                file.seek(complete)
+                while count := len(file.read(step, dtype="float32", always_2d=True)):
+                    complete += count
+            except (soundfile.LibsndfileError, RuntimeError):
+                continue
+    if complete == 0:
+        raise RuntimeError("the file ends before the first sound")
+    return complete
 
 
 def _with_length(path: Path, mended: Mended | None, frames: int) -> Mended | None:

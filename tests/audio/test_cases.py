@@ -238,6 +238,21 @@ def test_an_ogg_file_that_was_cut(tmp_path):
     assert len(told) == 1 and "it was cut off" in told[0]
 
 
+@pytest.mark.parametrize("share", [0.999, 0.6, 0.2])
+def test_a_flac_file_that_was_cut(share, tmp_path):
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (4 * RATE, 2))
+    soundfile.write(tmp_path / "a.flac", sound, RATE)
+    whole, data = read_all(tmp_path / "a.flac")[0], (tmp_path / "a.flac").read_bytes()
+    (tmp_path / "a.flac").write_bytes(data[: round(len(data) * share)])
+    wav, told = read_all(tmp_path / "a.flac")
+    assert (share - 0.1) * 4 * RATE < wav.shape[1] <= share * 4 * RATE
+    assert torch.equal(wav, whole[:, : wav.shape[1]])
+    assert len(told) == 1 and "a.flac: it was cut off in the middle" in told[0]
+    (tmp_path / "a.flac").write_bytes(data[:60])
+    with pytest.raises(InputError, match=r"a\.flac as audio"):
+        audio.info(tmp_path / "a.flac")
+
+
 @pytest.mark.parametrize("name", ["a.mp3", "a.wav", "a", "a.flac"])
 @pytest.mark.parametrize(
     ("codec", "container"), [("aac", "ipod"), ("flac", "flac"), ("libopus", "webm")]
