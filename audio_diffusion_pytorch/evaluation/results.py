@@ -158,7 +158,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def as_text(groups: Sequence[Group], content: Mapping[str, Any]) -> str:
-    """Lay out all tables for a terminal, the main table first.
+    """Lay out all tables for a terminal; the main table comes last, where the terminal shows it.
 
     Args:
         groups: groups with their figures.
@@ -167,7 +167,7 @@ def as_text(groups: Sequence[Group], content: Mapping[str, Any]) -> str:
     Returns:
         The text.
     """
-    found = all_tables(groups, content)
+    found = all_tables(groups, content)[::-1]
     laid_out = [f"{title}\n\n{tables.layout(table)}" for title, table in found]
     return "\n\n".join(laid_out) + _left_out(content["left_out"])
 
