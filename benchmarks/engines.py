@@ -5,7 +5,8 @@ python benchmarks/engines.py [--clips 200] [--seconds 10] [--counts 1 2]
 Start-up is the time from the start of the engine to its first windows; it includes loading the
 models in the workers. Work is the mean working time of the workers. Overhead is the remaining time
 less the work. Target: at most 5 % of the work. The machine must be idle and have a core for each
-worker.
+worker. With few clips the overhead may be negative: the work of the first batch precedes the first
+windows.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import os
 import queue
+import signal
 import socket
 import time
 import warnings
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import current_thread, main_thread
 from typing import Any
 
 from audio_diffusion_pytorch.engine.checks import NodeCheck
@@ -83,12 +85,15 @@ def _connected(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # otherwise a warning
     if address not in (None, "auto"):
         _check_answer(str(address))
+    before = signal.getsignal(signal.SIGTERM)
     try:
         options = {} if address else {"include_dashboard": False}
         ray.init(address or "local", logging_level="error", log_to_driver=False, **options)
     except (RuntimeError, OSError, ValueError) as error:  # other versions of Ray or Python
         reason = " ".join(str(error).split())
         raise InputError(f"ray.address={address} cannot be used: {reason}") from error
+    if current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray's own handler aborts the command
     try:
         yield
     finally:

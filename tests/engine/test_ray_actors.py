@@ -1,6 +1,7 @@
 """Jobs on Ray clusters of this machine: lost nodes, deaf addresses, unlike nodes."""
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ from toy_task import Events, Toy
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
 from ray.cluster_utils import Cluster  # noqa: E402
 
+from audio_diffusion_pytorch.cli import ending_on_terminate  # noqa: E402
 from audio_diffusion_pytorch.engine import ray_actors  # noqa: E402
 from audio_diffusion_pytorch.engine.checks import NodeCheck  # noqa: E402
 from audio_diffusion_pytorch.engine.ray_actors import RayOptions, run_on_ray  # noqa: E402
-from audio_diffusion_pytorch.errors import InputError  # noqa: E402
+from audio_diffusion_pytorch.errors import InputError, Interrupted  # noqa: E402
 
 JOBS = [f"job{index}" for index in range(40)]
 
@@ -105,6 +107,16 @@ def test_ctrl_c_ends_the_actors(cluster, tmp_path):
     before = (tmp_path / "log").read_text()
     time.sleep(1)
     assert (tmp_path / "log").read_text() == before
+
+
+def test_a_signal_still_reaches_the_command(cluster, tmp_path):
+    """Ray's own handler of SIGTERM would abort the command without its message."""
+    with pytest.raises(Interrupted), ending_on_terminate():
+
+        def tell(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        run(cluster, Toy(tmp_path), JOBS, tell)
 
 
 def test_unlike_nodes_are_refused(cluster, tmp_path):
