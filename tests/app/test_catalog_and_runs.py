@@ -66,6 +66,7 @@ def test_notes():
         ("", "stopped"),
         (None, "stopped"),
     ],
+    ids=["own", "dead", "elsewhere", "empty", "none"],  # equal in all processes of a parallel run
 )
 def test_states_of_a_training(tmp_path, owner, state):
     make_run(tmp_path / "run")
