@@ -95,6 +95,13 @@ def melody(
     return (0.3 * wav * envelope).astype(np.float32)
 
 
+def damage(path: Path) -> None:
+    """Overwrite the middle of a file, so that its end can still be read."""
+    data = path.read_bytes()
+    start, end = len(data) // 3, len(data) // 2
+    path.write_bytes(data[:start] + b"\xa5" * (end - start) + data[end:])
+
+
 @pytest.fixture(scope="session")
 def recordings(tmp_path_factory) -> Path:
     """A folder with five clips of a flute and five of a violin, under a difficult name."""

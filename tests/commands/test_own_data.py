@@ -7,7 +7,7 @@ import shlex
 import numpy as np
 import pytest
 import soundfile
-from conftest import ODD_NAME, TINY_SMALL, melody
+from conftest import ODD_NAME, TINY_SMALL, damage, melody
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -76,11 +76,11 @@ def test_a_dry_run_tells_what_there_is_and_leaves_nothing(command, own, tmp_path
     }
 
 
-def test_a_dry_run_names_a_flac_file_that_was_cut_off(command, tmp_path):
+def test_a_dry_run_names_a_flac_file_with_a_damaged_middle(command, tmp_path):
     for index in range(3):
         soundfile.write(tmp_path / f"flute_{index}.flac", melody(4, seed=index), 24000)
     whole = (tmp_path / "flute_0.flac").read_bytes()
-    (tmp_path / "flute_0.flac").write_bytes(whole[: len(whole) // 3])
+    damage(tmp_path / "flute_0.flac")
     (tmp_path / "Floete.flac").write_bytes(whole)
     result = command(
         "train.py", "exp=flute_small", *TINY_SMALL, f"dataset_path={tmp_path}", "dry_run=true"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import RATE, melody
+from conftest import RATE, damage, melody
 
 from audio_diffusion_pytorch.data import pitch_shift
 from audio_diffusion_pytorch.data.datamodule import Datamodule
@@ -231,9 +231,7 @@ def test_loud_recordings_do_not_clip(tmp_path):
 def test_bad_files_and_folders(tmp_path):
     for index in range(3):
         soundfile.write(tmp_path / f"flute_{index}.flac", melody(2.5, seed=index), RATE)
-    data = bytearray((tmp_path / "flute_1.flac").read_bytes())
-    data[len(data) // 2 :] = b"\xa5" * (len(data) - len(data) // 2)
-    (tmp_path / "flute_1.flac").write_bytes(data)
+    damage(tmp_path / "flute_1.flac")
     damaged = dataset(tmp_path, tmp_path / "cache", variants=1)
     damaged.prepare()
     with pytest.warns(UserWarning, match=r"skipped: cannot read .*flute_1.flac"):

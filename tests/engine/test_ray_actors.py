@@ -21,6 +21,7 @@ from audio_diffusion_pytorch.engine.checks import NodeCheck  # noqa: E402
 from audio_diffusion_pytorch.engine.ray_actors import RayOptions, run_on_ray  # noqa: E402
 from audio_diffusion_pytorch.errors import InputError, Interrupted  # noqa: E402
 
+pytestmark = pytest.mark.long  # Ray declares the nodes of a busy machine dead
 JOBS = [f"job{index}" for index in range(40)]
 
 
