@@ -59,6 +59,7 @@ def test_refusals_are_one_line(tmp_path):
         run_with_submitit(Toy(tmp_path), SlurmOptions(1, "local"), JOBS, Events(), check)
 
 
+@pytest.mark.long  # jobs of a busy machine take seconds to start and to end
 def test_ctrl_c_ends_the_jobs(tmp_path):
     class Interrupting(Events):
         def __call__(self, event: str, job: str, value: object) -> None:
