@@ -12,7 +12,7 @@ from typing import Any
 from audio_diffusion_pytorch.app.settings import AppSettings, choose_port
 from audio_diffusion_pytorch.cli import ending_on_terminate
 
-# What a browser may load: nothing from other hosts. Gradio needs inline scripts and `eval`.
+# Forbid the browser to load anything from other hosts. Gradio needs inline scripts and `eval`.
 _POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'"
 HEADERS = {
     "content-security-policy": _POLICY,

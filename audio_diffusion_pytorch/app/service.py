@@ -1,4 +1,4 @@
-"""What the page offers, without its looks: open recordings, transfer, compare amounts of change."""
+"""Open recordings, transfer them and compare amounts of change, independent of the page's looks."""
 
 from __future__ import annotations
 

@@ -121,12 +121,10 @@ def _write_player(file: Any, path: Path) -> Path:
     from audio_diffusion_pytorch.audio import Resampler, writing
 
     rate = min(file.info.sample_rate, _PLAYED_RATE)
-    channels = min(file.info.channels, 2)
+    is_stereo = file.info.channels == 2
+    channels = 2 if is_stereo else 1
+    blocks = file.blocks() if is_stereo else file.mono_blocks()
     convert = Resampler(file.info.sample_rate, rate, channels)
-    blocks = file.blocks() if file.info.channels <= 2 else file.mono_blocks()
-    if file.info.channels > 2:
-        channels = 1
-        convert = Resampler(file.info.sample_rate, rate, channels)
     with writing(path, rate, channels, "PCM_16") as write_block:
         for block in blocks:
             write_block(convert(block.clamp(-1, 1), False))

@@ -58,7 +58,7 @@ def run_on_ray(
         options: cluster and resources.
         jobs: the jobs.
         tell: callback for events, called in this process.
-        check: what every node must have.
+        check: folders and versions of every node.
 
     Raises:
         InputError: Ray is not installed, the address does not answer, a node fails the check, or

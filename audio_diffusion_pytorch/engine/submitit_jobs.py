@@ -1,6 +1,6 @@
 """Jobs in an array of SLURM jobs, submitted by submitit."""
 
-import pickle
+import json
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,7 +47,7 @@ def run_with_submitit(
         options: size and parameters of the array.
         jobs: the jobs.
         tell: callback for events, called in this process.
-        check: what every node must have; its folder also holds logs and events.
+        check: folders and versions of every node; its folder also holds logs and events.
 
     Raises:
         InputError: submitit is not installed, SLURM refuses the array, a node fails the check, or
@@ -91,7 +91,7 @@ def _run_array(
         raise InputError(f"engine=slurm: the array cannot be submitted: {reason}") from error
     finished: set[Any] = set()
     try:
-        events = [_Events(element.events) for element in elements]
+        events = [_Events(element.events, element.jobs) for element in elements]
         running = True
         while running:
             running = not all(job.done() for job in submitted)
@@ -137,17 +137,23 @@ class _Shard:
         models = self.task.start(0, 1)
         self.check.compare(socket.gethostname(), self.task.versions(models))
         with open(self.events, "ab", buffering=0) as file:
-            self.task.do(models, self.jobs, lambda *event: file.write(pickle.dumps(event)))
+            numbers = {job: number for number, job in enumerate(self.jobs)}
+
+            def tell(event: str, job: Any, value: Any) -> None:
+                file.write(json.dumps([event, numbers[job], value], default=str).encode() + b"\n")
+
+            self.task.do(models, self.jobs, tell)
 
     def checkpoint(self, *_: Any) -> Any:
         return submitit.helpers.DelayedSubmission(self)
 
 
 class _Events:
-    """Events in the file of a shard."""
+    """Events in the file of a shard, one JSON line each: event, number of the job, value."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, jobs: Sequence[Any]):
         self.path = path
+        self.jobs = jobs
         self.file: IO[bytes] | None = None
 
     def new(self) -> Iterator[Event]:
@@ -156,8 +162,9 @@ class _Events:
             self.file = open(self.path, "rb")  # noqa: SIM115
         while self.file is not None:
             position = self.file.tell()
-            try:
-                yield pickle.load(self.file)
-            except (EOFError, pickle.UnpicklingError):  # none, or one that is being written
+            line = self.file.readline()
+            if not line.endswith(b"\n"):  # none, or one that is being written
                 self.file.seek(position)
                 return
+            event, number, value = json.loads(line)
+            yield event, self.jobs[number], value
