@@ -28,6 +28,10 @@ _NATIVE = (  # first bytes of the formats that libsndfile decodes
     b"dns.",
     b"riff\x2e\x91\xcf\x11",
 )
+# Films begin with 0, as damaged MP3 files do, and may hold MPEG frames.
+_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"sidx")
+_START_CODE = b"\0\0\1"  # MPEG-1 and MPEG-2 films
+_SILENT = "it holds no sound (damaged?)"
 # Openers of files by path and state: a process examines each file once.
 _INDICES: dict[str, tuple[State, "Opener"]] = {}
 
@@ -128,8 +132,11 @@ def _examine(path: Path, size: int) -> Opener:
         if head[:4] == b"OggS":
             return _ogg(path, links.links_of(file, size))
         known = head.startswith(_NATIVE) and (head[:4] != b"FORM" or head[8:11] == b"AIF")
-        if not known and (base or head[0] in (0, 255)) and mpeg_frames.starts_as_mpeg(file, size):
-            return _mpeg(mpeg.index_of(file, size))
+        film = head[4:8] in _BOXES or head.startswith(_START_CODE)
+        maybe_mpeg = not known and not film and (base or head[:1] in (b"\0", b"\xff"))
+        if maybe_mpeg and mpeg_frames.starts_as_mpeg(file, size):
+            frames = mpeg.index_of(file, size)
+            return Opener(frames) if frames else _container(path, otherwise=_SILENT)
     if not known or head[8:12] == b"AVI ":
         return _container(path)
     try:
@@ -140,23 +147,17 @@ def _examine(path: Path, size: int) -> Opener:
         return _container(path, otherwise=f"{native.reason(error)} (damaged?)")
 
 
-def _mpeg(index: mpeg.Index | None) -> Opener:
-    if index is None:
-        raise InputError("it holds no sound (damaged?)")
-    return Opener(index)
-
-
 def _container(path: Path, mended: Mended | None = None, otherwise: str = "") -> Opener:
     """Examine a file with FFmpeg; if FFmpeg cannot read the file, raise `otherwise` if given."""
     with _spliced(path, mended) as file:
         try:
-            index = containers.index_of(file)
+            index = containers.index_of(file) or mpeg.index_of(file, file.seek(0, os.SEEK_END))
         except InputError as error:
             if otherwise:
                 raise InputError(otherwise) from error
             raise
         if index is None:
-            return _mpeg(mpeg.index_of(file, file.seek(0, os.SEEK_END)))
+            raise InputError(_SILENT)
         return Opener(index, mended)
 
 

@@ -1,11 +1,13 @@
 """Files that failed for users: the kept ones if available, and equivalents made here."""
 
+import io
 import os
 import random
 import shutil
 import warnings
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -14,6 +16,7 @@ from conftest import ODD_NAME, RATE, ROOT, melody
 from recordings_of_all_kinds import bytes_of, encode
 
 from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.audio import NotAudio
 from audio_diffusion_pytorch.errors import InputError
 
 SHARED = Path(os.environ.get("SHARED_RECORDINGS", ROOT.parent / "shared"))
@@ -299,16 +302,46 @@ def test_what_is_no_recording_says_so_in_one_sentence(content, says, name, tmp_p
     )
 
 
-def test_a_film_without_sound(tmp_path):
-    import av
+def green(index: int = 0) -> av.VideoFrame:
+    """A frame of a film; a new `VideoFrame` would hold what the memory held before."""
+    frame = av.VideoFrame.from_ndarray(np.zeros((48, 32), np.uint8), "yuv420p")
+    frame.pts = index
+    return frame
 
-    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+
+def film_without_sound() -> bytes:
+    content = io.BytesIO()
+    with av.open(content, "w", format="mp4") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width = stream.height = 32
-        for packet in [*stream.encode(av.VideoFrame(32, 32, "yuv420p")), *stream.encode(None)]:
-            container.mux(packet)
+        for frame in (green(), None):
+            container.mux(stream.encode(frame))
+    return content.getvalue()
+
+
+MPEG_FRAMES = b"\xff\xfb\x90\x44".ljust(417, b"\0") * 3
+
+
+def box(name: bytes, content: bytes) -> bytes:
+    return (len(content) + 8).to_bytes(4, "big") + name + content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda film: film,
+        lambda film: film[:28] + box(b"free", MPEG_FRAMES) + film[28:],
+        lambda film: box(b"free", MPEG_FRAMES) + film,
+        lambda film: film + b"\xff\xfb\x90\x44",  # a frame that the end of the file interrupts
+    ],
+    ids=["plain", "frames", "frames first", "frame at the end"],
+)
+def test_a_film_without_sound(change, tmp_path):
+    film = film_without_sound()
+    assert film[:8] == b"\0\0\0\x1cftyp"
+    (tmp_path / "a.mp4").write_bytes(change(film))
     with pytest.raises(
-        InputError, match=r"a\.mp4 as audio: it holds a picture or film without sound"
+        NotAudio, match=r"a\.mp4 as audio: it holds a picture or film without sound"
     ):
         audio.info(tmp_path / "a.mp4")
 
@@ -362,27 +395,25 @@ def test_an_mp4_file_whose_sound_was_cut(tmp_path):
     assert len(told) == 1 and "a.m4a: it was cut off" in told[0]
 
 
-def test_the_sound_of_a_film(tmp_path):
-    import av
-
-    path = tmp_path / "a.mkv"
+@pytest.mark.parametrize(
+    ("kind", "codec", "packet"),
+    [("mkv", "aac", 1024), ("mp4", "mp3", 576), ("mpg", "mp2", 1152)],
+)
+def test_the_sound_of_a_film(kind, codec, packet, tmp_path):
+    path = tmp_path / f"a.{kind}"
     with av.open(str(path), "w") as container:
         film = container.add_stream("mpeg4", rate=25)
         film.width = film.height = 32
-        stream = container.add_stream("aac", rate=RATE, layout="mono")
+        stream = container.add_stream(codec, rate=RATE, layout="mono")
         for index in range(50):
-            frame = av.VideoFrame(32, 32, "yuv420p")
-            frame.pts = index
             sound = av.AudioFrame.from_ndarray(
                 melody()[None, index * 480 : index * 480 + 480], "fltp", "mono"
             )
             sound.sample_rate, sound.pts = RATE, index * 480
-            for packet in [*film.encode(frame), *stream.encode(sound)]:
-                container.mux(packet)
-        for packet in [*film.encode(None), *stream.encode(None)]:
-            container.mux(packet)
+            container.mux([*film.encode(green(index)), *stream.encode(sound)])
+        container.mux([*film.encode(None), *stream.encode(None)])
     wav, told = read_all(path)
-    assert not told and RATE <= wav.shape[1] < RATE + 3 * 1024 and wav.abs().max() > 0.1
+    assert not told and RATE <= wav.shape[1] < RATE + 3 * packet and wav.abs().max() > 0.1
 
 
 def test_an_mp4_file_that_was_cut_says_so(tmp_path):
