@@ -26,13 +26,20 @@ class Denoiser(nn.Module):
         self.net: Any = net  # a network of the user has attributes of its own
         self.sigma_data = sigma_data
 
-    def forward(self, x: Tensor, sigma: Tensor | float, label: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor | float,
+        label: Tensor | None = None,
+        melody: Tensor | None = None,
+    ) -> Tensor:
         """Estimate the clean latents.
 
         Args:
             x: noisy latents [B, C, T].
             sigma: noise level, [B] or one number; positive.
             label: label [B], for a network with labels.
+            melody: melody [B, M, T], for a network with a melody input; None: without melody.
 
         Returns:
             Denoised latents [B, C, T] with the dtype of x.
@@ -43,8 +50,9 @@ class Denoiser(nn.Module):
         c_out = sigma * self.sigma_data * variance.rsqrt()
         c_in = variance.rsqrt()
         c_noise = sigma.flatten().log() / 4
-        labels = () if label is None else (label,)
-        output = self.net((c_in * x).to(x.dtype), c_noise.to(x.dtype), *labels)
+        given = {"label": label, "melody": melody}  # a network of the user may have neither
+        conditions = {name: value for name, value in given.items() if value is not None}
+        output = self.net((c_in * x).to(x.dtype), c_noise.to(x.dtype), **conditions)
         return (c_skip * x + c_out * output).to(x.dtype)
 
     def loss(
@@ -54,6 +62,7 @@ class Denoiser(nn.Module):
         sigma: Tensor | float,
         weighted: bool = True,
         label: Tensor | None = None,
+        melody: Tensor | None = None,
     ) -> Tensor:
         """Compute the squared error of each sample, a mean over channels and time.
 
@@ -66,12 +75,13 @@ class Denoiser(nn.Module):
             weighted: multiply by 1 / c_out^2 = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2, so
                 that the network F regresses on values of unit variance.
             label: label [B], for a network with labels.
+            melody: melody [B, M, T], for a network with a melody input; None: without melody.
 
         Returns:
             Loss [B].
         """
         sigma = expand_sigma(sigma, x)
-        denoised = self(x + sigma * noise, sigma.flatten(), label)
+        denoised = self(x + sigma * noise, sigma.flatten(), label, melody)
         loss = (denoised - x).square().mean(dim=(1, 2))
         if weighted:
             weight = (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2

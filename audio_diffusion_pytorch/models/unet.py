@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +133,7 @@ class UNet1d(nn.Module):
         use_skip_scale: multiply skips by 2^-1/2.
         out_channels: channels of the output, None for `in_channels`.
         num_labels: labels that condition the network; 0: an unconditional network.
+        melody_channels: channels M of the melody input, see `pitch.melody_input`; 0: no such input.
 
     Attributes:
         config: the arguments by name, sequences as lists.
@@ -159,6 +161,7 @@ class UNet1d(nn.Module):
         use_skip_scale: bool = True,
         out_channels: int | None = None,
         num_labels: int = 0,
+        melody_channels: int = 0,
     ):
         super().__init__()
         config = UNetConfig(
@@ -178,10 +181,12 @@ class UNet1d(nn.Module):
             use_skip_scale=use_skip_scale,
             out_channels=out_channels,
             num_labels=num_labels,
+            melody_channels=melody_channels,
         )
         self.config = config.to_dict()
         self.in_channels = in_channels
         self.num_labels = num_labels
+        self.melody_channels = melody_channels
         self.downsample_factor = patch_factor * math.prod(factors)
 
         # The order of construction fixes the initial values of a seed.
@@ -209,8 +214,19 @@ class UNet1d(nn.Module):
         )
         self.upsamples.extend(_up_level(config, level) for level in reversed(levels))
         self.to_out = Chain(UnpatchBlock(widths[0], config.outputs, patch_factor, features))
+        if melody_channels:  # one channel more: 1 where there is a melody, 0 without
+            kernel = 2 * patch_factor + 1
+            self.to_melody = nn.Conv1d(
+                melody_channels + 1, widths[0], kernel, stride=patch_factor, padding=patch_factor
+            )
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None = None,
+        melody: Tensor | None = None,
+    ) -> Tensor:
         """Map latents to the raw network output.
 
         Args:
@@ -218,6 +234,9 @@ class UNet1d(nn.Module):
             c_noise: [B], the transformed noise level (Karras et al. 2022, table 1).
             label: [B], int64; None or `num_labels`: unconditional. Ignored by a network without
                 labels.
+            melody: posteriors of the pitches [B, melody_channels, T], or one more channel with 1
+                where the melody is given and 0 where it is dropped; None: without melody. Ignored
+                by a network without this input.
 
         Returns:
             [B, out_channels, T].
@@ -243,7 +262,10 @@ class UNet1d(nn.Module):
                 label = torch.full_like(c_noise, self.num_labels, dtype=torch.long)
             embedding = embedding + self.to_label(label)
         mapping = self.to_mapping(embedding)
-        x = x_in = self.to_in(x, mapping)
+        x = self.to_in(x, mapping)
+        if self.melody_channels:
+            x = x + self._melody(melody, x)
+        x_in = x
         skips = []
         for level in self.downsamples:
             x, level_skips = level(x, mapping)
@@ -252,6 +274,14 @@ class UNet1d(nn.Module):
         for level in self.upsamples:
             x = level(x, skips.pop(), mapping)
         return self.to_out(x + x_in, mapping)
+
+    def _melody(self, melody: Tensor | None, x: Tensor) -> Tensor:
+        """Embed the melody in the first features x [B, C, T / patch_factor]."""
+        if melody is None:
+            return cast(Tensor, self.to_melody.bias)[:, None]
+        if melody.shape[1] == self.melody_channels:
+            melody = torch.cat([melody, torch.ones_like(melody[:, :1])], dim=1)
+        return self.to_melody(melody.to(x.dtype))[..., : x.shape[-1]]
 
 
 def _residual(config: UNetConfig, in_width: int, out_width: int) -> ResidualBlock:

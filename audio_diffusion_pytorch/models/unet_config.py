@@ -46,6 +46,7 @@ class UNetConfig:
     use_skip_scale: bool
     out_channels: int | None
     num_labels: int
+    melody_channels: int = 0
 
     def __post_init__(self) -> None:
         self._check_sizes()

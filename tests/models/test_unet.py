@@ -240,3 +240,18 @@ def test_labels_change_the_output_and_fold_into_a_network_without():
     plain = UNet1d(**TINY_UNET).eval()
     plain.load_state_dict(fold_label(net.state_dict(), 1))
     assert torch.allclose(plain(x, c_noise), outputs[1], atol=NETWORK)
+
+
+def test_a_network_with_a_melody_input_and_without_melody():
+    torch.manual_seed(0)
+    sizes = {"in_channels": 8, "channels": 8, "multipliers": [1, 2], "factors": [2]}
+    sizes |= {"num_blocks": [1], "attentions": [0, 0], "resnet_groups": 2}
+    net = UNet1d(**sizes, melody_channels=3).eval()
+    x, c_noise = torch.randn(2, 8, 16), torch.zeros(2)
+    melody = torch.rand(2, 3, 16)
+    given = net(x, c_noise, melody=melody)
+    assert not torch.allclose(given, net(x, c_noise))
+    dropped = torch.cat([melody, torch.ones(2, 1, 16)], 1) * torch.tensor([1.0, 0.0])[:, None, None]
+    torch.testing.assert_close(net(x, c_noise, melody=dropped)[0], given[0])
+    torch.testing.assert_close(net(x, c_noise, melody=dropped)[1], net(x, c_noise)[1])
+    assert UNet1d(**net.config).melody_channels == 3

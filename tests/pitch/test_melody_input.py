@@ -1,0 +1,31 @@
+"""The melody input follows the pitch at the frame rate of the latents."""
+
+import math
+
+import torch
+
+from audio_diffusion_pytorch.pitch.melody_input import MELODY_CHANNELS, melody_input
+
+RATE = 24000
+
+
+def tone(midi: float, seconds: float) -> torch.Tensor:
+    time = torch.arange(round(seconds * RATE)) / RATE
+    frequency = 440 * 2 ** ((midi - 69) / 12)
+    partials = (torch.sin(2 * math.pi * n * frequency * time) / n for n in (1, 2, 3))
+    return 0.2 * sum(partials)
+
+
+def test_the_strongest_channel_is_the_pitch_of_each_frame():
+    wav = torch.cat([tone(69, 1.0), tone(76, 1.0)])[None]
+    melody = melody_input(wav, RATE, 320)
+    assert melody.shape == (1, MELODY_CHANNELS, 150)
+    assert melody.min() >= 0 and melody.max() <= 1
+    heard = 21 + melody[0].argmax(0) / 3  # three channels a semitone
+    assert ((heard[8:67] - 69).abs() <= 0.5).all()
+    assert ((heard[83:142] - 76).abs() <= 0.5).all()
+
+
+def test_frames_are_rounded_up():
+    assert melody_input(tone(60, 1.0)[None, :-1], RATE, 320).shape[-1] == 75
+    assert melody_input(tone(60, 1.0)[None, :321], RATE, 320).shape[-1] == 2
