@@ -38,8 +38,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         options = parse_options(argv, __doc__)
         output = options.output
-        soundfonts = () if options.dry_run else find_soundfonts(options.soundfont)
-        check_libraries(options.dry_run)
+        synthesises = not options.dry_run and options.samples is None
+        soundfonts = find_soundfonts(options.soundfont) if synthesises else ()
+        check_libraries(synthesises, options.pieces != 0)
         show(render_dataset(options, soundfonts))
     except OSError as error:
         fail(f"cannot write to {output}: {error.strerror or error}")

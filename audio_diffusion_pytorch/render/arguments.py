@@ -72,6 +72,13 @@ def make_parser(about: str | None = None) -> argparse.ArgumentParser:
         "performance (default: MuseScore General and FluidR3, if installed)",
     )
     add(
+        "--samples",
+        type=Path,
+        metavar="FOLDER",
+        help="play with recorded notes instead of SoundFonts: a folder for each instrument, files "
+        "such as violin/violin_A3_1_forte_arco-normal.mp3",
+    )
+    add(
         "--seed",
         type=int,
         default=0,
@@ -106,9 +113,17 @@ def make_parser(about: str | None = None) -> argparse.ArgumentParser:
     )
     add(
         "--pieces",
-        type=positive(int),
+        type=count,
         metavar="N",
-        help="render only the first N pieces of the splits",
+        help="render only the first N pieces of the splits; 0: only studies",
+    )
+    add(
+        "--studies",
+        type=count,
+        default=0,
+        metavar="N",
+        help="also play N studies over the whole range of each instrument: scales, arpeggios, "
+        "leaps (default 0)",
     )
     add(
         "--workers",
@@ -123,6 +138,13 @@ def make_parser(about: str | None = None) -> argparse.ArgumentParser:
         help="print the number of clips, hours and disk space; write nothing",
     )
     return parser
+
+
+def count(text: str) -> int:
+    """Parse a whole number from 0, an argparse type."""
+    if (value := int(text)) < 0:
+        raise ValueError
+    return value
 
 
 def positive(kind: type) -> Callable[[str], Any]:

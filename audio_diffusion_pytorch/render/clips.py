@@ -7,10 +7,11 @@ import io
 import json
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audio_diffusion_pytorch.render.chorales import digest
+from audio_diffusion_pytorch.render.chorales import digest, split_of
 from audio_diffusion_pytorch.render.options import RenderOptions
 from audio_diffusion_pytorch.render.player import (
     INSTRUMENTS,
@@ -21,6 +22,8 @@ from audio_diffusion_pytorch.render.player import (
     play,
     played_pitch,
 )
+from audio_diffusion_pytorch.render.sampler import SampleLibrary, play_samples
+from audio_diffusion_pytorch.render.studies import study
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,12 +76,14 @@ class ClipRenderer:
         soundfonts: paths of the SoundFonts.
         seed: seed of the performances.
         paired: give all instruments the same performance and SoundFont.
+        samples: folder of recorded notes, which play instead of SoundFonts.
     """
 
     output: Path
     soundfonts: tuple[str, ...]
     seed: int
     paired: bool
+    samples: Path | None = None
 
     def performance(self, clip: Clip) -> tuple[Performance, str]:
         """Draw the performance of a clip, and its SoundFont; empty path without SoundFonts."""
@@ -96,7 +101,11 @@ class ClipRenderer:
         written = [pitch for _, _, pitch, _ in performance.notes]
         pitches = [played_pitch(clip.instrument, pitch, clip.octaves) for pitch in written]
         program = INSTRUMENTS[clip.instrument][0]
-        audio = play(performance, pitches, soundfont, program)
+        if self.samples is None:
+            audio = play(performance, pitches, soundfont, program)
+        else:
+            rng = generator("samples", self.seed, clip.stem)
+            audio = play_samples(performance, pitches, _library(self.samples, clip.instrument), rng)
         flac = io.BytesIO()
         soundfile.write(flac, audio, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
         sounding = zip(performance.notes, pitches, strict=True)
@@ -107,6 +116,7 @@ class ClipRenderer:
             "instrument": clip.instrument,
             "program": program,
             "soundfont": Path(soundfont).name,
+            "samples": None if self.samples is None else self.samples.name,
             "octave_shift": clip.octaves,
             "paired": self.paired,
             "bpm": round(performance.bpm, 2),
@@ -117,6 +127,11 @@ class ClipRenderer:
         }
         write_file(self.output / f"{clip.stem}.flac", flac.getvalue())
         write_file(self.output / f"{clip.stem}.json", json.dumps(about).encode())
+
+
+@lru_cache(maxsize=16)
+def _library(samples: Path, instrument: str) -> SampleLibrary:
+    return SampleLibrary(samples, instrument)
 
 
 def choose_clips(pieces: dict[str, dict[str, Any]], options: RenderOptions) -> list[Clip]:
@@ -133,6 +148,18 @@ def choose_clips(pieces: dict[str, dict[str, Any]], options: RenderOptions) -> l
     for piece, content in pieces.items():
         for group in options.groups:
             clips += _clips_of_group(piece, content, group, options)
+    return clips + [clip for name in options.instruments for clip in _studies(name, options)]
+
+
+def _studies(instrument: str, options: RenderOptions) -> list[Clip]:
+    """Compose the studies of an instrument that belong to the splits of the run."""
+    _, low, high = INSTRUMENTS[instrument]
+    clips = []
+    for number in range(options.studies):
+        split = split_of(options.seed, [number])
+        if split in options.splits:
+            notes = study(low, high, generator("study", options.seed, number, instrument))
+            clips.append(Clip(split, f"study{number:04d}", "p1", 0, instrument, 0, notes))
     return clips
 
 

@@ -21,11 +21,11 @@ from audio_diffusion_pytorch.render.clips import (
 from audio_diffusion_pytorch.render.options import RenderOptions
 from audio_diffusion_pytorch.render.pieces import load_pieces, parallel
 from audio_diffusion_pytorch.render.player import INSTRUMENTS, SAMPLE_RATE
+from audio_diffusion_pytorch.render.sampler import SampleLibrary
 
 Summary = dict[str, dict[str, dict[str, float]]]  # {split: {instrument: {"clips", "hours"}}}
 MANIFEST = "manifest.json"
-_LIBRARIES = ("music21", "numpy", "pyfluidsynth", "soundfile")
-_FIXED = ("seed", "paired", "sample_rate", "soundfonts")  # of all runs in one folder
+_FIXED = ("seed", "paired", "sample_rate", "soundfonts", "samples")  # of all runs in one folder
 
 
 def render_dataset(options: RenderOptions, soundfonts: tuple[str, ...]) -> Summary:
@@ -44,7 +44,9 @@ def render_dataset(options: RenderOptions, soundfonts: tuple[str, ...]) -> Summa
         SoundFontError: a SoundFont cannot play an instrument.
         BrokenProcessPool: a worker was killed.
     """
-    renderer = ClipRenderer(options.output, soundfonts, options.seed, options.paired)
+    renderer = ClipRenderer(
+        options.output, soundfonts, options.seed, options.paired, options.samples
+    )
     if options.dry_run:
         clips = choose_clips(load_pieces(options), options)
         lengths = [renderer.performance(clip)[0].duration for clip in clips]
@@ -95,9 +97,10 @@ def _manifest(options: RenderOptions, soundfonts: tuple[str, ...]) -> dict[str, 
         "paired": options.paired,
         "sample_rate": SAMPLE_RATE,
         "soundfonts": fonts,
+        "samples": None if options.samples is None else _samples(options),
         "programs": {name: INSTRUMENTS[name][0] for name in options.instruments},
         "arguments": arguments,
-        "versions": _versions(),
+        "versions": _versions(options),
     }
     path = options.output / MANIFEST
     if path.is_file():
@@ -112,13 +115,33 @@ def _manifest(options: RenderOptions, soundfonts: tuple[str, ...]) -> dict[str, 
     return manifest
 
 
-def _versions() -> dict[str, str]:
+def _samples(options: RenderOptions) -> dict[str, Any]:
+    """Describe the recorded notes of a run.
+
+    Raises:
+        InputError: an instrument has no recorded notes.
+    """
+    assert options.samples is not None
+    found = {}
+    for instrument in options.instruments:
+        library = SampleLibrary(options.samples, instrument)
+        names = sorted(note.path.name for notes in library.notes.values() for note in notes)
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        found[instrument] = {"notes": len(names), "names": digest, "skipped": library.skipped}
+    return {"folder": options.samples.name, "instruments": found}
+
+
+def _versions(options: RenderOptions) -> dict[str, str]:
+    names = ["numpy", "soundfile"] + ["music21"] * (options.pieces != 0)
+    versions = {name: importlib.metadata.version(name) for name in names}
+    if options.samples is not None:
+        return versions
     import fluidsynth
 
     numbers = [fluidsynth.c_int() for _ in range(3)]
     fluidsynth.fluid_version(*numbers)
-    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    return versions | {"fluidsynth": ".".join(str(number.value) for number in numbers)}
+    player = {"pyfluidsynth": importlib.metadata.version("pyfluidsynth")}
+    return versions | player | {"fluidsynth": ".".join(str(number.value) for number in numbers)}
 
 
 def _contents(output: Path) -> dict[str, Any]:

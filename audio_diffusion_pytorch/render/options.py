@@ -14,12 +14,14 @@ class RenderOptions:
         output: folder to write.
         instruments: names of the instruments.
         soundfont: SoundFonts; None: the installed ones.
+        samples: folder of recorded notes, which play instead of SoundFonts; None: SoundFonts play.
         seed: seed of the split, the parts and the performances.
         splits: splits to render.
         paired: whether all instruments play the same performances.
         takes: performances of each part.
         parts_per_piece: mean number of parts of a piece that an instrument plays.
         pieces: number of pieces; None: all.
+        studies: number of studies over the whole range of each instrument.
         workers: number of processes.
         dry_run: count clips and write nothing.
     """
@@ -27,12 +29,14 @@ class RenderOptions:
     output: Path
     instruments: list[str]
     soundfont: list[Path] | None
+    samples: Path | None
     seed: int
     splits: list[str]
     paired: bool
     takes: int
     parts_per_piece: float
     pieces: int | None
+    studies: int
     workers: int
     dry_run: bool
 

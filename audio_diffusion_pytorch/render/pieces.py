@@ -26,6 +26,8 @@ def load_pieces(options: RenderOptions) -> dict[str, dict[str, Any]]:
     Returns:
         Name of each piece -> its content as in `chorales.read_piece`, and its "split".
     """
+    if options.pieces == 0:
+        return {}
     paths, version = _corpus()
     cache = options.output / CACHE
     known = _read_cache(cache, version)

@@ -64,18 +64,18 @@ def _check_soundfont(path: Path) -> None:
         raise InputError(f"{path} is not a SoundFont (.sf2 or .sf3)")
 
 
-def check_libraries(dry_run: bool) -> None:
+def check_libraries(synthesises: bool, reads_scores: bool = True) -> None:
     """Import every library of a run, to report a missing one before any work.
 
     Args:
-        dry_run: check only the libraries of a dry run.
+        synthesises: whether FluidSynth plays.
+        reads_scores: whether music21 reads pieces.
 
     Raises:
         InputError: a library is missing or does not load; the message names the package to install.
     """
-    names = ["numpy", "tqdm", "music21"]
-    if not dry_run:
-        names += ["soundfile", "fluidsynth"]
+    names = ["numpy", "tqdm", "soundfile"]
+    names += ["music21"] * reads_scores + ["fluidsynth"] * synthesises
     for name in names:
         try:
             importlib.import_module(name)

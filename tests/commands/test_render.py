@@ -50,7 +50,7 @@ def renders() -> None:
     """Skip without the `data` extra, FluidSynth or a SoundFont; fail on CI, which installs them."""
     try:
         requirements.find_soundfonts(None)
-        requirements.check_libraries(dry_run=False)
+        requirements.check_libraries(synthesises=True)
     except InputError:
         reason = (
             "needs the data extra, libfluidsynth3 and a General MIDI SoundFont "
