@@ -70,8 +70,13 @@ class UNetConfig:
         return 4 * self.channels
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the arguments by name, sequences as lists."""
+        """Return the arguments by name, sequences as lists.
+
+        Without a melody input, the result equals that of earlier versions.
+        """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if not self.melody_channels:
+            del values["melody_channels"]
         return {
             name: list(value) if isinstance(value, Sequence) else value
             for name, value in values.items()

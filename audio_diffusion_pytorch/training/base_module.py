@@ -113,6 +113,11 @@ class FrozenCodecModule(TrainingModule):
         """The frozen codec."""
         return self._codec[0]
 
+    @property
+    def features(self) -> Codec:
+        """Encoder of the items of a latent cache, by default the codec."""
+        return self.codec
+
     def on_fit_start(self) -> None:
         """Move the codec to the device of the module."""
         self.codec.to(self.device)

@@ -114,7 +114,7 @@ def _disk_lines(
     shift = train.variation.pitch_shift
     if sound := cached_seconds(module, datamodule):
         cache = LatentCache(
-            datamodule.cache_dir, module.codec, train.sample_rate, datamodule.cache_variants
+            datamodule.cache_dir, module.features, train.sample_rate, datamodule.cache_variants
         )
         lines.append(
             f"            {format_size(cache.bytes_for(sound))} for latents in {cache.root}"

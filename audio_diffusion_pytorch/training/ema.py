@@ -50,20 +50,32 @@ class EMA(nn.Module, Generic[Network]):
         self.power = power
         self.model = copy.deepcopy(online).eval().requires_grad_(False)
         self.register_buffer("step", torch.tensor(0))
+        self._known = (0, -1, 0)  # identity and version of `step`, and its value
 
     @property
     def decay(self) -> float:
         """Decay of the latest update."""
-        return ema_decay(int(self.step), self.beta, self.power)
+        return ema_decay(self._count(), self.beta, self.power)
 
     @torch.no_grad()
     def update(self, online: Network) -> None:
         """Move the average towards the weights of `online`; copy its buffers."""
+        count = self._count() + 1
         self.step += 1
+        self._known = (id(self.step), self.step._version, count)
         decay = self.decay
         torch._foreach_lerp_(list(self.model.parameters()), list(online.parameters()), 1.0 - decay)
         for own, other in zip(self.model.buffers(), online.buffers(), strict=True):
             own.copy_(other)
+
+    def _count(self) -> int:
+        """Return the number of updates; read `step` only after a change from outside.
+
+        Reading it at every step would wait for the GPU.
+        """
+        if self._known[:2] != (id(self.step), self.step._version):
+            self._known = (id(self.step), self.step._version, int(self.step))
+        return self._known[2]
 
     def train(self, mode: bool = True) -> "EMA[Network]":
         """Stay in evaluation mode: nothing trains the average."""

@@ -16,6 +16,9 @@ from audio_diffusion_pytorch.bridge.noise_statistics import noise_of_instruments
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.data.datamodule import Datamodule
 from audio_diffusion_pytorch.data.latent_statistics import latent_statistics
+from audio_diffusion_pytorch.data.melody_features import MelodyFeatures
+from audio_diffusion_pytorch.data.packed import dequantise, dequantise_melody
+from audio_diffusion_pytorch.data.packed_datamodule import PackedDatamodule
 from audio_diffusion_pytorch.diffusion.coupling import ChunkCoupling
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser, SigmaDistribution
 from audio_diffusion_pytorch.errors import InputError
@@ -25,15 +28,17 @@ from audio_diffusion_pytorch.models.labels import Labels, statistics_of
 from audio_diffusion_pytorch.models.networks import network_name
 from audio_diffusion_pytorch.models.unet import UNet1d
 from audio_diffusion_pytorch.training.base_module import FrozenCodecModule
+from audio_diffusion_pytorch.training.draws import DRAWS
 from audio_diffusion_pytorch.training.ema import EMA
 from audio_diffusion_pytorch.training.lightning_internals import attached_trainer
-from audio_diffusion_pytorch.training.randomness import generator_for
 from audio_diffusion_pytorch.training.validation_loss import ValidationLoss
 from audio_diffusion_pytorch.utils.checkpoint_io import load_tensor
 from audio_diffusion_pytorch.utils.files import atomic_write
+from audio_diffusion_pytorch.utils.settings import check_choice, check_number
 
 _NOISE_RECORDINGS = 32  # most recordings of an instrument that its noise statistics are measured on
-Batch = Tensor | tuple[Tensor, Tensor]  # wav [B, 1, T] or latents [B, D, L]; or with labels [B]
+# wav [B, 1, T], latents [B, D, L] or features [B, D + M, L]; or with labels [B]
+Batch = Tensor | tuple[Tensor, Tensor]
 
 
 class InstrumentModule(FrozenCodecModule):
@@ -63,6 +68,10 @@ class InstrumentModule(FrozenCodecModule):
             not the average spectrum, identifies the instrument.
         label_dropout: share of the samples trained without their label (Ho and Salimans 2022,
             algorithm 1).
+        melody_dropout: share of the samples trained without their melody; only a network with a
+            melody input uses it.
+        keyed_by: "sample": the random numbers of a sample do not depend on the batch size;
+            "batch": one generator for each batch, which is faster on a GPU.
         seed: keys noise and sigma, together with the step and the sample's index.
         compile: compile the network with torch.compile; the first step then takes minutes.
         checkpoint_activations: recompute activations in the backward pass to save memory.
@@ -71,7 +80,8 @@ class InstrumentModule(FrozenCodecModule):
         steps_before: steps of the model that this run starts from; None: unknown.
 
     Raises:
-        InputError: the network's channels or labels do not match the codec or `labels`.
+        InputError: the network's channels or labels do not match the codec or `labels`, or a
+            setting is wrong.
     """
 
     warmup = 0.1
@@ -101,17 +111,24 @@ class InstrumentModule(FrozenCodecModule):
         coupling: ChunkCoupling | None = None,
         labels: Sequence[str] | None = None,
         label_dropout: float = 0.1,
+        melody_dropout: float = 0.15,
+        keyed_by: str = "sample",
         seed: int = 0,
         compile: bool = False,
         checkpoint_activations: bool = False,
     ):
         super().__init__(codec)
+        check_number("model.melody_dropout", melody_dropout, least=0, most=1)
+        check_choice("model.keyed_by", keyed_by, DRAWS)
         self.save_hyperparameters(
             ignore=["model", "codec", "sigma_distribution", "coupling", "labels"]
         )
         self.labels = tuple(labels or ())
         self.label_map = Labels(self.labels)
         self._check_network(model)
+        # A network of the user may lack the attribute.
+        self.melody_channels: int = getattr(model, "melody_channels", 0)
+        self._features: list[Codec] = [MelodyFeatures(codec) if self.melody_channels else codec]
         self.denoiser = Denoiser(model, sigma_data)
         self.ema = EMA(self.denoiser, ema_beta, ema_power)
         if checkpoint_activations:
@@ -120,7 +137,7 @@ class InstrumentModule(FrozenCodecModule):
             self.denoiser.net.compile()  # in place: the keys of checkpoints stay
         self.sigma_distribution = sigma_distribution
         self.coupling = coupling
-        self.validation = ValidationLoss(sigma_distribution)
+        self.validation = ValidationLoss(sigma_distribution, self.melody_channels > 0)
         shape = self.label_map.statistics_shape(codec.latent_channels)
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("std", torch.ones(shape))
@@ -142,18 +159,26 @@ class InstrumentModule(FrozenCodecModule):
             )
 
     @property
+    def features(self) -> Codec:
+        """The codec; with a melody input, a `MelodyFeatures` of the codec."""
+        return self._features[0]
+
+    @property
     def trained(self) -> Denoiser:
         """The denoiser in training."""
         return self.denoiser
 
     def wants_cache(self, datamodule: pl.LightningDataModule) -> bool:
         """Return whether training would read latents from the datamodule's cache."""
-        return isinstance(datamodule, Datamodule) and datamodule.wants_cache(self.codec)
+        return isinstance(datamodule, Datamodule) and datamodule.wants_cache(self.features)
 
     def use_cache(self, datamodule: pl.LightningDataModule, device: torch.device) -> None:
         """Read latents from the datamodule's cache if configured; encode missing ones."""
         if isinstance(datamodule, Datamodule):
-            self.takes_latents = datamodule.use_cache(self.codec, device)
+            self.takes_latents = datamodule.use_cache(self.features, device)
+        elif isinstance(datamodule, PackedDatamodule):
+            datamodule.use_device(device)
+            self.takes_latents = True
 
     def prepare(self, datamodule: pl.LightningDataModule, run_dir: Path, ckpt: str | None) -> None:
         """Set the latent statistics, from the given files or from the training files.
@@ -177,20 +202,37 @@ class InstrumentModule(FrozenCodecModule):
             std = load_tensor(h.std_path)
             level = self.level
         else:
-            mean, std, level = latent_statistics(self.codec, datamodule, self.label_map)
+            if isinstance(datamodule, PackedDatamodule):
+                found = datamodule.statistics(self.label_map)
+            else:
+                found = latent_statistics(self.features, datamodule, self.label_map)
+            mean, std, level = found
+            channels = self.codec.latent_channels  # the melody, which follows, is not normalised
+            mean, std = mean[..., :channels], std[..., :channels]
         self.mean.copy_(statistics_of(mean, self.mean.shape))
         self.std.copy_(statistics_of(std, self.std.shape))
         self.level.copy_(level.reshape(()))
 
     def normalised_latents(self, batch: Tensor, label: Tensor | None = None) -> Tensor:
-        """Encode and normalise a batch; zero-pad it to a multiple of the downsampling factor.
-
-        Args:
-            batch: wav [B, 1, T], or latents [B, D, L] of a cache.
-            label: labels [B]; None for a model without labels.
+        """Encode and normalise a batch, see `network_inputs`.
 
         Returns:
             Latents [B, D, L].
+        """
+        return self.network_inputs(batch, label)[0]
+
+    def network_inputs(
+        self, batch: Tensor, label: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encode and normalise a batch; zero-pad it to a multiple of the downsampling factor.
+
+        Args:
+            batch: wav [B, 1, T], or latents [B, D, L] or features [B, D + M, L] of a cache or, in
+                uint8, of a pack.
+            label: labels [B]; None for a model without labels.
+
+        Returns:
+            Latents [B, D, L]; melody [B, M, L], or None for a network without a melody input.
         """
         mean, std = self.mean, self.std
         if mean.ndim > 1:
@@ -199,9 +241,21 @@ class InstrumentModule(FrozenCodecModule):
             mean, std = mean[instrument], std[instrument]
         # Outside of mixed precision: rounding must not change the data.
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            z = batch if self.takes_latents else self.codec.encode(batch)
+            z, melody = self._encode(batch)
             z = (z - mean[..., None]) / std[..., None]
-        return F.pad(z, (0, -z.shape[-1] % self.denoiser.net.downsample_factor))
+        padding = (0, -z.shape[-1] % self.denoiser.net.downsample_factor)
+        return F.pad(z, padding), None if melody is None else F.pad(melody, padding)
+
+    def _encode(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the latents of a batch, and its melody for a network with this input."""
+        packed = batch.dtype == torch.uint8
+        features = batch if packed or self.takes_latents else self.features.encode(batch)
+        latents = features[:, : self.codec.latent_channels]
+        latents = dequantise(latents) if packed else latents
+        if not self.melody_channels:
+            return latents, None
+        melody = features[:, self.codec.latent_channels :]
+        return latents, dequantise_melody(melody) if packed else melody
 
     def draw(
         self, z: Tensor, step: int, first: int = 0, label: Tensor | None = None
@@ -218,22 +272,40 @@ class InstrumentModule(FrozenCodecModule):
             Noise [B, D, L], sigma [B], and the labels [B] after dropout: `num_labels` stands for a
             dropped label.
         """
-        uniforms = []
-        noises = []
-        labels = None if label is None else label.clone()
-        for index, latents in enumerate(z):
-            generator = generator_for(self.hparams.seed, step, first + index, z.device)
-            uniforms.append(torch.rand((), generator=generator, device=z.device))
-            noise = torch.randn(z.shape[1:], generator=generator, device=z.device)
-            if self.coupling is not None:
-                noise = self.coupling(latents, noise, generator)
-            noises.append(noise)
-            if labels is not None:
-                draw = torch.rand((), generator=generator, device=z.device)
-                if draw < self.hparams.label_dropout:
-                    labels[index] = self.label_map.count
-        sigma = self.sigma_distribution.icdf(torch.stack(uniforms))
-        return torch.stack(noises), sigma, labels
+        return self.draw_with_melody(z, step, first, label)[:3]
+
+    def draw_with_melody(
+        self,
+        z: Tensor,
+        step: int,
+        first: int = 0,
+        label: Tensor | None = None,
+        melody: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Draw as `draw` does, and the melody dropout.
+
+        Args:
+            z: normalised latents [B, D, L].
+            step: optimiser step.
+            first: index of the first sample in the global batch.
+            label: labels [B]; None for a model without labels.
+            melody: melody [B, M, L]; None for a model without a melody input.
+
+        Returns:
+            Noise [B, D, L], sigma [B], the labels [B] after dropout, and the melody after dropout
+            [B, M + 1, L], whose last channel is 1 where the melody is given and 0 where it is
+            dropped.
+        """
+        h = self.hparams
+        drawn = DRAWS[h.keyed_by](
+            z, h.seed, step, first, self.coupling, label is not None, melody is not None
+        )
+        if label is not None:
+            label = torch.where(drawn.label < h.label_dropout, self.label_map.count, label)
+        if melody is not None:
+            given = (drawn.melody >= h.melody_dropout).to(melody.dtype)[:, None, None]
+            melody = torch.cat([melody * given, given.expand_as(melody[:, :1])], dim=1)
+        return drawn.noise, self.sigma_distribution.icdf(drawn.sigma), label, melody
 
     def _split(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Split a batch into sound and labels; None for a model without labels."""
@@ -243,23 +315,27 @@ class InstrumentModule(FrozenCodecModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the loss [], and each sample's loss [B] and noise level [B]."""
         wav, label = self._split(batch)
-        z = self.normalised_latents(wav, label)
+        z, melody = self.network_inputs(wav, label)
         # Earlier batches of the same optimiser step.
         accumulated = batch_idx % self.trainer.accumulate_grad_batches
         first = (accumulated * self.trainer.world_size + self.global_rank) * len(z)
-        noise, sigma, label = self.draw(z, self.trainer.global_step, first, label)
-        losses = self.denoiser.loss(z, noise, sigma, label=label)
-        self.log("train_loss", losses.mean(), prog_bar=True, sync_dist=True)
+        noise, sigma, label, melody = self.draw_with_melody(
+            z, self.trainer.global_step, first, label, melody
+        )
+        losses = self.denoiser.loss(z, noise, sigma, label=label, melody=melody)
+        # Lightning would read a figure of the progress bar from the device at every step:
+        # `ProgressBar` reads this one when it refreshes.
+        self.log("train_loss", losses.mean(), sync_dist=True)
         return {"loss": losses.mean(), "losses": losses.detach(), "sigma": sigma}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the validation losses of a batch, with the averaged weights."""
         wav, label = self._split(batch)
-        z = self.normalised_latents(wav, label)
+        z, melody = self.network_inputs(wav, label)
         before = batch_idx * self.trainer.val_dataloaders.batch_size
         world = self.trainer.world_size
         items = [(before + index) * world + self.global_rank for index in range(len(z))]
-        for name, value in self.validation(self.ema.model, z, items, label).items():
+        for name, value in self.validation(self.ema.model, z, items, label, melody).items():
             self.log(name, value, prog_bar=name == "valid_loss", on_step=False, on_epoch=True)
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:

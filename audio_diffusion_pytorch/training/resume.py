@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from audio_diffusion_pytorch.data.datamodule import Datamodule
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.instrument import select_condition
 from audio_diffusion_pytorch.models.loading import load_instrument
@@ -23,7 +23,14 @@ from audio_diffusion_pytorch.training.base_module import TrainingModule
 from audio_diffusion_pytorch.training.instrument_module import InstrumentModule
 from audio_diffusion_pytorch.utils.checkpoint_io import load_checkpoint, read_checkpoint
 
-_STEP_SETTINGS = ("lr", "ema_", "label_", "codec_share")  # prefixes: they change a step's result
+_STEP_SETTINGS = (
+    "lr",
+    "ema_",
+    "label_",
+    "melody_",
+    "keyed_by",
+    "codec_share",
+)  # prefixes: they change a step's result
 _EXPORT_FIELDS = {"level_db", "handoff_sigma", "steps"}  # describe the exported model only
 
 
@@ -73,7 +80,7 @@ def check_resumable(ckpt: str) -> SavedRun:
     return SavedRun(
         shapes={key: value.shape for key, value in state.items()},
         instrument=content.get("instrument") or {},
-        data=content.get("Datamodule") or {},
+        data=content.get("Datamodule") or content.get("PackedDatamodule") or {},
         settings=settings | content.get("trainer", {}),
     )
 
@@ -86,7 +93,7 @@ def _step_settings(hparams: Mapping[str, Any]) -> dict[str, Any]:
 def check_compatible(
     saved: SavedRun,
     module: TrainingModule,
-    datamodule: Datamodule,
+    datamodule: pl.LightningDataModule,
     ckpt: str,
     trainer: Mapping[str, Any] | None = None,
 ) -> None:
@@ -184,6 +191,10 @@ def initialise_from(module: nn.Module, source: str) -> None:
     own = {key: value.shape for key, value in net.state_dict().items()}
     if net.num_labels:  # a model without labels equals a model whose labels have no effect
         state = {"to_label.weight": torch.zeros_like(net.to_label.weight), **state}
+    if module.melody_channels and "to_melody.weight" not in state:
+        initial = net.state_dict()
+        state = {**state, **{key: initial[key] for key in own if key.startswith("to_melody.")}}
+        print(f"init_from={source} has no melody input: this input starts with its initial values")
     differing = sorted(
         key
         for key in own.keys() | state.keys()

@@ -17,10 +17,12 @@ from pytorch_lightning.loggers import Logger
 
 from audio_diffusion_pytorch.data.datamodule import Datamodule
 from audio_diffusion_pytorch.data.loader import explain_loader_error
+from audio_diffusion_pytorch.data.packed_datamodule import PackedDatamodule
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.training import checks, resume
 from audio_diffusion_pytorch.training.base_module import TrainingModule
 from audio_diffusion_pytorch.training.dry_run import dry_run
+from audio_diffusion_pytorch.training.instrument_module import InstrumentModule
 from audio_diffusion_pytorch.training.loggers import log_config
 from audio_diffusion_pytorch.training.processes import check_sweep, ending_together, requeue
 from audio_diffusion_pytorch.training.run_folder import prepare_run_folder, resume_arguments
@@ -152,6 +154,13 @@ def build_run(cfg: DictConfig) -> TrainingRun:
         if saved is not None:
             datamodule.load_state_dict(saved.data)
         checks.check_rate(datamodule, codec)
+    elif isinstance(datamodule, PackedDatamodule):
+        if not isinstance(module, InstrumentModule):
+            raise InputError(
+                "datamodule=packed needs an experiment that trains an instrument on a frozen codec"
+            )
+        datamodule.check_fits(codec, module.melody_channels)
+    if isinstance(datamodule, (Datamodule, PackedDatamodule)):
         steps = planned_steps(datamodule, trainer)[1]
         checks.check_length(steps, module.hparams.get("total_steps"))
     if _schedules_validation(cfg):

@@ -133,7 +133,7 @@ def time_training(
 
     def random_latents(count: int) -> Batch:
         length = module.codec.num_frames(module.hparams.length)
-        latents = torch.randn(count, module.codec.latent_channels, length)
+        latents = torch.randn(count, module.features.latent_channels, length)
         return [latents, torch.zeros(count, dtype=torch.long)] if module.labels else latents
 
     def read_items(count: int) -> Batch:
@@ -205,7 +205,7 @@ def time_report(
     name = {"cpu": "the CPU", "cuda": "the GPU"}.get(device.type, device.type)
     try:
         step = time_training(module, datamodule, trainer)
-        encoding = time_encoding(module.codec, sound, device) if sound else 0.0
+        encoding = time_encoding(module.features, sound, device) if sound else 0.0
     except (torch.OutOfMemoryError, MemoryError) as error:
         return [f"time:       unknown: out of memory in a step ({str(error).splitlines()[0]})"]
     whole = "unlimited"

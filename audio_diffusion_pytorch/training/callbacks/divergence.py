@@ -18,15 +18,18 @@ class StopOnDivergence(pl.Callback):
     """End a run before its next checkpoint if the loss is not finite or far above its average.
 
     Args:
-        factor: highest accepted ratio of the loss to the average of about the last 100 steps.
+        factor: highest accepted ratio of the loss to the average of about the last 100
+            checked steps.
+        every_n_steps: interval of the checks; reading the loss of each step would wait for a GPU.
 
     Raises:
         InputError: the loss diverges; the message lists the step, the batch, and the recordings of
             the batch.
     """
 
-    def __init__(self, factor: float = 100.0):
+    def __init__(self, factor: float = 100.0, every_n_steps: int = 1):
         self.factor = factor
+        self.every_n_steps = every_n_steps
         self.average = 0.0
         self.steps = 0
 
@@ -48,6 +51,8 @@ class StopOnDivergence(pl.Callback):
         index: int,
     ) -> None:
         """Check the loss of the step and update the average."""
+        if trainer.global_step % self.every_n_steps:
+            return
         # The logged value is the average of all processes: they stop together.
         loss = float(trainer.callback_metrics.get("train_loss", outputs["loss"]))
         if math.isfinite(loss) and (self.steps < _AVERAGED or loss <= self.factor * self.average):

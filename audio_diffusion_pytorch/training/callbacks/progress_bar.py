@@ -74,6 +74,9 @@ class ProgressBar(TQDMProgressBar):
         """Return the logged values and the figures of the monitor."""
         items = super().get_metrics(trainer, module)
         items.pop("v_num", None)  # the end of a logger's version name
+        if "train_loss" in trainer.callback_metrics:
+            loss = float(trainer.callback_metrics["train_loss"])
+            items = {"train_loss": loss, **items}
         for callback in trainer.callbacks:
             if isinstance(callback, TrainingMonitor):
                 items |= callback.shown
