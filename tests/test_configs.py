@@ -53,7 +53,7 @@ def targets(node) -> list[str]:
 
 def test_the_experiments_there_are():
     instruments = ("flute", "violin", "bassoon", "cello", "trumpet")
-    expected = {f"{name}_{kind}" for name in instruments for kind in ("latent", "small")}
+    expected = {f"{name}_{kind}" for name in instruments for kind in ("latent", "small", "melody")}
     others = {"pitch_flute_latent", "pitch_flute_small", "all_small", "codec_small", "classifier"}
     assert set(EXPERIMENTS) == expected | others
 
@@ -66,7 +66,8 @@ def test_every_experiment_composes_and_names_what_exists(name):
     found = targets(plain)
     assert len(found) > 8 and all(callable(get_object(target)) for target in found)
     assert plain["callbacks"]["best"]["monitor"] == "valid_loss"
-    assert plain["datamodule"]["dataset"]["path"] == "data"
+    data = plain["datamodule"]
+    assert data.get("dataset", data)["path"] == "data"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
