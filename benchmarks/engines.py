@@ -22,6 +22,8 @@ import numpy as np
 import soundfile
 from measuring import Table
 
+from audio_diffusion_pytorch.engine.engine import Engine
+from audio_diffusion_pytorch.engine.options import RayOptions
 from audio_diffusion_pytorch.transfer.progress import TransferProgress
 from audio_diffusion_pytorch.transfer.resolve import resolve_jobs
 from audio_diffusion_pytorch.transfer.run import TransferRun
@@ -75,9 +77,9 @@ def measure(folder: Path, engine: str, count: int) -> list[str]:
     progress = Timed(run, run.load(), plan)
     started = time.perf_counter()
     if engine == "local":
-        progress.run_jobs(count)
+        progress.run_jobs(Engine(count))
     else:
-        progress.run_jobs(1, engine, {"actors": count, "cpus": 1})
+        progress.run_jobs(Engine(options=RayOptions(actors=count, cpus=1)))
     total = time.perf_counter() - started
     assert len(progress.facts) == len(plan.jobs), progress.failures
     work = sum(facts["seconds"] for facts in progress.facts.values()) / count

@@ -17,8 +17,8 @@ LAYERS = [  # top to bottom; packages in one row do not import each other
     {"models", "metrics", "plots"},
     {"codecs", "pitch"},
     {"diffusion", "audio"},
-    {"cli", "completion"},
-    {"utils", "engine"},
+    {"cli", "completion", "engine"},
+    {"utils"},
     {"command_line"},
     {"errors", "instruments", "paths", "__version__"},
 ]

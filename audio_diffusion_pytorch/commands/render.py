@@ -20,7 +20,6 @@ General MIDI SoundFont.
 from __future__ import annotations
 
 import sys
-from concurrent.futures.process import BrokenProcessPool
 from typing import NoReturn
 
 from audio_diffusion_pytorch.errors import InputError
@@ -46,11 +45,6 @@ def main(argv: list[str] | None = None) -> None:
         fail(f"cannot write to {output}: {error.strerror or error}")
     except (InputError, SoundFontError) as error:
         fail(str(error))
-    except BrokenProcessPool:
-        fail(
-            "a worker was killed, probably for lack of memory: "
-            "repeat the command with fewer --workers to continue"
-        )
     except KeyboardInterrupt:
         print("render_dataset: interrupted: repeat the command to continue", file=sys.stderr)
         raise SystemExit(130) from None

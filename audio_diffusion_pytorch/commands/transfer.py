@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from audio_diffusion_pytorch.cli import run_command, start
+from audio_diffusion_pytorch.engine.engine import Engine
 from audio_diffusion_pytorch.paths import CONFIGS
 from audio_diffusion_pytorch.transfer.arguments import check_arguments, check_plot
 from audio_diffusion_pytorch.utils.registry import import_plugins
@@ -46,7 +47,7 @@ def transfer(cfg: DictConfig) -> None:
         print(progress.dry_run())
         progress.raise_failures()
         return
-    progress.run_jobs(cfg.workers, cfg.engine, values.get(cfg.engine))
+    progress.run_jobs(Engine.from_arguments(values))
     if len(plan.jobs) > 1 or not progress.failures:
         print(progress.summary())
     progress.raise_failures()

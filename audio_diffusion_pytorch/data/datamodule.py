@@ -16,6 +16,7 @@ from audio_diffusion_pytorch.data.encode_latents import build
 from audio_diffusion_pytorch.data.latent_cache import LatentCache
 from audio_diffusion_pytorch.data.loader import Loader, start_worker
 from audio_diffusion_pytorch.data.sampler import EpochSampler, InEpochs, MapDataset
+from audio_diffusion_pytorch.engine.engine import Engine
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.utils.settings import check_number, check_switch, wrong
 
@@ -42,6 +43,8 @@ class Datamodule(pl.LightningDataModule):
             faster one.
         cache_dir: folder of the latent cache.
         cache_variants: variations of each recording in the cache, if recordings are varied.
+        cache_engine: arguments of `Engine.from_arguments` for filling the cache; None: this
+            process fills it.
 
     Attributes:
         train_set: training items.
@@ -67,6 +70,7 @@ class Datamodule(pl.LightningDataModule):
         cache: bool | Literal["auto"] = "auto",
         cache_dir: str | Path | None = None,
         cache_variants: int = 4,
+        cache_engine: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         if not (isinstance(valid_split, float) and 0 < valid_split < 1):
@@ -82,6 +86,7 @@ class Datamodule(pl.LightningDataModule):
         self.cache = cache
         self.cache_dir = cache_dir
         self.cache_variants = cache_variants
+        self.cache_engine = Engine.from_arguments(cache_engine or {})
         self.latents = False
         self._loaders: list[weakref.ref[DataLoader]] = []
         self._max_valid_items = max_valid_items
@@ -192,7 +197,7 @@ class Datamodule(pl.LightningDataModule):
                 self.cache_dir, codec, self.train_set.sample_rate, self.cache_variants
             )
             parts = [part.with_cache(cache) for part in (self.train_set, self._whole_valid_set)]
-            build(cache, parts, codec, device)
+            build(cache, parts, codec, device, self.cache_engine)
             self._set_parts(*parts)
             self.latents = True
         return self.latents

@@ -5,7 +5,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.cli import plain_warnings
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.data.augment import RecordingAugment
 from audio_diffusion_pytorch.data.dataset import InstrumentDataset
@@ -28,9 +29,13 @@ from audio_diffusion_pytorch.data.latent_cache import (
     LatentCache,
     _checksum,
 )
+from audio_diffusion_pytorch.engine.engine import Engine
+from audio_diffusion_pytorch.engine.task import Task
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.utils.devices import device_of_worker
 from audio_diffusion_pytorch.utils.files import atomic_write
 from audio_diffusion_pytorch.utils.hashing import DigestMemory
+from audio_diffusion_pytorch.utils.threads import set_threads
 
 _BLOCK = 3000  # frames (40 s) that the codec encodes together
 _STALE = 86400  # seconds after which the writer of a temporary file is presumed dead
@@ -49,46 +54,80 @@ class _Job:
     variant: CachedVariant
 
 
+@dataclass(frozen=True)
+class _Encoding(Task):
+    """Encode the missing files of a cache; a job is the path of one, its result an error."""
+
+    cache: LatentCache
+    jobs: Mapping[Path, _Job]
+    codec: Codec
+    device: str
+
+    def start(self, worker: int, workers: int) -> Codec:
+        plain_warnings()
+        set_threads(processes=workers)
+        return self.codec.to(device_of_worker(self.device, worker))
+
+    def versions(self, codec: Codec) -> dict[str, str]:
+        return {**super().versions(codec), "codec": codec.fingerprint()}
+
+    def do_job(self, codec: Codec, path: Path) -> str | None:
+        job = self.jobs[path]
+        if self.cache.is_intact(path):  # another process has encoded it
+            return None
+        try:
+            tensors = _encode(self.cache, job, codec, next(codec.parameters()).device)
+        except InputError as error:  # headers do not reveal NaN or damage
+            return str(error)
+        recording = Path(job.file).name
+        metadata = {"recording": recording, "take": str(job.variant), "codec": codec.name}
+        _write(path, tensors, metadata)
+        return None
+
+
 def build(
     cache: LatentCache,
     datasets: Sequence[InstrumentDataset],
     codec: Codec,
     device: torch.device | str,
+    engine: Engine | None = None,
 ) -> None:
     """Encode the recordings that the cache lacks or holds damaged.
 
     Args:
         cache: the cache; its `digests` are filled.
         datasets: data sets that read from the cache.
-        codec: the codec, which moves to `device`.
-        device: device of the encoder.
+        codec: the codec, which moves to `device` if this process encodes.
+        device: device of the encoder; workers with "cuda" use the GPUs in turn.
+        engine: executor; None: this process.
 
     Raises:
-        InputError: the cache is not writable, or the disk is too small.
+        InputError: the cache is not writable, the disk is too small, or see `Engine.run`.
     """
+    engine = engine or Engine()
     _remove_stale(cache.folder)
     jobs = _missing(cache, datasets)
-    if jobs:
-        _check_space(cache, sum(job.dataset.headers[job.file].seconds for job in jobs.values()))
+    if not jobs:
+        return
+    _check_space(cache, sum(job.dataset.headers[job.file].seconds for job in jobs.values()))
+    if engine.is_this_process:
         codec.to(device)
     # A random order: processes that fill the same cache rarely encode the same recording.
     paths = random.Random(os.urandom(8)).sample(sorted(jobs), len(jobs))
-    name = Path(codec.name).stem
-    for path in tqdm(paths, desc=f"encoding with {name}", unit="file", disable=not paths):
-        job = jobs[path]
-        if job.file not in cache.digests or cache.is_intact(path):
-            continue
-        try:
-            tensors = _encode(cache, job, codec, device)
-        except InputError as error:
-            # Headers do not reveal NaN or damage, and the file may change meanwhile.
-            job.dataset.recordings.warn_once(job.file, str(error))
-            del cache.digests[job.file]
-            continue
-        recording = Path(job.file).name
-        _write(
-            path, tensors, {"recording": recording, "take": str(job.variant), "codec": codec.name}
-        )
+    task = _Encoding(cache, jobs, codec, str(device))
+    title = f"encoding with {Path(codec.name).stem}"
+    with tqdm(desc=title, unit="file", total=len(paths)) as bar:
+
+        def tell(event: str, path: Path, error: str | None) -> None:
+            bar.update()
+            job = jobs[path]
+            if event == "failed":
+                raise InputError(error)
+            if error is not None and job.file in cache.digests:
+                del cache.digests[job.file]
+                job.dataset.recordings.warn_once(job.file, error)
+
+        engine.run(task, codec, paths, tell, cache.root, [Path(jobs[paths[0]].file)])
 
 
 def _missing(cache: LatentCache, datasets: Sequence[InstrumentDataset]) -> dict[Path, _Job]:

@@ -1,19 +1,16 @@
 """Hand out independent jobs to workers, and repeat the jobs of a worker that died.
 
-A task holds the settings of all jobs: `start(worker, workers)` loads the models in a worker, and
-`do(models, jobs, tell)` does jobs there. A worker begins with `submit(jobs)`; `receive()` returns
-its next event, None after its jobs or its death; `ready` is false while it cannot begin.
+A worker begins with `submit(jobs)`; `receive()` returns its next event, None after its jobs or its
+death; `ready` is false while it cannot begin.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from audio_diffusion_pytorch.engine.task import FINAL, Tell
 from audio_diffusion_pytorch.errors import InputError
 
-Event = tuple[str, Any, Any]  # event, job, value
-Tell = Callable[[str, Any, Any], None]
-FINAL = ("done", "failed", "left")  # the last event of a job
 _MOST = 16  # jobs in one hand-out
 _REMEDY = "use fewer workers if memory ran out"
 _DEATHS = 10  # most workers that die in a row

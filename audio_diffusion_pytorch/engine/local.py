@@ -10,7 +10,8 @@ from multiprocessing.connection import wait
 from threading import Thread
 from typing import Any
 
-from audio_diffusion_pytorch.engine.hand_out import Tell, hand_out
+from audio_diffusion_pytorch.engine.hand_out import hand_out
+from audio_diffusion_pytorch.engine.task import Tell
 from audio_diffusion_pytorch.errors import InputError
 
 
@@ -71,8 +72,10 @@ class _Process:
 
     def close(self) -> None:
         if self.executor:
-            self.events.close()
+            if not self.future.done():
+                self.events.close()  # ends the process amid its jobs
             self.executor.shutdown()
+            self.events.close()
             self.executor = None
 
 

@@ -9,12 +9,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import current_thread, main_thread
 from typing import Any
 
 from audio_diffusion_pytorch.engine.checks import NodeCheck
-from audio_diffusion_pytorch.engine.hand_out import Event, Tell, hand_out
+from audio_diffusion_pytorch.engine.hand_out import hand_out
+from audio_diffusion_pytorch.engine.options import RayOptions
+from audio_diffusion_pytorch.engine.task import Event, Tell
 from audio_diffusion_pytorch.errors import InputError
 
 try:
@@ -29,23 +30,6 @@ _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]
 _STOP = 20.0  # seconds in which actors may end by themselves
 _STARTS = 3  # tries to start an actor
 _SCARCE = 30.0  # seconds without an actor before a warning
-
-
-@dataclass(frozen=True)
-class RayOptions:
-    """Resources on Ray.
-
-    Args:
-        address: HOST:PORT of a cluster, "auto" for the one of this machine; None starts Ray here.
-        actors: number of actors; None: one for each GPU, without GPUs one for each node.
-        cpus: cores of an actor; None: an equal share of a node's.
-        gpus: GPUs of an actor, also a fraction; None: 1 if the cluster has GPUs.
-    """
-
-    address: str | None = None
-    actors: int | None = None
-    cpus: float | None = None
-    gpus: float | None = None
 
 
 def run_on_ray(
@@ -83,6 +67,7 @@ def _connected(address: str | None) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # otherwise a warning
+    os.environ.setdefault("RAY_health_check_timeout_ms", "60000")  # a busy machine answers late
     if address not in (None, "auto"):
         _check_answer(str(address))
     before = signal.getsignal(signal.SIGTERM)

@@ -3,14 +3,15 @@
 import json
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import IO, Any
 
 from audio_diffusion_pytorch.engine.checks import NodeCheck
-from audio_diffusion_pytorch.engine.hand_out import FINAL, Event, Tell
+from audio_diffusion_pytorch.engine.options import SlurmOptions
+from audio_diffusion_pytorch.engine.task import FINAL, Event, Tell
 from audio_diffusion_pytorch.errors import InputError
 
 try:
@@ -20,21 +21,6 @@ except ImportError:
 
 _MOST = 1000  # elements of an array, as SLURM limits it by default
 _PAUSE = 1.0  # seconds between two looks at the events
-
-
-@dataclass(frozen=True)
-class SlurmOptions:
-    """An array of jobs.
-
-    Args:
-        shards: elements of the array; each loads the models once.
-        cluster: kind of submitit's executor: "slurm", or "local" for processes of this machine.
-        parameters: parameters of submitit, for example `slurm_partition`, `timeout_min`.
-    """
-
-    shards: int = 8
-    cluster: str = "slurm"
-    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_with_submitit(

@@ -12,9 +12,9 @@ from audio_diffusion_pytorch.evaluation.aggregate import Group, group_clips, sum
 from audio_diffusion_pytorch.evaluation.embeddings import embed_outputs, embed_targets
 from audio_diffusion_pytorch.evaluation.html_report import write_report
 from audio_diffusion_pytorch.evaluation.runner import EvaluationRunner
+from audio_diffusion_pytorch.evaluation.scoring import score_by_engine
 from audio_diffusion_pytorch.evaluation.settings import EvaluationSettings
 from audio_diffusion_pytorch.evaluation.setup import EvaluationSetup, set_up
-from audio_diffusion_pytorch.evaluation.store import ResultStore
 from audio_diffusion_pytorch.evaluation.tasks import ScoredClip
 from audio_diffusion_pytorch.metrics.frechet import Embedder, Moments
 from audio_diffusion_pytorch.utils.threads import set_threads
@@ -41,38 +41,30 @@ def run_evaluation(
     setup = set_up(settings, classifier)
     if classifier is None:
         setup.problems.add("no classifier: timbre is not scored")
-    store = ResultStore(settings.output)
-    store.adopt_earlier_layout()
-    runner = EvaluationRunner(
-        store,
-        setup.keys,
-        classifier,
-        settings.batch_size,
-        setup.problems,
-        settings.roots,
-        settings.tracker,
-        settings.metrics,
-    )
+    runner = EvaluationRunner(setup, classifier)
+    runner.store.adopt_earlier_layout()
     set_threads()
-    clips = score(setup, runner)
+    clips = score(setup, runner, classifier)
     groups, real = aggregate(setup, runner, clips, embedder)
     content = results.collect(groups, real, embedder.name, setup.problems, config)
     report(runner, groups, content, settings.output)
     return content
 
 
-def score(setup: EvaluationSetup, runner: EvaluationRunner) -> list[ScoredClip]:
+def score(setup: EvaluationSetup, runner: EvaluationRunner, classifier: Any) -> list[ScoredClip]:
     """Score all tasks.
 
     Args:
         setup: tasks to score.
         runner: scores the tasks.
+        classifier: classifier of the timbre scores, or None.
 
     Returns:
         The scored clips.
 
     Raises:
-        InputError: no task of a system other than a reference point could be scored.
+        InputError: no task of a system other than a reference point could be scored, or see
+            `Engine.run`.
         KeyboardInterrupt: Ctrl-C; finished scores are stored.
     """
     tasks = setup.tasks
@@ -80,7 +72,9 @@ def score(setup: EvaluationSetup, runner: EvaluationRunner) -> list[ScoredClip]:
     print(f"{scored} of {len(tasks)} scores found in {setup.settings.output}")
     with tqdm(desc="scoring", unit="clip", total=len(tasks), initial=scored) as bar:
         try:
-            clips = list(runner.run(tasks, bar.update))
+            if not setup.settings.engine.is_this_process:
+                tasks = score_by_engine(runner, classifier, bar.update)
+            clips = list(runner.run(tasks, bar.update))  # reads what is scored
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 "finished scores are stored; run the same command again to resume"

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.evaluation.extensions import DEFAULT_TRACKER, TRACKERS, measure
+from audio_diffusion_pytorch.evaluation.extensions import TRACKERS, measure
 from audio_diffusion_pytorch.evaluation.judge import CREPE, judge_scores
-from audio_diffusion_pytorch.evaluation.problems import Problems
 from audio_diffusion_pytorch.evaluation.scores import (
     Classifier,
     PitchAnalyser,
@@ -20,13 +19,13 @@ from audio_diffusion_pytorch.evaluation.scores import (
     melody_scores,
     timbre_scores,
 )
+from audio_diffusion_pytorch.evaluation.setup import EvaluationSetup
 from audio_diffusion_pytorch.evaluation.store import ResultStore, Scores
 from audio_diffusion_pytorch.evaluation.systems import CodecOnly, Truth, read_excerpt
 from audio_diffusion_pytorch.evaluation.tasks import (
     ClipSounds,
     ScoredClip,
     ScoringTask,
-    TaskKeys,
     batches_of_tasks,
     pair_name,
 )
@@ -36,41 +35,29 @@ SILENCE = 1e-4  # peak below which an excerpt is silent
 
 
 class EvaluationRunner:
-    """Run scoring tasks.
+    """Run scoring tasks of a setup.
 
     Args:
-        store: keeps finished sounds and scores.
-        keys: keys of the tasks, which hold the evaluation's sample rate.
+        setup: tasks and settings; its problems collect the tasks that fail.
         classifier: see `scores.timbre_scores`; None skips the timbre scores.
-        batch_size: clips that the pitch tracker and the classifier process together.
-        problems: collects the tasks that fail.
-        roots: folders to which the paths in the results are relative.
-        tracker: name in `TRACKERS`.
-        metrics: names in `METRICS`.
     """
 
-    def __init__(
-        self,
-        store: ResultStore,
-        keys: TaskKeys,
-        classifier: Classifier | None,
-        batch_size: int,
-        problems: Problems,
-        roots: Sequence[Path] = (),
-        tracker: str = DEFAULT_TRACKER,
-        metrics: Sequence[str] = (),
-    ):
-        self.store = store
-        self.keys = keys
-        self.sample_rate = keys.sample_rate
+    def __init__(self, setup: EvaluationSetup, classifier: Classifier | None):
+        settings = setup.settings
+        self.setup = setup
+        self.store = ResultStore(settings.output)
+        self.keys = setup.keys
+        self.sample_rate = setup.keys.sample_rate
         self.classifier = classifier
-        self.batch_size = batch_size
-        self.problems = problems
-        self.roots = roots
-        self.analyse = PitchAnalyser(keys.sample_rate, TRACKERS.find(tracker))
-        self.judged = tracker == CREPE
-        self.metrics = metrics
-        self._codec_tasks: dict[tuple[Any, ...], ScoringTask] = {}
+        self.batch_size = settings.batch_size
+        self.problems = setup.problems
+        self.roots = settings.roots
+        self.analyse = PitchAnalyser(self.sample_rate, TRACKERS.find(settings.tracker))
+        self.judged = settings.tracker == CREPE
+        self.metrics = settings.metrics
+        self._codec_tasks = {
+            _clip_of(task): task for task in setup.tasks if isinstance(task.system, CodecOnly)
+        }
 
     def count_scored(self, tasks: Iterable[ScoringTask]) -> int:
         """Count the tasks whose scores are stored."""
@@ -88,8 +75,6 @@ class EvaluationRunner:
         Yields:
             A scored clip for each task that did not fail.
         """
-        codec_tasks = [task for task in tasks if isinstance(task.system, CodecOnly)]
-        self._codec_tasks = {_clip_of(task): task for task in codec_tasks}
         for batch in batches_of_tasks(tasks, self.batch_size):
             loaded = [self.store.load_scores(task) for task in batch]
             stored = [scores for scores in loaded if scores is not None]

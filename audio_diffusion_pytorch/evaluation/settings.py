@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audio_diffusion_pytorch.engine.engine import Engine
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instruments import MAX_OCTAVES
 from audio_diffusion_pytorch.paths import shipped_clips
@@ -40,6 +41,7 @@ class EvaluationSettings:
         bridges: name of each bridge in the tables -> its models; empty if `outputs` are scored.
         sigmas: noise levels of the hand-off; empty for each pair's default.
         system: name of the finished `outputs` in the tables.
+        plugins: modules that workers import first.
     """
 
     pairs: str | Sequence[str]
@@ -64,6 +66,8 @@ class EvaluationSettings:
     codec: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[str] = ()
     tracker: str = "basic_pitch"
+    plugins: Sequence[str] = ()
+    engine: Engine = field(default_factory=Engine)
 
     @property
     def sweeps_sigma(self) -> bool:
@@ -113,6 +117,8 @@ def read_settings(values: Mapping[str, Any], device: "str | torch.device") -> Ev
         codec={key: value for key, value in values["codec"].items() if value is not None},
         metrics=_as_list(values["metrics"]),
         tracker=values["tracker"],
+        plugins=values["plugins"],
+        engine=Engine.from_arguments(values),
     )
 
 
@@ -128,6 +134,7 @@ def check_settings(values: Mapping[str, Any]) -> None:
     _check_numbers(values)
     check_switch("targets", values["targets"])
     _check_texts(values)
+    Engine.from_arguments(values)
     _check_models(values)
     for name in _as_list(values["references"]):
         check_choice("references", name, REFERENCES)

@@ -1,6 +1,6 @@
 """Set up an evaluation: choose pairs, excerpts and systems; unusable ones become problems."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class EvaluationSetup:
         tasks: tasks in the order in which they run.
         keys: keys of the tasks.
         problems: everything that was left out so far.
+        registers: MIDI pitches at the beginning of recordings without notes.
     """
 
     settings: EvaluationSettings
@@ -54,14 +55,20 @@ class EvaluationSetup:
     tasks: list[ScoringTask]
     keys: TaskKeys
     problems: Problems
+    registers: dict[Path, list[float]]
 
 
-def set_up(settings: EvaluationSettings, classifier: Any = None) -> EvaluationSetup:
+def set_up(
+    settings: EvaluationSettings,
+    classifier: Any = None,
+    registers: Mapping[Path, list[float]] | None = None,
+) -> EvaluationSetup:
     """Find recordings, load models, and choose the tasks.
 
     Args:
         settings: settings of the evaluation.
         classifier: classifier of the timbre scores, or None.
+        registers: known registers, see `EvaluationSetup`.
 
     Returns:
         The setup.
@@ -79,7 +86,9 @@ def set_up(settings: EvaluationSettings, classifier: Any = None) -> EvaluationSe
         own_parts = digest(own_parts, judge.VERSION, "codec" in settings.references)
     keys = TaskKeys(sample_rate, classifier, own_parts)
     factory = SystemFactory(settings, catalog, sample_rate, problems)
-    chooser = _TaskChooser(settings, recordings, factory, keys, problems, len(pairs) == 1)
+    chooser = _TaskChooser(
+        settings, recordings, factory, keys, problems, len(pairs) == 1, dict(registers or {})
+    )
     tasks: list[ScoringTask] = []
     for pair in pairs:
         try:
@@ -88,7 +97,7 @@ def set_up(settings: EvaluationSettings, classifier: Any = None) -> EvaluationSe
             problems.add(f"{pair_name(pair)}: {error}", pair_name(pair))
     if not tasks:
         raise InputError(f"nothing to evaluate: {problems.short()}")
-    return EvaluationSetup(settings, recordings, tasks, keys, problems)
+    return EvaluationSetup(settings, recordings, tasks, keys, problems, chooser.registers)
 
 
 def _choose_pairs(
@@ -132,9 +141,7 @@ class _TaskChooser:
     keys: TaskKeys
     problems: Problems
     single: bool  # whether the evaluation has one pair only
-
-    def __post_init__(self) -> None:
-        self._registers: dict[Path, list[float]] = {}
+    registers: dict[Path, list[float]]  # see `EvaluationSetup`
 
     def tasks(self, pair: Pair) -> list[ScoringTask]:
         """Choose the tasks of a pair.
@@ -208,10 +215,10 @@ class _TaskChooser:
         """MIDI pitches of a recording: its known notes, or the pitches tracked at its beginning."""
         if recording.notes is not None:
             return recording.notes[:, 2].tolist()
-        if recording.path not in self._registers:
+        if recording.path not in self.registers:
             with audio.AudioReader(recording.path) as file:
-                self._registers[recording.path] = heard_pitches(file)
-        return self._registers[recording.path]
+                self.registers[recording.path] = heard_pitches(file)
+        return self.registers[recording.path]
 
     def _report_other_registers(
         self, pair: Pair, excerpts: Sequence[Excerpt], octaves: Sequence[int]

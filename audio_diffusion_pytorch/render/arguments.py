@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audio_diffusion_pytorch.command_line import typed
+from audio_diffusion_pytorch.engine.engine import LOCAL, Engine
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.render.chorales import SPLITS
 from audio_diffusion_pytorch.render.options import RenderOptions
@@ -24,12 +25,25 @@ def parse_options(argv: list[str] | None, about: str | None = None) -> RenderOpt
         about: description in the help text.
 
     Raises:
-        InputError: an instrument is unknown.
+        InputError: an instrument is unknown, or a setting of the engine is wrong.
     """
     arguments = make_parser(about).parse_args(argv)
     arguments.instruments = _instruments(arguments.instruments)
     arguments.output = arguments.output.expanduser()
+    arguments.engine = _engine(arguments.engine, arguments.workers)
+    del arguments.workers
     return RenderOptions(**vars(arguments))
+
+
+def _engine(words: list[str], workers: int | None) -> Engine:
+    """Make the engine from `NAME KEY=VALUE ...`."""
+    from omegaconf import OmegaConf
+
+    name, *settings = words
+    values: Any = OmegaConf.to_container(OmegaConf.from_dotlist(settings))
+    if workers is None:
+        workers = available_cpus() if name == LOCAL else 1
+    return Engine.from_arguments({**values, "engine": name, "workers": workers})
 
 
 def _instruments(names: list[str]) -> list[str]:
@@ -128,9 +142,16 @@ def make_parser(about: str | None = None) -> argparse.ArgumentParser:
     add(
         "--workers",
         type=positive(int),
-        default=available_cpus(),
         metavar="N",
-        help="number of processes (default: one for each core)",
+        help="number of processes of this machine (default: one for each core)",
+    )
+    add(
+        "--engine",
+        nargs="+",
+        default=[LOCAL],
+        metavar=("NAME", "KEY=VALUE"),
+        help="local (default), or a cluster with the settings of docs/clusters.md: "
+        "--engine ray ray.address=auto, --engine slurm slurm.shards=16",
     )
     add(
         "--dry-run",

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from audio_diffusion_pytorch.engine.task import Calls
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.render.chorales import SPLITS
 from audio_diffusion_pytorch.render.clips import (
@@ -19,7 +20,7 @@ from audio_diffusion_pytorch.render.clips import (
     write_file,
 )
 from audio_diffusion_pytorch.render.options import RenderOptions
-from audio_diffusion_pytorch.render.pieces import load_pieces, parallel
+from audio_diffusion_pytorch.render.pieces import load_pieces
 from audio_diffusion_pytorch.render.player import INSTRUMENTS, SAMPLE_RATE
 from audio_diffusion_pytorch.render.sampler import SampleLibrary
 
@@ -39,10 +40,10 @@ def render_dataset(options: RenderOptions, soundfonts: tuple[str, ...]) -> Summa
         Summary of all clips in the folder; in a dry run, of the clips to render.
 
     Raises:
-        InputError: the folder was rendered with other settings.
+        InputError: the folder was rendered with other settings, the engine cannot be used, or a
+            clip ended two workers.
         OSError: the folder cannot be written.
         SoundFontError: a SoundFont cannot play an instrument.
-        BrokenProcessPool: a worker was killed.
     """
     renderer = ClipRenderer(
         options.output, soundfonts, options.seed, options.paired, options.samples
@@ -63,7 +64,8 @@ def render_dataset(options: RenderOptions, soundfonts: tuple[str, ...]) -> Summa
     clips = choose_clips(load_pieces(options), options)
     missing = [clip for clip in clips if not _is_rendered(options.output / clip.stem)]
     print(f"{len(clips)} clips, {len(clips) - len(missing)} of them already rendered", flush=True)
-    parallel(renderer, missing, options.workers, "rendering", "clip")
+    task = Calls(renderer, {clip.stem: clip for clip in missing})
+    options.engine.results(task, [*task.items], "rendering", "clip", options.output)
     manifest |= {"complete": True, **_contents(options.output)}
     _write_manifest(options.output, manifest)
     return manifest["clips"]
@@ -90,7 +92,7 @@ def _manifest(options: RenderOptions, soundfonts: tuple[str, ...]) -> dict[str, 
     arguments = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in asdict(options).items()
-        if name != "soundfont"
+        if name not in ("soundfont", "engine")
     }
     manifest: dict[str, Any] = {
         "seed": options.seed,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from audio_diffusion_pytorch.engine.engine import Engine
+
 
 @dataclass(frozen=True)
 class RenderOptions:
@@ -22,7 +24,7 @@ class RenderOptions:
         parts_per_piece: mean number of parts of a piece that an instrument plays.
         pieces: number of pieces; None: all.
         studies: number of studies over the whole range of each instrument.
-        workers: number of processes.
+        engine: executor of the clips.
         dry_run: count clips and write nothing.
     """
 
@@ -37,7 +39,7 @@ class RenderOptions:
     parts_per_piece: float
     pieces: int | None
     studies: int
-    workers: int
+    engine: Engine
     dry_run: bool
 
     @property

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audio_diffusion_pytorch.command_line import typed
+from audio_diffusion_pytorch.engine.engine import Engine
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instruments import MAX_OCTAVES
 from audio_diffusion_pytorch.utils.settings import (
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".pdf", ".svg")
 REQUIRED = ("source", "target", "input", "output")
 SWITCHES = ("overwrite", "report", "dry_run", "compile", "listen")
-LOCAL = "local"
-ENGINES = (LOCAL, "ray", "slurm")
 NOT_SINGLE = ("input", "sigma", "codec", "plugins", "ray", "slurm")  # lists or mappings
 MISSING = "???"  # OmegaConf's mark of a value that the user must give
 
@@ -52,27 +51,7 @@ def check_arguments(values: Mapping[str, Any]) -> None:
     _check_texts(values)
     _check_numbers(values)
     check_choice("channels", values["channels"], ("each", "mid"))
-    _check_engine(values)
-
-
-def _check_engine(values: Mapping[str, Any]) -> None:
-    check_choice("engine", values["engine"], ENGINES)
-    for key in ENGINES[1:]:
-        if not isinstance(values[key], Mapping):
-            raise wrong(key, values[key], f"given as {key}.NAME=VALUE")
-    if values["engine"] != LOCAL and values["workers"] != 1:
-        raise InputError("workers is for engine=local: use ray.actors or slurm.shards")
-    ray, slurm = values["ray"], values["slurm"]
-    check_text("ray.address", ray["address"], allowed=(None,))
-    check_number("ray.actors", ray["actors"], whole=True, least=1, allowed=(None,))
-    check_number("ray.cpus", ray["cpus"], above=0, allowed=(None,))
-    check_number("ray.gpus", ray["gpus"], least=0, allowed=(None,))
-    check_number("slurm.shards", slurm["shards"], whole=True, least=1)
-    check_choice("slurm.cluster", slurm["cluster"], ("slurm", "local"))
-    if not isinstance(slurm["parameters"], Mapping):
-        raise wrong(
-            "slurm.parameters", slurm["parameters"], "given as +slurm.parameters.NAME=VALUE"
-        )
+    Engine.from_arguments(values)
 
 
 def check_plot(plot: str | None, jobs: Sequence[Job]) -> None:
@@ -117,7 +96,6 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
     else:
         check_number("sigma", sigma, above=0, allowed=(None,))
     check_number("batch_size", values["batch_size"], whole=True, least=1)
-    check_number("workers", values["workers"], whole=True, least=1)
     check_number("num_steps", values["num_steps"], whole=True, least=2, allowed=(None,))
     octaves = values["transpose"]
     check_number(

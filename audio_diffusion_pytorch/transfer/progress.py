@@ -5,7 +5,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,9 @@ from tqdm import tqdm
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.cli import ending_on_terminate, one_line
-from audio_diffusion_pytorch.engine.checks import NodeCheck
-from audio_diffusion_pytorch.engine.local import run_in_processes
+from audio_diffusion_pytorch.engine.engine import Engine
 from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.models.instrument import pitch_range
-from audio_diffusion_pytorch.transfer.arguments import LOCAL
 from audio_diffusion_pytorch.transfer.batch import reason_of
 from audio_diffusion_pytorch.transfer.jobs import RECORDS, Job
 from audio_diffusion_pytorch.transfer.resolve import Plan
@@ -100,51 +98,30 @@ class TransferProgress:
         self.seconds += info.seconds
         self.windows[job] = self.bridge.num_windows(info.frames, info.sample_rate) * channels
 
-    def run_jobs(
-        self, workers: int, engine: str = LOCAL, options: Mapping[str, Any] | None = None
-    ) -> None:
+    def run_jobs(self, engine: Engine) -> None:
         """Transfer the remaining jobs, and show the progress.
 
         Args:
-            workers: number of processes of this machine.
-            engine: "local", "ray" or "slurm".
-            options: arguments of `RayOptions` or `SlurmOptions`.
+            engine: executor of the jobs.
 
         Raises:
-            InputError: the engine cannot be used, or its workers cannot start or die in a row.
+            InputError: see `Engine.run`.
             Interrupted: Ctrl-C or SIGTERM; finished files stay.
         """
         try:
             with ending_on_terminate(), self:
-                workers = min(workers, len(self.todo))
-                if engine != LOCAL and self.todo:
-                    self._run_elsewhere(engine, options or {})
-                elif workers > 1:
-                    self._warn_about_locks()
-                    run_in_processes(self.run, workers, self.todo, self)
-                else:
-                    self.run.do(self.bridge, self.todo, self)
+                if self.todo:
+                    self._run_jobs(engine)
         except (KeyboardInterrupt, Interrupted) as stop:
             number = getattr(stop, "signal", signal.SIGINT)
             raise Interrupted(number, self.interrupted()) from None
 
-    def _run_elsewhere(self, engine: str, options: Mapping[str, Any]) -> None:
-        """Transfer the remaining jobs on a cluster."""
+    def _run_jobs(self, engine: Engine) -> None:
         first = self.todo[0]
+        if engine.options is None and engine.workers > 1:
+            self._warn_about_locks()
         folder = first.folder if first.record is None else first.folder / RECORDS
-        versions = self.run.versions(self.bridge)
-        with NodeCheck.marked(versions, [first.input], folder) as check:
-            if engine == "ray":
-                from audio_diffusion_pytorch.engine.ray_actors import RayOptions, run_on_ray
-
-                run_on_ray(self.run, RayOptions(**options), self.todo, self, check)
-            else:
-                from audio_diffusion_pytorch.engine.submitit_jobs import (
-                    SlurmOptions,
-                    run_with_submitit,
-                )
-
-                run_with_submitit(self.run, SlurmOptions(**options), self.todo, self, check)
+        engine.run(self.run, self.bridge, self.todo, self, folder, [first.input])
 
     def _warn_about_locks(self) -> None:
         """Cause the warning of a folder without locks here once, instead of once per worker."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from audio_diffusion_pytorch import __version__
 from audio_diffusion_pytorch.bridge.bridge import VERSION, Bridge
 from audio_diffusion_pytorch.cli import plain_warnings
+from audio_diffusion_pytorch.engine.task import Task
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.instrument import InstrumentModel, pitch_range
 from audio_diffusion_pytorch.models.loading import (
@@ -36,7 +36,7 @@ _AHEAD = 8  # recordings that are analysed before the first of them is bridged
 
 
 @dataclass(frozen=True)
-class TransferRun:
+class TransferRun(Task):
     """Settings that all jobs of a command share; pickled for worker processes.
 
     Args:
@@ -97,7 +97,7 @@ class TransferRun:
         Raises:
             InputError: a model, the codec, the device or a setting cannot be used.
         """
-        device = _device(self.device, worker)
+        device = choose_device(self.device, worker)
         # With source=auto the first model plans the run and transfers silent recordings.
         source = load_instrument(shipped_instruments()[0] if self.source == AUTO else self.source)
         target = load_instrument(self.target)
@@ -122,9 +122,9 @@ class TransferRun:
         return self.load(worker, workers)
 
     def versions(self, bridge: Bridge) -> dict[str, str]:
-        """Return versions and digests that must agree between the machines of a run."""
+        """Return the versions of package, models and settings; see `Task.versions`."""
         settings = {key: str(value) for key, value in self.settings(bridge).items()}
-        return {"timbridge": __version__, **settings}
+        return {**super().versions(bridge), **settings}
 
     def notice(self, bridge: Bridge) -> str | None:
         """Describe an option without effect on this target; None if every option applies."""
@@ -241,12 +241,6 @@ class TransferRun:
             source = None if analysis is None else analysis.source()
             found.setdefault(source, {})[job] = analysis
         return found
-
-
-def _device(name: str, worker: int) -> torch.device:
-    if name in ("auto", "cuda") and torch.cuda.device_count() > 1:
-        name = f"cuda:{worker % torch.cuda.device_count()}"
-    return choose_device(name)
 
 
 def _digest(module: torch.nn.Module) -> str:

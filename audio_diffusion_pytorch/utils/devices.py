@@ -36,11 +36,12 @@ def exactly(module: nn.Module, *inputs: Tensor) -> Tensor:
     return copy.deepcopy(module).to(place)(*(x.to(place) for x in inputs)).to(device)
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, worker: int = 0) -> torch.device:
     """Choose a device by its name.
 
     Args:
         name: `cpu`, `cuda`, `cuda:1`, `mps` ..., or `auto` for a GPU if one is available.
+        worker: index of this process; with `auto` and `cuda`, workers use the GPUs in turn.
 
     Returns:
         The device.
@@ -52,6 +53,8 @@ def choose_device(name: str) -> torch.device:
 
     if name == "auto":
         name = _best_device()
+    if name == "cuda" and torch.cuda.device_count() > 1:
+        name = f"cuda:{worker % torch.cuda.device_count()}"
     try:
         probe = torch.empty(0, device=str(name))
         probe.cpu()  # fails for the device `meta`, which stores no data
@@ -61,6 +64,17 @@ def choose_device(name: str) -> torch.device:
         raise InputError(
             f"device={name} cannot be used ({reason}): use cpu, cuda, cuda:1 ..., mps or auto"
         ) from error
+
+
+def device_of_worker(device: torch.device | str, worker: int) -> torch.device:
+    """Return the device of a worker: a GPU of its machine if the command uses one, else `device`.
+
+    Args:
+        device: device of the command.
+        worker: see `choose_device`.
+    """
+    name = str(device)
+    return choose_device("auto" if name.startswith("cuda") else name, worker)
 
 
 def _best_device() -> str:

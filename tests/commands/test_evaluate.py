@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import soundfile
 from conftest import RATE, ROOT
 
+from audio_diffusion_pytorch.engine import engine
 from audio_diffusion_pytorch.evaluation.clips import Recording
 from audio_diffusion_pytorch.evaluation.outputs import find_outputs
 from audio_diffusion_pytorch.evaluation.problems import Problems
@@ -175,6 +177,32 @@ def test_it_goes_on_where_it_stopped_and_says_the_same(evaluate, tmp_path):
     for pair in (*first["pairs"], *again["pairs"], *first["clips"], *again["clips"]):
         pair.pop("seconds_per_second", None)
     assert again == first
+
+
+def test_workers_give_the_same_scores(evaluate, data, tmp_path, monkeypatch):
+    """A silent recording is named, and so is a batch that ends two workers."""
+    soundfile.write(data / "flute" / "silent_flute.wav", np.zeros(2 * RATE), RATE)
+    settings = "pairs=[flute-violin]", "batch_size=2", "references=[identity]", "cycle_clips=0"
+    asked: list[str] = []
+
+    def in_a_worker(task, workers, jobs, tell) -> None:
+        asked.extend(jobs)
+        task = pickle.loads(pickle.dumps(task))
+        task.do(task.start(0, workers), jobs[1:], tell)
+        tell("failed", jobs[0], f"{jobs[0]} ended two workers")
+
+    monkeypatch.setattr(engine, "run_in_processes", in_a_worker)
+    shared = evaluate(*settings, f"output={tmp_path}/shared", "workers=2")
+    alone = evaluate(*settings)
+    assert alone.code == shared.code == 0, alone.err + shared.err
+    assert asked[0] == "flute-violin, identity, clips 1 to 2"
+    assert f"{asked[0]} ended two workers" in shared.out
+    assert "silent_flute.wav: silence" in alone.out and "silent_flute.wav: silence" in shared.out
+    rows = [results(tmp_path / folder)["clips"] for folder in ("out", "shared")]
+    for row in (row for side in rows for row in side):
+        row.pop("seconds_per_second", None)
+    assert len(rows[1]) == len(rows[0]) - 2
+    assert all(row in rows[0] for row in rows[1])
 
 
 def test_another_model_or_setting_is_scored_anew(evaluate, make_instrument, instruments, tmp_path):

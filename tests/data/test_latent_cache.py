@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
@@ -26,6 +28,7 @@ from audio_diffusion_pytorch.data.encode_latents import build
 from audio_diffusion_pytorch.data.latent_cache import CachedVariant, LatentCache
 from audio_diffusion_pytorch.data.latent_statistics import latent_statistics
 from audio_diffusion_pytorch.data.pitch_shift import PitchShift
+from audio_diffusion_pytorch.engine import engine
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.labels import Labels
 
@@ -445,3 +448,34 @@ def test_one_recording_is_split_in_time(folder, encodec):
 def encodec_of(data: Datamodule, frames: slice) -> torch.Tensor:
     file = data.train_set.wavs[0]
     return data.train_set.source.cache.whole(file, CachedVariant(), 24000, (0.0, 1.0))[0][:, frames]
+
+
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_workers_fill_the_same_cache(real, folder, encodec, monkeypatch):
+    def in_a_worker(task, workers, jobs, tell) -> None:
+        task = pickle.loads(pickle.dumps(task))
+        task.do(task.start(0, workers), jobs, tell)
+
+    if not real:
+        monkeypatch.setattr(engine, "run_in_processes", in_a_worker)
+        monkeypatch.setattr(encode_latents, "plain_warnings", lambda: None)
+    broken = np.full((48000, 1), np.nan, "f4")  # which the header does not reveal
+    soundfile.write(folder / "flute_9.wav", broken, RATE, subtype="FLOAT")
+
+    def files(**settings) -> dict[str, tuple]:
+        dataset = InstrumentDataset(str(folder), length=24000)
+        data = Datamodule(dataset, 1, cache_dir=folder.parent / "cache", cache=True, **settings)
+        with pytest.warns(UserWarning, match="flute_9"):
+            data.use_cache(encodec)
+        cache = data.train_set.source.cache
+        assert len(cache.digests) == 3
+        found = {}
+        for path in cache.folder.rglob("*.safetensors"):
+            with safe_open(path, "pt") as entry:
+                tensors = {key: entry.get_tensor(key).tolist() for key in entry.keys()}  # noqa: SIM118
+                found[path.name] = entry.metadata(), tensors
+        shutil.rmtree(cache.root)
+        return found
+
+    alone = files()
+    assert len(alone) == 3 and files(cache_engine={"workers": 2}) == alone

@@ -12,10 +12,8 @@ pytest.importorskip("submitit", reason="submitit is not installed: pip install '
 
 from audio_diffusion_pytorch.engine import submitit_jobs
 from audio_diffusion_pytorch.engine.checks import NodeCheck
-from audio_diffusion_pytorch.engine.submitit_jobs import (
-    SlurmOptions,
-    run_with_submitit,
-)
+from audio_diffusion_pytorch.engine.options import SlurmOptions
+from audio_diffusion_pytorch.engine.submitit_jobs import run_with_submitit
 from audio_diffusion_pytorch.errors import InputError
 
 JOBS = [f"job{index}" for index in range(10)]

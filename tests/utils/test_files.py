@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from audio_diffusion_pytorch.engine import local
+from audio_diffusion_pytorch.engine.engine import Engine
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.transfer.progress import TransferProgress
 from audio_diffusion_pytorch.transfer.resolve import resolve_jobs
@@ -170,5 +171,5 @@ def test_workers_share_a_warning_and_need_shared_memory(tmp_path, monkeypatch, q
     with pytest.raises(
         InputError, match=r"shared memory, and /dev/shm .*Read-only file system.*use workers=1"
     ):
-        progress.run_jobs(2)
+        progress.run_jobs(Engine(2))
     assert len(locks) == 1 and "cannot be locked" in locks[0]
