@@ -28,15 +28,15 @@ from audio_diffusion_pytorch.models.labels import Labels, statistics_of
 from audio_diffusion_pytorch.models.networks import network_name
 from audio_diffusion_pytorch.models.unet import UNet1d
 from audio_diffusion_pytorch.training.base_module import FrozenCodecModule
-from audio_diffusion_pytorch.training.draws import DRAWS
+from audio_diffusion_pytorch.training.draws import DRAWS, drop_melody
 from audio_diffusion_pytorch.training.ema import EMA
 from audio_diffusion_pytorch.training.lightning_internals import attached_trainer
+from audio_diffusion_pytorch.training.noise_recordings import validation_recordings
 from audio_diffusion_pytorch.training.validation_loss import ValidationLoss
 from audio_diffusion_pytorch.utils.checkpoint_io import load_tensor
 from audio_diffusion_pytorch.utils.files import atomic_write
 from audio_diffusion_pytorch.utils.settings import check_choice, check_number
 
-_NOISE_RECORDINGS = 32  # most recordings of an instrument that its noise statistics are measured on
 # wav [B, 1, T], latents [B, D, L] or features [B, D + M, L]; or with labels [B]
 Batch = Tensor | tuple[Tensor, Tensor]
 
@@ -260,18 +260,7 @@ class InstrumentModule(FrozenCodecModule):
     def draw(
         self, z: Tensor, step: int, first: int = 0, label: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Draw noise, noise level and label dropout, keyed by (seed, step, index of the sample).
-
-        Args:
-            z: normalised latents [B, D, L].
-            step: optimiser step.
-            first: index of the first sample in the global batch.
-            label: labels [B]; None for a model without labels.
-
-        Returns:
-            Noise [B, D, L], sigma [B], and the labels [B] after dropout: `num_labels` stands for a
-            dropped label.
-        """
+        """Draw noise, noise level and label dropout, see `draw_with_melody`."""
         return self.draw_with_melody(z, step, first, label)[:3]
 
     def draw_with_melody(
@@ -282,7 +271,7 @@ class InstrumentModule(FrozenCodecModule):
         label: Tensor | None = None,
         melody: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Draw as `draw` does, and the melody dropout.
+        """Draw noise, noise level and dropout, keyed by (seed, step, index of the sample).
 
         Args:
             z: normalised latents [B, D, L].
@@ -292,9 +281,8 @@ class InstrumentModule(FrozenCodecModule):
             melody: melody [B, M, L]; None for a model without a melody input.
 
         Returns:
-            Noise [B, D, L], sigma [B], the labels [B] after dropout, and the melody after dropout
-            [B, M + 1, L], whose last channel is 1 where the melody is given and 0 where it is
-            dropped.
+            Noise [B, D, L]; sigma [B]; the labels [B] after dropout, `num_labels` standing for a
+            dropped label; the melody [B, M + 1, L] after dropout, see `drop_melody`.
         """
         h = self.hparams
         drawn = DRAWS[h.keyed_by](
@@ -303,8 +291,7 @@ class InstrumentModule(FrozenCodecModule):
         if label is not None:
             label = torch.where(drawn.label < h.label_dropout, self.label_map.count, label)
         if melody is not None:
-            given = (drawn.melody >= h.melody_dropout).to(melody.dtype)[:, None, None]
-            melody = torch.cat([melody * given, given.expand_as(melody[:, :1])], dim=1)
+            melody = drop_melody(melody, drawn.melody < h.melody_dropout)
         return drawn.noise, self.sigma_distribution.icdf(drawn.sigma), label, melody
 
     def _split(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -407,15 +394,5 @@ class InstrumentModule(FrozenCodecModule):
     def _noise_statistics(self, model: InstrumentModel) -> dict:
         """Measure the noise statistics of each instrument on its validation recordings."""
         valid = self.trainer.datamodule.valid_set
-        names = self.label_map.instruments or (model.spec.name,)
-        stride = -(-len(valid) // _NOISE_RECORDINGS)  # spreads the items over the recordings
-        wavs: dict[str, list[Tensor]] = {name: [] for name in names}
-        order = sorted(range(len(valid)), key=lambda index: index % stride)
-        for index in tqdm(order, desc="reading the validation recordings", unit="clip", delay=1):
-            wav, label = valid[index] if self.labels else (valid[index], torch.tensor(0))
-            name = names[int(self.label_map.instrument(torch.as_tensor(label)))]
-            if len(wavs[name]) < _NOISE_RECORDINGS:
-                wavs[name].append(wav)
-            if all(len(found) == _NOISE_RECORDINGS for found in wavs.values()):
-                break
+        wavs = validation_recordings(valid, self.label_map, model.spec.name, bool(self.labels))
         return noise_of_instruments(model, wavs, self.codec.sample_rate, self.codec)

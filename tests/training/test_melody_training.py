@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import TINY_SMALL, TINY_UNET
 from conftest import melody as tone
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from audio_diffusion_pytorch.data.packed import PackedRecording, PackMetadata, write_pack
 from audio_diffusion_pytorch.diffusion.denoiser import KDistribution
@@ -123,6 +124,33 @@ def test_training_from_a_pack_resumes_bit_for_bit(train, tmp_path):
     model = load_instrument(str(tmp_path / "logs" / "whole"))
     assert model.spec.unet["melody_channels"] == M
     assert model.spec.level_db == pytest.approx(-20)
+
+
+class ReadsOfValues(TorchDispatchMode):
+    """Count the operations that read a value from a tensor, for which a GPU would wait."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.long
+def test_no_step_waits_for_the_device(train, monkeypatch):
+    mode = ReadsOfValues()
+    counts = []
+    step = InstrumentModule.training_step
+
+    def counted(*arguments):
+        counts.append(mode.count)
+        return step(*arguments)
+
+    monkeypatch.setattr(InstrumentModule, "training_step", counted)
+    with mode:
+        result = train("total_steps=12", "trainer.log_every_n_steps=50", "log_every_n_steps=100")
+    assert result.code == 0, result.err
+    assert len(counts) == 12 and counts[-1] == counts[3]  # the first step moves the progress bar
 
 
 def test_a_pack_of_another_codec(train, pack, tmp_path, codec):
