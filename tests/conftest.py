@@ -23,6 +23,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hydra._internal.hydra import Hydra
+from hydra.types import RunMode
 from hypothesis import settings
 
 import audio_diffusion_pytorch
@@ -68,6 +70,7 @@ TINY_SMALL = [
     "callbacks.preview=null",
 ]
 
+GET_MODE = Hydra.get_mode  # composes the configuration a second time
 torch.set_num_threads(int(THREADS))
 # CI draws the same examples every time, so that no run is red by chance; `make test-long` searches
 # anew, and further.
@@ -211,6 +214,8 @@ def command(monkeypatch, capfd, tmp_path) -> Callable[..., Result]:
     def run(script: str, *arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        sweep = {"-m", "--multirun"} & set(arguments)
+        monkeypatch.setattr(Hydra, "get_mode", GET_MODE if sweep else lambda *_, **__: RunMode.RUN)
         capfd.readouterr()
         root = logging.getLogger()
         handlers, level = root.handlers[:], root.level

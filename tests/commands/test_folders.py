@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import RATE, melody, run_process, start_process
+from conftest import RATE, melody, start_process
 from filelock import FileLock
 from folders import clips, make, outputs, plan
 from tolerances import BRIDGED
@@ -275,20 +275,21 @@ def test_names_that_are_not_utf8(transfer, quick, tmp_path):
 # What goes wrong on the way.
 
 
-def test_a_thousand_files_of_which_ten_are_broken(quick, tmp_path, monkeypatch):
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.long)])
+def test_many_files_of_which_some_are_broken(count, quick, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)  # waiting for the disk is most of the work
     monkeypatch.setattr(soundfile.SoundFile, "flush", lambda _: None)
     folder = tmp_path / "in"
     folder.mkdir()
     soundfile.write(folder / "0000.wav", melody(0.01), RATE)
     content = (folder / "0000.wav").read_bytes()
-    for index in range(1000):
-        (folder / f"{index:04}.wav").write_bytes(b"no sound" if index % 100 == 50 else content)
+    broken = [f"{index:04}.wav" for index in range(5, count, count // 6)]
+    for index in range(count):
+        name = f"{index:04}.wav"
+        (folder / name).write_bytes(b"no sound" if name in broken else content)
     told = make(quick, plan(str(folder), str(tmp_path / "out"), None))
-    assert len(told["done"]) == 990 and len(outputs(tmp_path / "out")) == 990
-    assert [job.input.name for job, _ in told["failed"]] == [f"{n}50.wav" for n in ("00", "01")] + [
-        f"{n:02}50.wav" for n in range(2, 10)
-    ]
+    assert len(told["done"]) == len(outputs(tmp_path / "out")) == count - len(broken)
+    assert [job.input.name for job, _ in told["failed"]] == broken and len(broken) > 5
     assert all(str(job.input) in reason for job, reason in told["failed"])
 
 
@@ -375,12 +376,16 @@ def test_a_job_that_another_run_holds_is_left_to_it(quick, tmp_path):
     assert [job for job, _ in told["done"]] == [jobs[1]] and len(told["left"]) == 2
 
 
-def test_two_runs_and_their_workers_share_a_folder(instruments, tmp_path):
+def test_two_runs_and_their_workers_share_a_folder(command, instruments, tmp_path):
     """Every file is made once."""
     arguments = f"source={instruments[0]}", f"target={instruments[1]}", "num_steps=2", "device=cpu"
     arguments += f"input={clips(tmp_path / 'in', 12, seconds=2.0)}", f"output={tmp_path}/out"
     first = start_process("transfer.py", *arguments, "workers=2", cwd=tmp_path, logs=tmp_path)
-    second = run_process("transfer.py", *arguments, cwd=tmp_path, logs=tmp_path)
+    limit = time.monotonic() + 200
+    while not list(tmp_path.glob("out/**/*.lock")):
+        assert time.monotonic() < limit and first.poll() is None
+        time.sleep(0.01)
+    second = command("transfer.py", *arguments)
     out, err = first.communicate(timeout=300)
     assert first.returncode == second.code == 0, err + second.err
     written = [int(text.partition("wrote ")[2].split()[0]) for text in (out, second.out)]
@@ -388,8 +393,10 @@ def test_two_runs_and_their_workers_share_a_folder(instruments, tmp_path):
     assert not list((tmp_path / "out").rglob("*.lock"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_keeps_what_is_finished(number, instruments, tmp_path):
+@pytest.mark.parametrize(  # SIGTERM: also test_workers_end_with_the_command
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
+def test_ctrl_c_keeps_what_is_finished(number, command, instruments, tmp_path):
     folder, out = clips(tmp_path / "in", 2), tmp_path / "out"
     soundfile.write(folder / "z.wav", np.tile(melody(10.0), 60), RATE)
     arguments = (
@@ -411,9 +418,7 @@ def test_ctrl_c_keeps_what_is_finished(number, instruments, tmp_path):
         err,
     )
     assert outputs(out) == {"0_clip.wav", "1_clip.wav"} and not list(out.rglob("*.lock"))
-    again = run_process(
-        "transfer.py", *arguments, "num_steps=20", "dry_run=true", cwd=tmp_path, logs=tmp_path
-    )
+    again = command("transfer.py", *arguments, "num_steps=20", "dry_run=true")
     assert "1 file," in again.out and "2 already finished" in again.out
 
 

@@ -276,14 +276,23 @@ def train(command):
     )
 
 
+@pytest.fixture(scope="module")
+def kept_run(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("kept") / "a"
+
+
 @pytest.fixture
-def trained(train, recordings, tmp_path) -> Path:
-    """A finished run's folder."""
-    result = train(
-        f"dataset_path={recordings}", "trainer.max_steps=2", "log_every_n_steps=2", "exp_tag=a"
-    )
-    assert result.code == 0, result.err
-    return tmp_path / "logs" / "a"
+def trained(kept_run, train, recordings, tmp_path) -> Path:
+    """A finished run's folder: trained once, copied for each test."""
+    run = tmp_path / "logs" / "a"
+    if not kept_run.exists():
+        result = train(
+            f"dataset_path={recordings}", "trainer.max_steps=2", "log_every_n_steps=2", "exp_tag=a"
+        )
+        assert result.code == 0, result.err
+        run.rename(kept_run)
+    shutil.copytree(kept_run, run)
+    return run
 
 
 @pytest.mark.parametrize(
@@ -544,7 +553,7 @@ def test_encodec_without_weights(command, recordings, tmp_path, monkeypatch):
     )
 
 
-def test_without_a_tag_the_run_has_one_folder(recordings, tmp_path):
+def test_without_a_tag_the_run_has_one_folder(command, recordings, tmp_path):
     """The default tag holds the second of the start, though the run looks at it again later."""
     settings = (
         "exp=flute_small",
@@ -552,9 +561,7 @@ def test_without_a_tag_the_run_has_one_folder(recordings, tmp_path):
         f"dataset_path={recordings}",
         "datamodule.batch_size=2",
     )
-    result = run_process(
-        "train.py", *settings, "trainer.max_steps=1", cwd=tmp_path, logs=tmp_path / "logs"
-    )
+    result = command("train.py", *settings, "trainer.max_steps=1")
     assert result.code == 0, result.err
     (run,) = (tmp_path / "logs").iterdir()
     assert run.name.startswith("flute_small-20")

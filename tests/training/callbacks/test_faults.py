@@ -8,11 +8,14 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import TINY_SMALL, run_process, start_process
+from conftest import TINY_SMALL, Result, run_process, start_process
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -21,7 +24,7 @@ from test_checkpoints import SPEEDS, differences, holes, state
 from audio_diffusion_pytorch.training.run_folder import lock_folder
 from audio_diffusion_pytorch.utils.checkpoint_io import load_checkpoint
 
-STEPS = 24
+STEPS = 24  # of the campaign
 SETTINGS = {
     "workers": ("datamodule.num_workers=2", "ckpt_every_n_steps=2"),
     "accumulation": (
@@ -32,7 +35,7 @@ SETTINGS = {
 }
 
 
-def arguments(recordings: Path, name: str, tag: str) -> tuple[str, ...]:
+def arguments(recordings: Path, name: str, tag: str, steps: int) -> tuple[str, ...]:
     """A run of eight batches an epoch, a validation after every third, named `tag`."""
     common = (
         "exp=flute_small",
@@ -45,7 +48,7 @@ def arguments(recordings: Path, name: str, tag: str) -> tuple[str, ...]:
         "trainer.log_every_n_steps=1",
         "callbacks.monitor.every_n_steps=4",
     )
-    return (*common, *SETTINGS[name], f"trainer.max_steps={STEPS}", f"exp_tag={tag}", "ckpt=auto")
+    return (*common, *SETTINGS[name], f"trainer.max_steps={steps}", f"exp_tag={tag}", "ckpt=auto")
 
 
 def logged(run: Path) -> dict[tuple[str, int], list[float]]:
@@ -111,42 +114,46 @@ def kill(process, moment: str, rng: random.Random, seconds: float, checkpoints: 
     return f"{moment}, {writes} writes and {delay:.2f} s: left a checkpoint of step {step}{torn}"
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, recordings):
-    """Make an uninterrupted run of each setting once: its folder, and its duration in seconds."""
-    made = {}
+@dataclass
+class Campaign:
+    """Runs of `steps` steps in the folder `logs`; `run` runs a command to its end."""
 
-    def make(name: str):
-        if name not in made:
-            logs, begun = tmp_path_factory.mktemp("whole"), time.monotonic()
-            result = run_process(
-                "train.py", *arguments(recordings, name, "whole"), cwd=logs, logs=logs
-            )
-            assert result.code == 0, result.err
-            made[name] = logs / "whole", time.monotonic() - begun
-        return made[name]
+    run: Callable[..., Result]
+    recordings: Path
+    logs: Path
+    steps: int
+    seconds: dict[str, float] = field(default_factory=dict)  # of the uninterrupted runs
 
-    return make
+    def train(self, name: str, tag: str) -> Path:
+        result = self.run("train.py", *arguments(self.recordings, name, tag, self.steps))
+        assert result.code == 0, result.err
+        return self.logs / tag
+
+    def whole(self, name: str) -> Path:
+        """Return the folder of an uninterrupted run, made once for each setting."""
+        if name not in self.seconds:
+            begun = time.monotonic()
+            self.train(name, f"whole-{name}")
+            self.seconds[name] = time.monotonic() - begun
+        return self.logs / f"whole-{name}"
+
+    def kill_and_resume(self, name: str, moments: list[str], seed: int) -> str:
+        """Kill a run at these moments in turn, let it end, and check it; return the events."""
+        folder, rng, happened = self.whole(name), random.Random(seed), []
+        run = self.logs / f"killed-{seed}"
+        line = arguments(self.recordings, name, run.name, self.steps)
+        for moment in moments:
+            process = start_process("train.py", *line, cwd=self.logs, logs=self.logs)
+            happened.append(kill(process, moment, rng, self.seconds[name], run / "checkpoints"))
+        self.train(name, run.name)
+        check(run, folder)
+        return "; ".join(happened)
 
 
-def kill_and_resume(name: str, moments: list[str], seed: int, whole, recordings, logs: Path) -> str:
-    """Kill a run at these moments in turn, let it end, and check it; return the events."""
-    (folder, seconds), rng, happened = whole(name), random.Random(seed), []
-    run = logs / f"killed-{seed}"
-    for moment in moments:
-        process = start_process(
-            "train.py", *arguments(recordings, name, run.name), cwd=logs, logs=logs
-        )
-        happened.append(kill(process, moment, rng, seconds, run / "checkpoints"))
-    result = run_process("train.py", *arguments(recordings, name, run.name), cwd=logs, logs=logs)
-    assert result.code == 0, result.err
-    check(run, folder)
-    return "; ".join(happened)
-
-
-def test_a_killed_run_goes_on_bit_for_bit(whole, recordings, tmp_path):
-    """The quick sample: killed in the middle of a write."""
-    kill_and_resume("accumulation", ["write"], 0, whole, recordings, tmp_path)
+def test_a_killed_run_goes_on_bit_for_bit(command, recordings, tmp_path):
+    """The quick sample: killed in the middle of a write; the other runs share this process."""
+    campaign = Campaign(command, recordings, tmp_path / "logs", 12)
+    campaign.kill_and_resume("accumulation", ["write"], 0)
 
 
 @pytest.fixture
@@ -221,12 +228,12 @@ def test_two_runs_in_one_folder(train, recordings, tmp_path):
 
 
 @pytest.mark.faults
-def test_twenty_kills(whole, recordings, tmp_path, capfd):
+def test_twenty_kills(recordings, tmp_path, capfd):
+    run = partial(run_process, cwd=tmp_path, logs=tmp_path)
+    campaign = Campaign(run, recordings, tmp_path, STEPS)
     moments = (["start"], ["training"], ["write"], ["training", "training"], ["training"])
     for trial in range(20):
         name = ("workers", "accumulation")[trial % 2]
-        happened = kill_and_resume(
-            name, moments[trial % 5], 1000 + trial, whole, recordings, tmp_path
-        )
+        happened = campaign.kill_and_resume(name, moments[trial % 5], 1000 + trial)
         with capfd.disabled():
             print(f"passed {trial + 1} of 20 ({name}: {happened})", flush=True)
