@@ -136,8 +136,10 @@ def install(python, venv, targets):
     environment["DIST_EXTRA_CONFIG"] = extra
     if os.path.expanduser("~") == "~":  # otherwise pip creates a folder named ~
         environment["PIP_NO_CACHE_DIR"] = "1"
+    # Python compiles what it imports; pip would compile all of some 20,000 modules.
+    options = ["--disable-pip-version-check", "--no-compile"]
     run(
-        [python, "-m", "pip", "install", "--disable-pip-version-check", *targets],
+        [python, "-m", "pip", "install", *options, *targets],
         "see pip's message above",
         environment,
     )
