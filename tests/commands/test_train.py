@@ -215,7 +215,14 @@ def test_the_small_codec_trains(command, recordings, tmp_path):
 # Interrupting and resuming.
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="ctrl-c"),
+        # test_checkpoints.py terminates within this process.
+        pytest.param(signal.SIGTERM, id="terminate", marks=pytest.mark.long),
+    ],
+)
 def test_interrupted_training_continues_where_it_stopped(number, command, recordings, tmp_path):
     """The step it stops at is saved, and the losses go on from there; kills: test_faults.py."""
     settings = (
