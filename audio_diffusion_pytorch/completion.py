@@ -14,7 +14,7 @@ from audio_diffusion_pytorch.paths import ASSETS, CONFIGS, EXPERIMENTS
 # The useful flags of Hydra.
 FLAGS = ("--help", "--version", "--cfg", "--multirun", "--config-dir", "--info")
 VALUES = {
-    "quality": ("draft", "normal", "high"),
+    "quality": ("instant", "draft", "normal", "high"),
     "solver": ("unipc", "dpmpp_3m", "dpmpp_2m", "heun", "euler"),
     "handoff": ("auto", "plain", "matched"),
     "channels": ("each", "mid"),

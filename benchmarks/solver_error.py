@@ -73,6 +73,7 @@ def measure(
     reference = Bridge(source, target, precision="32", device=device)
     plain = plain_options(reference)
     settings = {name: {"quality": name, "precision": "32"} for name in QUALITY}
+    settings["instant, 6 points"] = {"quality": "instant", "num_steps": 6, "precision": "32"}
     settings |= {f"normal, precision {p}": {"precision": p} for p in ("16", "bf16")}
     points = QUALITY["normal"].num_steps
     coarse = plain | {"num_steps": points, "solver": "unipc"}
@@ -101,7 +102,7 @@ def measure(
         else:
             rows.append(
                 (
-                    name,
+                    f"{name} ({bridge.schedules.path} levels)",
                     bridge.num_evaluations,
                     spread(noise, found["noise"]),
                     spread(result, found["result"]),

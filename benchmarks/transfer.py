@@ -3,9 +3,9 @@
 python benchmarks/transfer.py --data data/chorales_paired/test  # all parts, 20 minutes, two cores
 python benchmarks/transfer.py --only speed                      # one part, or several
 
-speed       the plain path (Heun, 100 points, float32, one clip at a time), draft, normal and high:
-            shipped models, and the full size with random weights; a clip of 17.07 s, and a folder
-            of 16; each row in a new process
+speed       the plain path (Heun, 100 points, float32, one clip at a time), and the presets: shipped
+            models, and the full size with random weights; a clip of 17.07 s, and a folder of 16;
+            each row in a new process
 evaluation  one evaluation of each network, by precision and batch; codec; shares of the plain path
 error       error relative to the converged solution, shipped models, on clips of --data
             (default: shipped clips)
@@ -45,7 +45,7 @@ from audio_diffusion_pytorch.models.loading import load_instrument
 ROOT = Path(__file__).resolve().parent.parent
 RATE, SAMPLES = 24000, 409600  # 17.07 s
 SIZES = ("small", "full")
-SETTINGS = ("plain", "draft", "normal", "high")
+SETTINGS = ("plain", "instant", "draft", "normal", "high")
 # Ratio of the codec (both directions, one clip) to one evaluation of the full network in float32.
 ORIGINAL_PROPORTION = 2.4 / 0.19
 TOLERANCE = 0.15

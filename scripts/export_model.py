@@ -35,6 +35,14 @@ def main() -> None:
         help="recordings to measure noise statistics from",
     )
     parser.add_argument(
+        "--fit-schedules",
+        type=Path,
+        nargs="*",
+        metavar="FOLDER",
+        help="fit noise levels to the written model, for quality=instant and draft, on recordings "
+        "with names of instruments in FOLDER and on the shipped clips",
+    )
+    parser.add_argument(
         "--pitch-range", nargs=2, type=int, metavar=("LOW", "HIGH"), help="MIDI pitches in training"
     )
     args = parser.parse_args()
@@ -58,9 +66,18 @@ def main() -> None:
             model.spec, **{key: value for key, value in changes.items() if value is not None}
         )
         model.save(args.output)
+        print(f"wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB): {model.spec.name}")
+        if args.fit_schedules is not None:
+            fit_schedules(args.output, args.fit_schedules)
     except InputError as error:
         parser.exit(2, f"export_model: error: {error}\n")
-    print(f"wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB): {model.spec.name}")
+
+
+def fit_schedules(model: Path, folders: list[Path]) -> None:
+    """Fit noise levels to an exported model, with the defaults of `fit_schedule.py`."""
+    from audio_diffusion_pytorch.commands.fit_schedule import fit_models, make_parser
+
+    fit_models(make_parser().parse_args([str(model), "--data", *map(str, folders)]))
 
 
 def noise_of(model, folder: Path) -> dict:

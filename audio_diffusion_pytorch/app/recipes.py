@@ -21,7 +21,7 @@ class Request:
         source: model of the recording's instrument, or "auto".
         target: model of the output's instrument.
         sigma: hand-off noise level; None: the default of the two models.
-        quality: "draft", "normal" or "high".
+        quality: "instant", "draft", "normal" or "high".
         octaves: octaves by which the recording moves first, or "auto".
     """
 

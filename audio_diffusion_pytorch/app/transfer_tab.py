@@ -19,7 +19,8 @@ from audio_diffusion_pytorch.instruments import MAX_OCTAVES
 AUTO = "auto"
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 QUALITIES = [
-    ("Draft: fastest", "draft"),
+    ("Instant: fastest", "instant"),
+    ("Draft: fast", "draft"),
     ("Normal", "normal"),
     ("High: most exact, slowest", "high"),
 ]

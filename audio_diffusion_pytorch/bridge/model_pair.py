@@ -14,6 +14,7 @@ from torch import Tensor
 from audio_diffusion_pytorch.bridge.framing import Framing
 from audio_diffusion_pytorch.bridge.handoff import interpolate_statistics, match_moments
 from audio_diffusion_pytorch.bridge.precision import at_precision, choose_dtype
+from audio_diffusion_pytorch.bridge.schedules import choose_schedules
 from audio_diffusion_pytorch.bridge.settings import BridgeSettings
 from audio_diffusion_pytorch.bridge.windows import Window
 from audio_diffusion_pytorch.codecs.base import Codec
@@ -89,11 +90,16 @@ class ModelPair:
         self.rho = resolved.rho
         self.solver = resolved.solver
         self.handoff = resolved.handoff
-        self.sigmas = resolved.schedule
+        self.schedules = choose_schedules(resolved, self.source, self.target)
         self.solve = SOLVERS.find(resolved.solver)
         self.batch_size = requested.batch_size
         if self.handoff == "matched":
             self._statistics = interpolate_statistics(self.target.spec.noise, self.sigma)
+
+    @property
+    def sigmas(self) -> Tensor:
+        """Falling noise levels of the target's half."""
+        return self.schedules.to_data
 
     @property
     def device(self) -> torch.device:
@@ -115,6 +121,7 @@ class ModelPair:
             "num_steps": len(self.sigmas),
             "solver": self.solver,
             "handoff": self.handoff,
+            **self.schedules.settings,
         }
 
     def to(self: Self, device: str | torch.device) -> Self:
@@ -134,7 +141,7 @@ class ModelPair:
     @torch.inference_mode()
     def to_noise(self, latents: Tensor) -> Tensor:
         """Map codec latents [B, D, L] of the source to noise [B, D, L] at the hand-off sigma."""
-        return self._solve(0, self.source.normalise(latents), self.sigmas.flip(0))
+        return self._solve(0, self.source.normalise(latents), self.schedules.to_noise)
 
     @torch.inference_mode()
     def from_noise(self, noise: Tensor) -> Tensor:
@@ -207,7 +214,7 @@ class ModelPair:
             calls += 1
             return x
 
-        for sigmas in (self.sigmas, self.sigmas.flip(0)):
+        for sigmas in (self.schedules.to_noise, self.schedules.to_data):
             self.solve(denoise, torch.zeros(1, 1, 1), sigmas)
         return calls
 

@@ -13,18 +13,22 @@ class Quality:
         sigma_min: noise level at the data end, at least the models' sigma_min; None: the models'
             sigma_min.
         rho: spacing of the schedule.
+        fitted: use noise levels that were fitted to the models, where they exist: see
+            `bridge.schedules`.
     """
 
     solver: str
     num_steps: int
     sigma_min: float | None
     rho: float
+    fitted: bool = False
 
 
 # Chosen by the relative error of the target's latents against the converged solution, at the
 # default hand-off of the shipped models: `python benchmarks/transfer.py --only error`.
 QUALITY = {
-    "draft": Quality("unipc", 9, 0.05, 7.0),
+    "instant": Quality("unipc", 5, 0.1, 7.0, fitted=True),
+    "draft": Quality("unipc", 9, 0.05, 7.0, fitted=True),
     "normal": Quality("unipc", 14, 0.02, 6.0),
     "high": Quality("unipc", 32, None, 7.0),
 }

@@ -28,6 +28,7 @@ class ResolvedSettings:
         num_steps: points of the schedule of each half.
         solver: name in `SOLVERS`.
         handoff: "plain" or "matched".
+        fitted: quality whose noise levels may be fitted ones; None: they are Karras levels.
     """
 
     sigma: float
@@ -36,6 +37,7 @@ class ResolvedSettings:
     num_steps: int
     solver: str
     handoff: str
+    fitted: str | None = None
 
     @property
     def schedule(self) -> Tensor:
@@ -101,7 +103,9 @@ class BridgeSettings:
             )
         rho = preset.rho if self.rho is None else self.rho
         handoff = self._handoff(source, target, frequency_bands)
-        return ResolvedSettings(sigma, sigma_min, rho, num_steps, solver, handoff)
+        given = self.sigma_min, self.rho  # either asks for Karras levels
+        fitted = self.quality if preset.fitted and given == (None, None) else None
+        return ResolvedSettings(sigma, sigma_min, rho, num_steps, solver, handoff, fitted)
 
     def _sigma(self, source: InstrumentSpec, target: InstrumentSpec) -> float:
         if self.sigma is not None:

@@ -25,7 +25,7 @@ SHORTEST_NOTE = 0.05  # seconds
 TAKEN_NAMES = {  # columns of results.csv and figures of results.json
     *(*MELODY, "taken_for", "taken", "target_probability", "log_mel_truth", "frechet"),
     *("system", "pair", "clip", "clips", "input", "output", "start", "seconds", "octaves", "sigma"),
-    *("frames", "embedder", "num_steps", "solver", "evaluations", "seconds_per_second"),
+    *("frames", "embedder", "num_steps", "solver", "evaluations", "schedule", "seconds_per_second"),
 }
 METRICS: Registry[Metric] = Registry("metrics")
 TRACKERS: Registry[Tracker] = Registry("tracker", {DEFAULT_TRACKER: analyse_pitch})

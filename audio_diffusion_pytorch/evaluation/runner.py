@@ -241,6 +241,7 @@ class EvaluationRunner:
             "num_steps": None,
             "solver": None,
             "evaluations": None,
+            "schedule": None,
             **system.about,
             "melody_reference": "input" if task.notes is None else "notes",
         }

@@ -218,6 +218,7 @@ class BridgeSystem(System):
             "num_steps": len(schedule),
             "solver": self.bridge.solver,
             "evaluations": self.bridge.num_evaluations,
+            "schedule": self.bridge.schedules.path,
         }
         self.settings = {
             "bridge": [
@@ -228,6 +229,7 @@ class BridgeSystem(System):
             "sigmas": schedule,
             "solver": self.bridge.solver,
             "handoff": self.bridge.handoff,
+            **self.bridge.schedules.settings,
         }
 
     @torch.inference_mode()

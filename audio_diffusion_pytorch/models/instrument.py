@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
 from audio_diffusion_pytorch.instruments import PITCH_RANGES
+from audio_diffusion_pytorch.models.fitted_schedules import FittedSchedules
 from audio_diffusion_pytorch.models.labels import RECORDING_CONDITIONS, Labels, statistics_of
 from audio_diffusion_pytorch.models.networks import DEFAULT, build_network
 from audio_diffusion_pytorch.models.unet import choose_labels, fold_label
@@ -87,6 +88,10 @@ class InstrumentModel(nn.Module):
         denoiser: the denoiser; None: a new one, untrained.
         codec: codec stored with the model; None: the codec that the spec names.
 
+    Attributes:
+        file: .safetensors file that the model was loaded from; None: another origin.
+        fitted: noise levels fitted to the weights, from beside the file; None: not fitted.
+
     Raises:
         InputError: the shape of the statistics does not match.
     """
@@ -105,6 +110,8 @@ class InstrumentModel(nn.Module):
         super().__init__()
         self.spec = spec
         self.codec = codec
+        self.file: Path | None = None
+        self.fitted: FittedSchedules | None = None
         self.denoiser = denoiser or Denoiser(
             build_network(spec.network, spec.unet), spec.sigma_data
         )
@@ -182,7 +189,9 @@ def _relabelled(
     with _NoInitialValues():
         denoiser = Denoiser(build_network(spec.network, spec.unet), spec.sigma_data)
     denoiser.net.load_state_dict(state, assign=True)
-    return InstrumentModel(spec, mean, std, denoiser, model.codec).requires_grad_(False)
+    made = InstrumentModel(spec, mean, std, denoiser, model.codec)
+    made.file, made.fitted = model.file, model.fitted
+    return made.requires_grad_(False)
 
 
 class _NoInitialValues(TorchFunctionMode):

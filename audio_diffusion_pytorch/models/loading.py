@@ -15,6 +15,7 @@ from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.codecs.loading import load_codec
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instruments import PITCH_RANGES
+from audio_diffusion_pytorch.models.fitted_schedules import schedules_of
 from audio_diffusion_pytorch.models.instrument import (
     FORMAT,
     InstrumentModel,
@@ -228,7 +229,9 @@ def _load_safetensors(path: Path) -> InstrumentModel:
     if not path.is_file():
         raise InputError(f"model file not found: {path}")
     with open_safetensors(path, "an instrument model", FORMAT) as (header, tensors):
-        return build_model(InstrumentSpec(**json.loads(header["spec"])), tensors)
+        model = build_model(InstrumentSpec(**json.loads(header["spec"])), tensors)
+    model.file, model.fitted = path, schedules_of(path)
+    return model
 
 
 def _load_checkpoint(path: Path, original: Mapping[str, Any] | None = None) -> InstrumentModel:

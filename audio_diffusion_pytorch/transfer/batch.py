@@ -95,6 +95,7 @@ class TransferBatches:
     def finish(self, file: FileTransfer) -> None:
         """Report a written file and close it."""
         facts = {**file.facts(), **self.settings, **self.bridge.settings}
+        facts["schedule"] = self.bridge.schedules.path
         if file.source_is_chosen:
             facts |= {"source": self.bridge.source.spec.name, "chosen": True}
         if self.report is not None:

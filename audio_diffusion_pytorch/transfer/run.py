@@ -127,12 +127,13 @@ class TransferRun(Task):
         return {**super().versions(bridge), **settings}
 
     def notice(self, bridge: Bridge) -> str | None:
-        """Describe an option without effect on this target; None if every option applies."""
+        """Name options without their effect on these models, a line each; None without any."""
+        notices = [] if self.source == AUTO else [bridge.schedules.notice]
         if self.transpose == "auto" and pitch_range(bridge.target.spec) is None:
-            return (
+            notices.append(
                 f"the range of {bridge.target.spec.name} is unknown: transpose=auto has no effect"
             )
-        return None
+        return "\n".join(filter(None, notices)) or None
 
     def settings(self, bridge: Bridge, sigma: float | None = None) -> dict[str, Any]:
         """Return the settings that an output depends on besides its input, as JSON values.

@@ -208,7 +208,7 @@ def test_wrong_arguments(make_instrument, codec):
         ({"batch_size": 1.5}, "batch_size=1.5"),
         ({"solver": "magic"}, "solver=magic must be one of heun"),
         ({"precision": "8"}, "precision=8 must be one of auto, 32, bf16, 16"),
-        ({"quality": "best"}, "quality=best must be one of draft, normal, high"),
+        ({"quality": "best"}, "quality=best must be one of instant, draft, normal, high"),
     ]:
         with pytest.raises(InputError, match=says):
             Bridge(*models, codec=codec, **settings)

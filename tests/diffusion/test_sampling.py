@@ -258,7 +258,7 @@ def test_noise_levels_out_of_order_are_refused(solver, sigmas: list[float], x: t
 
 def test_better_qualities_take_more_calls_and_come_closer(x: torch.Tensor):
     calls, errors = [], []
-    for name in ("draft", "normal", "high"):
+    for name in ("instant", "draft", "normal", "high"):
         quality, denoise = QUALITY[name], Gaussian()
         sigmas = karras_schedule(quality.sigma_min or 0.01, 4.0, quality.rho, quality.num_steps)
         noise = SOLVERS[quality.solver](denoise, x, sigmas.flip(0))

@@ -1,0 +1,331 @@
+"""Fit a few noise levels to a model: no weight changes, a handful of windows is enough.
+
+In the spirit of LD3 (Tong et al. 2025, arXiv 2405.15506), with the solvers of bridges and a
+least-squares search instead of gradients.
+
+Errors are measured in the target's normalised latents. The levels of a source need this most: the
+target's ODE amplifies some errors of the noise and removes others, so levels with the smallest
+error of the noise give twice the error of the output.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.optimize import least_squares
+from torch import Tensor
+
+from audio_diffusion_pytorch.audio import to_mono
+from audio_diffusion_pytorch.bridge.model_pair import ModelPair
+from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats, audible
+from audio_diffusion_pytorch.bridge.register import octaves_into_range
+from audio_diffusion_pytorch.bridge.schedules import Schedules
+from audio_diffusion_pytorch.bridge.windows import Window, WindowCutter
+from audio_diffusion_pytorch.diffusion.sampling import karras_schedule
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.models.fitted_schedules import FittedSchedule
+from audio_diffusion_pytorch.models.instrument import InstrumentModel
+
+Recording = tuple[Tensor, int]  # [C, T] in [-1, 1], rate in Hz
+Progress = Callable[[float], None]
+
+SOLVER = "unipc"
+CONVERGED = 64  # points of the reference
+DECODER = 9  # points of the target's half while levels of a source are fitted
+PLAYED = 0.5  # least share of played sound in a window of the fit
+STARTS = ((0.05, 10.0), (0.05, 7.0), (0.1, 7.0), (0.2, 5.0), (0.3, 5.0))  # sigma_min, rho
+ROUNDS = 10  # of the search; each tries one schedule, and one more for each level
+STRETCH = 4.0  # most by which a step in ln(sigma) grows or shrinks
+ENOUGH = 1e-3  # relative gain of a round, below which the search ends
+STEP = 0.02  # relative change of a step, for the differences of the search
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Windows of a source's recordings on the way to a target.
+
+    Args:
+        pair: source and target, in single precision.
+        latents: codec latents of the source [N, D, L].
+        played: weight of the played sound in each frame [N, L].
+    """
+
+    pair: ModelPair
+    latents: Tensor
+    played: Tensor
+
+    @property
+    def count(self) -> int:
+        """Number of windows N."""
+        return len(self.latents)
+
+    def noise(self, sigmas: Tensor) -> Tensor:
+        """Map the latents to noise over falling levels; prepare it for the target: [N, D, L]."""
+        noise = _at_levels(self.pair, sigmas).to_noise(self.latents)
+        return self.pair.hand_over(noise, self.played)
+
+    def result(self, noise: Tensor, sigmas: Tensor) -> Tensor:
+        """Map the output of `noise` to normalised latents of the target over falling levels."""
+        pair = _at_levels(self.pair, sigmas)
+        return pair.target.normalise(pair.from_noise(noise))
+
+
+@dataclass(frozen=True, eq=False)
+class Half:
+    """One half of bridges: a source to several targets, or several sources to a target.
+
+    Args:
+        direction: "to_noise" or "to_data".
+        windows: windows of each pair of models, at one hand-off level.
+    """
+
+    direction: str
+    windows: Sequence[Windows]
+
+    @property
+    def model(self) -> InstrumentModel:
+        """Model of the half."""
+        pair = self.windows[0].pair
+        return pair.source if self.direction == "to_noise" else pair.target
+
+    @property
+    def sigma(self) -> float:
+        """Hand-off noise level."""
+        return self.windows[0].pair.sigma
+
+    @property
+    def others(self) -> list[str]:
+        """Names of the models of the other halves."""
+        pairs = [part.pair for part in self.windows]
+        to_noise = self.direction == "to_noise"
+        return [(pair.target if to_noise else pair.source).spec.name for pair in pairs]
+
+    @property
+    def count(self) -> int:
+        """Number of windows."""
+        return sum(part.count for part in self.windows)
+
+    @cached_property
+    def _converged(self) -> Tensor:
+        spec = self.model.spec
+        return karras_schedule(spec.sigma_min, self.sigma, spec.rho, CONVERGED)
+
+    @cached_property
+    def _decoder(self) -> Tensor:
+        low = max(self.windows[0].pair.target.spec.sigma_min, min(0.05, self.sigma / 10))
+        return karras_schedule(low, self.sigma, 7.0, DECODER)
+
+    @cached_property
+    def _noise(self) -> list[Tensor]:
+        """Noise of each pair, from the converged ODE of its source."""
+        return [part.noise(self._converged) for part in self.windows]
+
+    @cached_property
+    def expected(self) -> Tensor:
+        """Results of the converged solution [N, D, L]."""
+        if self.direction == "to_data":
+            return self.results(self._converged)
+        parts = zip(self.windows, self._noise, strict=True)
+        return torch.cat([part.result(noise, self._decoder) for part, noise in parts])
+
+    def results(self, sigmas: Tensor) -> Tensor:
+        """Solve the half over falling levels.
+
+        Args:
+            sigmas: noise levels of this half.
+
+        Returns:
+            Normalised latents of the targets [N, D, L]. A source's noise is decoded by the other
+            half at fixed levels.
+        """
+        if self.direction == "to_data":  # all windows in one batch
+            return self.windows[0].result(torch.cat(self._noise), sigmas)
+        return torch.cat([part.result(part.noise(sigmas), self._decoder) for part in self.windows])
+
+    @torch.inference_mode()
+    def deviations(self, sigmas: Tensor) -> Tensor:
+        """Return the deviations [N, D, L], relative to the norm of each expected result."""
+        norms = self.expected.flatten(1).norm(dim=1)[:, None, None]
+        return (self.results(sigmas) - self.expected) / norms
+
+    def errors(self, sigmas: Tensor) -> Tensor:
+        """Return the relative error of each window [N]."""
+        return self.deviations(sigmas).flatten(1).norm(dim=1).cpu()
+
+
+def cut_windows(
+    pair: ModelPair, recordings: Iterable[Recording], count: int
+) -> tuple[Windows, Windows]:
+    """Cut played windows from recordings of the source, as a bridge does.
+
+    Args:
+        pair: source and target.
+        recordings: recordings of the source instrument.
+        count: most windows of each result.
+
+    Returns:
+        Windows for a fit and windows for its check, of different recordings if there are several.
+
+    Raises:
+        InputError: the recordings contain too few windows with played sound.
+    """
+    cut = [found for recording in recordings if (found := _cut(pair, *recording))]
+    if len(cut) == 1:  # neighbours overlap by a quarter
+        middle = -(-len(cut[0]) // 2)
+        cut = [cut[0][:middle], cut[0][middle:]]
+    if len(cut) < 2 or not cut[1]:
+        raise InputError(
+            f"too few recordings of {pair.source.spec.name}: the fit needs two recordings or more, "
+            f"each with {pair.framing.seconds:.1f} s of sound; choose another folder with --data"
+        )
+    halves = [_spread(cut[start::2], count) for start in (0, 1)]
+    return _encoded(pair, halves[0]), _encoded(pair, halves[1])
+
+
+def fit_half(
+    fit: Half,
+    check: Half,
+    evaluations: int,
+    seconds: float = math.inf,
+    progress: Progress | None = None,
+) -> FittedSchedule:
+    """Fit the noise levels of a half.
+
+    Args:
+        fit: windows of the fit.
+        check: other windows, for the error in the result.
+        evaluations: steps of the solver.
+        seconds: time limit; the search then ends with its best levels.
+        progress: called with the error of each schedule that is tried.
+
+    Returns:
+        The schedule with its error.
+    """
+    search = _Search(fit, evaluations, time.monotonic() + seconds, progress)
+    karras = search.start()
+    sigmas = search.run(karras)
+    return FittedSchedule(
+        instrument=fit.model.spec.name,
+        direction=fit.direction,
+        solver=SOLVER,
+        sigma=fit.sigma,
+        sigmas=tuple(sigmas.tolist()),
+        evaluations=evaluations,
+        error=round(float(check.errors(sigmas).median()), 4),
+        karras_error=round(float(check.errors(karras).median()), 4),
+        fitted_on={
+            "others": fit.others,
+            "windows": fit.count,
+            "check_windows": check.count,
+            "tries": search.tries,
+        },
+    )
+
+
+def _at_levels(pair: ModelPair, sigmas: Tensor) -> ModelPair:
+    """Return a pair with falling levels in both halves that shares the models."""
+    other = copy.copy(pair)
+    other.schedules = Schedules(sigmas.flip(0), sigmas)
+    return other
+
+
+def _cut(pair: ModelPair, wav: Tensor, sample_rate: int) -> list[Window]:
+    """Cut the windows of a recording, in the target's register, in which sound is played."""
+    wav = torch.cat(list(audible([to_mono(wav)], sample_rate)), -1)
+    stats = RecordingStats.of_audible([wav], sample_rate)
+    octaves = octaves_into_range([wav], sample_rate, pair.target.spec)
+    cutter = WindowCutter(pair.framing, sample_rate, 1, stats, octaves)
+    return [window for window in cutter.windows([wav]) if window.played.mean() > PLAYED]
+
+
+def _spread(recordings: Sequence[Sequence[Window]], count: int) -> list[Window]:
+    """Choose windows spread over recordings, and over the time of each."""
+    each = -(-count // len(recordings))
+    chosen = [
+        recording[index]
+        for recording in recordings
+        for index in np.unique(np.linspace(0, len(recording) - 1, each + 2).round().astype(int))
+    ]
+    kept = np.unique(np.linspace(0, len(chosen) - 1, count).astype(int))
+    return [chosen[index] for index in kept]
+
+
+def _encoded(pair: ModelPair, windows: Sequence[Window]) -> Windows:
+    with torch.inference_mode():
+        wav = torch.stack([window.wav for window in windows])[:, None]
+        latents = pair.codec.encode(wav.to(pair.device))
+        played = torch.stack([window.played for window in windows]).to(pair.device)
+    return Windows(pair, latents, played)
+
+
+class _TimeIsUp(Exception):
+    pass
+
+
+class _Search:
+    """Least-squares search (Levenberg 1944) of the steps in ln(sigma) that follow the hand-off."""
+
+    def __init__(
+        self, half: Half, evaluations: int, deadline: float, progress: Progress | None
+    ) -> None:
+        self.half = half
+        self.evaluations = evaluations
+        self.deadline = deadline
+        self.progress = progress
+        self.tries = 0
+        self.best: tuple[float, Tensor] | None = None
+
+    def start(self) -> Tensor:
+        """Return the best Karras levels."""
+        sigma = self.half.sigma
+        lowest = self.half.model.spec.sigma_min
+        with suppress(_TimeIsUp):
+            for low, rho in STARTS:
+                low = max(lowest, min(low, sigma / 10))
+                self._deviations(karras_schedule(low, sigma, rho, self.evaluations + 1))
+        assert self.best is not None
+        return self.best[1]
+
+    def run(self, sigmas: Tensor) -> Tensor:
+        """Improve levels, and return the best ones."""
+        steps = -sigmas.log().diff().numpy()
+        ones = np.ones(len(steps))
+        with suppress(_TimeIsUp):
+            least_squares(
+                lambda factors: self._deviations(self._levels(steps * factors)),
+                ones,
+                bounds=(ones / STRETCH, ones * STRETCH),
+                diff_step=STEP,
+                ftol=ENOUGH,
+                max_nfev=ROUNDS,
+            )
+        assert self.best is not None
+        return self.best[1]
+
+    def _levels(self, steps: np.ndarray) -> Tensor:
+        """Convert steps in ln(sigma) to falling levels, at least the model's lowest one."""
+        deepest = math.log(self.half.sigma / self.half.model.spec.sigma_min)
+        falls = np.cumsum(steps)
+        falls *= min(1.0, deepest / falls[-1])
+        return torch.from_numpy(self.half.sigma * np.exp(-np.r_[0.0, falls]))
+
+    def _deviations(self, sigmas: Tensor) -> np.ndarray:
+        if self.best is not None and time.monotonic() > self.deadline:
+            raise _TimeIsUp
+        deviations = self.half.deviations(sigmas)
+        errors = deviations.flatten(1).norm(dim=1)
+        loss = float(errors.square().mean().sqrt())
+        self.tries += 1
+        if self.best is None or loss < self.best[0]:
+            self.best = loss, sigmas
+        if self.progress is not None:
+            self.progress(loss)
+        return deviations.flatten().double().cpu().numpy() / math.sqrt(len(errors))

@@ -1,0 +1,179 @@
+"""Noise levels fitted to models: their fit, and the choice between them and Karras levels."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import RATE, melody
+from torch import nn
+
+from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.bridge.schedule_fit import Half, cut_windows, fit_half
+from audio_diffusion_pytorch.bridge.schedule_plan import Fits, plan_fits, remaining
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.models.fitted_schedules import (
+    DIRECTIONS,
+    FittedSchedule,
+    FittedSchedules,
+)
+
+UP = FittedSchedule("flute", "to_noise", "unipc", 5.0, (5.0, 2.0, 0.6, 0.2, 0.1), 4, 0.08, 0.2)
+DOWN = FittedSchedule("violin", "to_data", "unipc", 5.0, (5.0, 1.5, 0.5, 0.2, 0.05), 4, 0.03, 0.1)
+
+
+def recordings(count: int, seconds: float = 1.0) -> list[tuple[torch.Tensor, int]]:
+    return [(torch.from_numpy(melody(seconds, seed=seed))[None], RATE) for seed in range(count)]
+
+
+@pytest.fixture
+def models(make_instrument):
+    """A flute with fitted levels as a source, and a violin with fitted levels as a target."""
+    flute, violin = make_instrument("flute", 0), make_instrument("violin", 1)
+    flute.fitted, violin.fitted = FittedSchedules("", (UP,)), FittedSchedules("", (DOWN,))
+    return flute, violin
+
+
+class Gaussian(nn.Module):
+    """The ideal denoiser of normal data with a variance of its own in each channel."""
+
+    downsample_factor = 2
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        variance = torch.linspace(0.05, 2.0, x.shape[1])[:, None]
+        return x * variance / (variance + torch.as_tensor(sigma).reshape(-1, 1, 1) ** 2)
+
+    net = property(lambda self: self)
+
+
+@pytest.fixture
+def make(make_instrument, codec):
+    """Models of normal data."""
+
+    def make_model(name: str, **spec):
+        model = make_instrument(name, **spec)
+        model.denoiser, model.codec = Gaussian(), codec
+        return model
+
+    return make_model
+
+
+@pytest.fixture
+def tasks(make):
+    """Fits of a flute at the ends of bridges from and to a violin."""
+    return plan_fits(make("flute", handoff_sigma=3.0), [make("violin")], [2, 3])
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_fit_beats_every_karras_schedule_that_it_starts_from(direction, tasks):
+    task = next(one for one in tasks if one.direction == direction)
+    halves = [
+        Half(direction, [windows]) for windows in cut_windows(task.pairs[0], recordings(2), 1)
+    ]
+    tried: list[float] = []
+    found = fit_half(*halves, task.evaluations, progress=tried.append)
+    sigmas = torch.tensor(found.sigmas, dtype=torch.float64)
+    error = float(halves[0].errors(sigmas).mean())  # of one window
+    assert error == pytest.approx(min(tried), rel=1e-3)
+    assert error < 0.99 * min(tried[:5])  # the five Karras schedules come first
+    assert found.error == pytest.approx(float(halves[1].errors(sigmas).median()), abs=1e-4)
+    assert found.key == task.key and len(found.sigmas) == 3 and found.fitted_on["windows"] == 1
+    assert found == fit_half(*halves, task.evaluations)  # the same levels again
+
+
+def test_the_time_limit_ends_a_search_with_its_best_levels(tasks):
+    windows = cut_windows(tasks[0].pairs[0], recordings(2), 1)
+    fit, check = (Half(tasks[0].direction, [half]) for half in windows)
+    found = fit_half(fit, check, 2, seconds=0)
+    assert found.fitted_on["tries"] == 1 and found.error == found.karras_error
+
+
+def test_every_direction_level_and_number_of_evaluations_is_planned(tasks, make):
+    found = {(one.direction, one.sigma, one.evaluations) for one in tasks}
+    # As a source the flute uses the violin's level, as a target its own.
+    assert found == {
+        (direction, sigma, count)
+        for direction, sigma in (("to_noise", 4.0), ("to_data", 3.0))
+        for count in (2, 3)
+    }
+    of_itself = plan_fits(make("flute"), [], [2], [2.0, 5.0])
+    assert [(one.direction, one.sigma) for one in of_itself] == [
+        *(("to_noise", 2.0), ("to_noise", 5.0)),
+        *(("to_data", 2.0), ("to_data", 5.0)),
+    ]
+    assert of_itself[0].pairs[0].target.spec.name == "flute"
+
+
+def test_the_noise_of_all_sources_fits_a_target(make):
+    names = "flute", "cello"
+    tasks = plan_fits(make("violin"), [make(name) for name in names], [1])
+    task = next(one for one in tasks if one.direction == "to_data")
+    found = Fits({name: recordings(2) for name in names}, windows=1).run(task)
+    assert found.fitted_on["others"] == ["flute", "cello"] and found.fitted_on["windows"] == 2
+    assert remaining(tasks, FittedSchedules("").with_schedule(found)) == [tasks[0]]
+
+
+def test_windows_of_the_check_are_others_than_those_of_the_fit(tasks):
+    pair = tasks[0].pairs[0]
+    for given in (recordings(4), recordings(1, 6.0)):  # several recordings, or one of 7 windows
+        fit, check = cut_windows(pair, given, 2)
+        assert fit.count == check.count == 2
+        assert not any(torch.equal(a, b) for a in fit.latents for b in check.latents)
+
+
+@pytest.mark.parametrize("given", [[], recordings(1, 0.5), [(torch.zeros(1, 2 * RATE), RATE)]])
+def test_too_little_sound_is_an_error(given, tasks):
+    with pytest.raises(InputError, match="too few recordings of flute"):
+        cut_windows(tasks[0].pairs[0], given, 2)
+
+
+def test_instant_uses_the_fitted_levels_of_both_models(models, codec):
+    bridge = Bridge(*models, codec=codec, sigma=5.0, quality="instant")
+    assert bridge.schedules.path == "fitted" and bridge.schedules.notice is None
+    assert bridge.schedules.to_noise.tolist() == sorted(UP.sigmas)
+    assert bridge.sigmas.tolist() == list(DOWN.sigmas)
+    assert bridge.num_evaluations == 8
+    assert bridge.settings["schedule"] == "fitted"
+    assert bridge.settings["to_noise"] == sorted(UP.sigmas)
+    latents = torch.randn(1, 128, 64) - 6
+    expected = bridge.solve(
+        bridge.denoisers[0], bridge.source.normalise(latents), bridge.schedules.to_noise
+    )
+    assert torch.equal(bridge.to_noise(latents), expected)
+    near = bridge.with_sigma(6.0)
+    assert near.schedules.path == "fitted" and near.settings["to_data"][0] == 6.0
+
+
+def test_a_half_without_fitted_levels_falls_back_with_one_line(models, codec):
+    models[1].fitted = None
+    bridge = Bridge(*models, codec=codec, sigma=5.0, quality="instant")
+    assert bridge.schedules.path == "fitted to noise, Karras to data"
+    assert bridge.settings["schedule"] == bridge.schedules.path
+    assert "violin" in bridge.schedules.notice and "flute" not in bridge.schedules.notice
+    far = bridge.with_sigma(9.0)  # fitted for 5
+    assert far.schedules.path == "Karras" and "flute and violin" in far.schedules.notice
+    assert "sigma 9" in far.schedules.notice and "\n" not in far.schedules.notice
+    assert torch.equal(far.schedules.to_noise, far.sigmas.flip(0))
+    assert "schedule" not in far.settings  # records of Karras levels stay valid
+
+
+@pytest.mark.parametrize(
+    ("given", "asks"),
+    [
+        ({"quality": "normal", "num_steps": 5}, False),
+        ({"quality": "instant", "rho": 7.0}, False),
+        ({"quality": "instant", "sigma_min": 0.05}, False),
+        ({"quality": "instant", "num_steps": 7}, True),
+        ({"quality": "instant", "solver": "heun"}, True),
+        ({"quality": "draft"}, True),
+    ],
+)
+def test_other_settings_do_not_use_these_levels(given, asks, models, codec):
+    schedules = Bridge(*models, codec=codec, sigma=5.0, **given).schedules
+    assert schedules.path == "Karras" and (schedules.notice is not None) == asks
+
+
+def test_levels_for_other_points_serve_num_steps(models, codec):
+    six = replace(DOWN, sigmas=(5.0, 3.0, 1.5, 0.5, 0.2, 0.05), evaluations=5)
+    models[1].fitted = models[1].fitted.with_schedule(six)
+    bridge = Bridge(*models, codec=codec, sigma=5.0, quality="instant", num_steps=6)
+    assert bridge.sigmas.tolist() == list(six.sigmas)
