@@ -41,8 +41,13 @@ SOLVER = "unipc"
 CONVERGED = 64  # points of the reference
 DECODER = 9  # points of the target's half while levels of a source are fitted
 PLAYED = 0.5  # least share of played sound in a window of the fit
-STARTS = ((0.05, 10.0), (0.05, 7.0), (0.1, 7.0), (0.2, 5.0), (0.3, 5.0))  # sigma_min, rho
-ROUNDS = 10  # of the search; each tries one schedule, and one more for each level
+# Karras schedules (sigma_min, rho) before the search, which starts from the best of each group: the
+# error has several minima.
+STARTS = (
+    ((0.05, 10.0), (0.05, 7.0), (0.1, 7.0), (0.2, 5.0)),
+    ((0.05, 3.0), (0.1, 3.0), (0.2, 3.0)),
+)
+ROUNDS = 10  # of a search; each tries one schedule, and one more for each level
 STRETCH = 4.0  # most by which a step in ln(sigma) grows or shrinks
 ENOUGH = 1e-3  # relative gain of a round, below which the search ends
 STEP = 0.02  # relative change of a step, for the differences of the search
@@ -210,8 +215,9 @@ def fit_half(
         The schedule with its error.
     """
     search = _Search(fit, evaluations, time.monotonic() + seconds, progress)
-    karras = search.start()
-    sigmas = search.run(karras)
+    starts = search.starts()
+    karras = starts[0][1]
+    sigmas = search.run(starts)
     return FittedSchedule(
         instrument=fit.model.spec.name,
         direction=fit.direction,
@@ -283,32 +289,39 @@ class _Search:
         self.tries = 0
         self.best: tuple[float, Tensor] | None = None
 
-    def start(self) -> Tensor:
-        """Return the best Karras levels."""
+    def starts(self) -> list[tuple[float, Tensor]]:
+        """Return the best Karras levels of each group with their loss, the best ones first."""
         sigma = self.half.sigma
         lowest = self.half.model.spec.sigma_min
+        found: list[tuple[float, Tensor]] = []
+        for group in STARTS:
+            self.best = None
+            with suppress(_TimeIsUp):
+                for low, rho in group:
+                    low = max(lowest, min(low, sigma / 10))
+                    self._deviations(karras_schedule(low, sigma, rho, self.evaluations + 1))
+            found += [] if self.best is None else [self.best]
+        return sorted(found, key=lambda one: one[0])
+
+    def run(self, starts: Sequence[tuple[float, Tensor]]) -> Tensor:
+        """Improve levels from each start, and return the best ones."""
+        self.best = starts[0]
         with suppress(_TimeIsUp):
-            for low, rho in STARTS:
-                low = max(lowest, min(low, sigma / 10))
-                self._deviations(karras_schedule(low, sigma, rho, self.evaluations + 1))
-        assert self.best is not None
+            for _, sigmas in starts:
+                self._improve(sigmas)
         return self.best[1]
 
-    def run(self, sigmas: Tensor) -> Tensor:
-        """Improve levels, and return the best ones."""
+    def _improve(self, sigmas: Tensor) -> None:
         steps = -sigmas.log().diff().numpy()
         ones = np.ones(len(steps))
-        with suppress(_TimeIsUp):
-            least_squares(
-                lambda factors: self._deviations(self._levels(steps * factors)),
-                ones,
-                bounds=(ones / STRETCH, ones * STRETCH),
-                diff_step=STEP,
-                ftol=ENOUGH,
-                max_nfev=ROUNDS,
-            )
-        assert self.best is not None
-        return self.best[1]
+        least_squares(
+            lambda factors: self._deviations(self._levels(steps * factors)),
+            ones,
+            bounds=(ones / STRETCH, ones * STRETCH),
+            diff_step=STEP,
+            ftol=ENOUGH,
+            max_nfev=ROUNDS,
+        )
 
     def _levels(self, steps: np.ndarray) -> Tensor:
         """Convert steps in ln(sigma) to falling levels, at least the model's lowest one."""
@@ -318,7 +331,7 @@ class _Search:
         return torch.from_numpy(self.half.sigma * np.exp(-np.r_[0.0, falls]))
 
     def _deviations(self, sigmas: Tensor) -> np.ndarray:
-        if self.best is not None and time.monotonic() > self.deadline:
+        if self.tries and time.monotonic() > self.deadline:
             raise _TimeIsUp
         deviations = self.half.deviations(sigmas)
         errors = deviations.flatten(1).norm(dim=1)
