@@ -43,6 +43,8 @@ def transfer(cfg: DictConfig) -> None:
     if notice := run.notice(bridge):
         print(notice)
     progress = TransferProgress(run, bridge, plan)
+    for notice in progress.notices:
+        print(notice)
     if cfg.dry_run:
         print(progress.dry_run())
         progress.raise_failures()

@@ -129,6 +129,14 @@ class TransferProgress:
             pass
 
     @property
+    def notices(self) -> list[str]:
+        """One line for each hand-off level whose quality asks for fitted levels in vain."""
+        if self.run.source == AUTO:
+            return []
+        notices = [bridge.schedules.notice for bridge in self.bridges.values()]
+        return [notice for notice in notices if notice is not None]
+
+    @property
     def title(self) -> str:
         """Instruments, sigmas, files, seconds and device in one line."""
         source = AUTO

@@ -127,13 +127,12 @@ class TransferRun(Task):
         return {**super().versions(bridge), **settings}
 
     def notice(self, bridge: Bridge) -> str | None:
-        """Name options without their effect on these models, a line each; None without any."""
-        notices = [] if self.source == AUTO else [bridge.schedules.notice]
+        """Describe an option without effect on this target; None if every option applies."""
         if self.transpose == "auto" and pitch_range(bridge.target.spec) is None:
-            notices.append(
+            return (
                 f"the range of {bridge.target.spec.name} is unknown: transpose=auto has no effect"
             )
-        return "\n".join(filter(None, notices)) or None
+        return None
 
     def settings(self, bridge: Bridge, sigma: float | None = None) -> dict[str, Any]:
         """Return the settings that an output depends on besides its input, as JSON values.

@@ -55,9 +55,12 @@ def test_the_command_fits_both_directions_and_continues(fit, flute, transfer, tm
     # A transfer uses the levels and says so; the violin has none.
     soundfile.write(tmp_path / "in.wav", melody(0.5), RATE)
     files = f"input={tmp_path / 'in.wav'}", f"output={tmp_path / 'out.wav'}"
-    result = transfer(f"source={flute}", *files, "quality=instant", "num_steps=2", "sigma=4")
+    given = f"source={flute}", *files, "quality=instant", "num_steps=2"
+    result = transfer(*given, "sigma=4")
     assert result.code == 0, result.err
-    assert "no noise levels are fitted to violin" in result.out and "flute for" not in result.out
+    assert "no noise levels are fitted to violin for" in result.out
+    result = transfer(*given, "sigma=9", "overwrite=true")  # too far from 4
+    assert "no noise levels are fitted to flute and violin for" in result.out
 
 
 def test_wrong_arguments_give_one_line(fit, tmp_path, flute):

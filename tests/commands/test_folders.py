@@ -231,6 +231,7 @@ def test_report(transfer, takes, tmp_path):
         and line["sigma"] == 3
         and line["num_steps"] == 2
         and line["duration"] == 0.3
+        and line["schedule"] == "Karras"
     )
     assert (
         line["evaluations"] == 2
