@@ -63,7 +63,7 @@ LESS_IS_BETTER = {
 }
 MORE_IS_BETTER = {
     *("taken", "rpa", "rca", "rca_relative", "note_precision", "note_recall", "note_f1"),
-    *("raw_pitch", "raw_chroma", "raw_chroma_p10", "voicing_recall"),
+    *("level_envelope", "raw_pitch", "raw_chroma", "raw_chroma_p10", "voicing_recall"),
 }
 # Columns of the table of systems: score, heading.
 AVERAGES = {
@@ -76,6 +76,7 @@ AVERAGES = {
     "note_recall": "R",
     "note_f1": "F1",
     "log_mel_truth": "log-mel",
+    "level_envelope": "level envelope",
 }
 BRIDGE_AVERAGES = {
     "noise_spread": "spread",

@@ -24,6 +24,7 @@ DEFAULT_TRACKER = "basic_pitch"
 SHORTEST_NOTE = 0.05  # seconds
 TAKEN_NAMES = {  # columns of results.csv and figures of results.json
     *(*MELODY, "taken_for", "taken", "target_probability", "log_mel_truth", "frechet"),
+    "level_envelope",
     *("system", "pair", "clip", "clips", "input", "output", "start", "seconds", "octaves", "sigma"),
     *("frames", "embedder", "num_steps", "solver", "evaluations", "schedule", "seconds_per_second"),
 }

@@ -29,6 +29,7 @@ from audio_diffusion_pytorch.evaluation.tasks import (
     batches_of_tasks,
     pair_name,
 )
+from audio_diffusion_pytorch.metrics.levels import level_correlation
 from audio_diffusion_pytorch.pitch.octaves import shift_octaves
 
 SILENCE = 1e-4  # peak below which an excerpt is silent
@@ -147,6 +148,7 @@ class EvaluationRunner:
                 **judged[i],
                 **timbre[i],
                 "log_mel_truth": distances[i],
+                "level_envelope": level_correlation(clip.given, clip.output, self.sample_rate),
                 **clip.facts,
             }
             for i, clip in enumerate(clips)
