@@ -17,6 +17,7 @@ VALUES = {
     "quality": ("instant", "draft", "normal", "high"),
     "solver": ("unipc", "dpmpp_3m", "dpmpp_2m", "heun", "euler"),
     "handoff": ("auto", "plain", "matched"),
+    "melody": ("auto", "true", "false"),
     "channels": ("each", "mid"),
     "precision": ("auto", "32", "bf16", "16"),
     "device": ("auto", "cpu", "cuda", "mps"),

@@ -316,7 +316,7 @@ def quick(make_instrument, codec) -> Bridge:
         batch_size=64,
         codec=codec,
     )
-    bridge.to_noise = bridge.from_noise = lambda latents: latents
+    bridge.to_noise = bridge.from_noise = lambda latents, melody=None: latents
     return bridge
 
 

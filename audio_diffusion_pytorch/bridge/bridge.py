@@ -59,6 +59,12 @@ class Bridge(ModelPair):
         device: device of models and codec.
         precision: "32", "bf16" or "16" for the networks; "auto": float16 on CUDA, else float32.
         compile: compile the networks, with CUDA graphs on a GPU; the first batches take minutes.
+        melody: give the models with a melody input the recording's pitch posteriors, see
+            `melody_input`; False: drop them, the paper's method; "auto": True if a model has this
+            input.
+        melody_guidance: weight of classifier-free guidance by the melody on the target's side;
+            above 1 the melody counts more. Weights other than 1 cost two network calls at each
+            noise level of the target.
 
     Raises:
         InputError: the models use different codecs, or a setting is invalid.
@@ -119,10 +125,13 @@ class Bridge(ModelPair):
         """
         wav, stats = _measured(wav, sample_rate)
         windows = list(WindowCutter(self.framing, sample_rate, len(wav), stats).windows([wav]))
-        noise, latents = [], []
+        noise, latents, melodies = [], [], []
         for batch in batches(windows, self.batch_size):
+            melody = self._melody(batch)
             latents.append(self._encode(batch).cpu())
-            noise.append(self.to_noise(latents[-1].to(self.device)).cpu())
+            noise.append(self.to_noise(latents[-1].to(self.device), melody).cpu())
+            if melody is not None:
+                melodies.append(melody.cpu())
         windows = [replace(window, wav=window.wav[:0]) for window in windows]
         return Encoded(
             torch.cat(noise),
@@ -133,6 +142,7 @@ class Bridge(ModelPair):
             sample_rate,
             stats,
             self.sigma,
+            torch.cat(melodies) if melodies else None,
         )
 
     @torch.inference_mode()
@@ -155,13 +165,13 @@ class Bridge(ModelPair):
                 "encode and decode with the same settings"
             )
         joiner = OverlapAdd(self.framing, encoded.sample_rate, encoded.channels, encoded.survey)
-        rows = zip(encoded.windows, encoded.noise, encoded.latents, strict=True)
+        given = [encoded.noise, encoded.latents]
+        if encoded.melody is not None:
+            given.append(encoded.melody)
         parts = []
-        for batch in batches(rows, self.batch_size):
-            windows, noise, given = zip(*batch, strict=True)
-            latents = self._to_target(
-                windows, torch.stack(noise).to(self.device), torch.stack(given).to(self.device)
-            )
+        for batch in batches(zip(encoded.windows, *given, strict=True), self.batch_size):
+            windows, *rows = zip(*batch, strict=True)
+            latents = self._to_target(windows, *(torch.stack(x).to(self.device) for x in rows))
             for window, part in zip(windows, latents.cpu(), strict=True):
                 parts.append(joiner.add(window, part))
         return _at_level(torch.cat(parts, -1), encoded.sample_rate, encoded.survey.level)

@@ -21,6 +21,8 @@ class Encoded:
         sample_rate: rate of the recording in Hz.
         survey: level and tuning of the recording.
         sigma: hand-off noise level.
+        melody: [N, M, L] pitch posteriors, see `melody_input`; None: the bridge that encoded the
+            recording used no melody, and the bridge that decodes the noise uses none.
     """
 
     noise: Tensor
@@ -31,3 +33,4 @@ class Encoded:
     sample_rate: int
     survey: RecordingStats
     sigma: float
+    melody: Tensor | None = None

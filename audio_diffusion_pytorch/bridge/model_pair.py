@@ -23,6 +23,7 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.instrument import InstrumentModel, select_condition
 from audio_diffusion_pytorch.models.labels import Labels
 from audio_diffusion_pytorch.models.loading import load_instrument, require_one_codec, shared_codec
+from audio_diffusion_pytorch.pitch.melody_input import melody_input
 from audio_diffusion_pytorch.utils.iterables import batches
 from audio_diffusion_pytorch.utils.threads import map_rows
 
@@ -55,6 +56,8 @@ class ModelPair:
         device: str | torch.device = "cpu",
         precision: str | int = "auto",
         compile: bool = False,
+        melody: bool | str = "auto",
+        melody_guidance: float = 1.0,
     ):
         # varied: inputs are recorded under any conditions; plain: outputs sound like clean
         # recordings.
@@ -70,7 +73,16 @@ class ModelPair:
                 f"the models {len(self.source.mean)}"
             )
         requested = BridgeSettings(
-            sigma, num_steps, solver, sigma_min, rho, quality, handoff, batch_size
+            sigma,
+            num_steps,
+            solver,
+            sigma_min,
+            rho,
+            quality,
+            handoff,
+            batch_size,
+            melody,
+            melody_guidance,
         )
         self._configure(requested)
         # Windows hold a whole number of the coarsest network's frames.
@@ -91,6 +103,7 @@ class ModelPair:
         self.solver = resolved.solver
         self.handoff = resolved.handoff
         self.schedules = choose_schedules(resolved, self.source, self.target)
+        self.melody = resolved.melody
         self.solve = SOLVERS.find(resolved.solver)
         self.batch_size = requested.batch_size
         if self.handoff == "matched":
@@ -122,6 +135,7 @@ class ModelPair:
             "solver": self.solver,
             "handoff": self.handoff,
             **self.schedules.settings,
+            **self.melody.settings,
         }
 
     def to(self: Self, device: str | torch.device) -> Self:
@@ -139,22 +153,56 @@ class ModelPair:
     at = with_sigma  # name before 0.2
 
     @torch.inference_mode()
-    def to_noise(self, latents: Tensor) -> Tensor:
-        """Map codec latents [B, D, L] of the source to noise [B, D, L] at the hand-off sigma."""
-        return self._solve(0, self.source.normalise(latents), self.schedules.to_noise)
+    def to_noise(self, latents: Tensor, melody: Tensor | None = None) -> Tensor:
+        """Map codec latents of the source to noise at the hand-off sigma.
+
+        Args:
+            latents: [B, D, L].
+            melody: output of `melody_of` [B, M, L]; None: without melody.
+
+        Returns:
+            Noise [B, D, L].
+        """
+        return self._solve(0, self.source.normalise(latents), self.schedules.to_noise, melody)
 
     @torch.inference_mode()
-    def from_noise(self, noise: Tensor) -> Tensor:
-        """Map noise [B, D, L] at the hand-off sigma to codec latents [B, D, L] of the target."""
-        latents = self._solve(1, noise, self.sigmas)
+    def from_noise(self, noise: Tensor, melody: Tensor | None = None) -> Tensor:
+        """Map noise at the hand-off sigma to codec latents of the target.
+
+        Args:
+            noise: [B, D, L].
+            melody: output of `melody_of` [B, M, L]; None: without melody.
+
+        Returns:
+            Latents [B, D, L].
+        """
+        latents = self._solve(1, noise, self.sigmas, melody)
         return self.target.denormalise(latents.clamp(-LATENT_LIMIT, LATENT_LIMIT))
 
-    def _solve(self, index: int, x: Tensor, sigmas: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def melody_of(self, wav: Tensor) -> Tensor | None:
+        """Compute the melody of sounds, as input of `to_noise` and `from_noise`.
+
+        Args:
+            wav: [B, T] at the codec's rate.
+
+        Returns:
+            Pitch posteriors [B, M, L], see `melody_input`; None if neither model receives them.
+        """
+        if not any(self.melody.given):
+            return None
+        return melody_input(wav.to(self.device), self.codec.sample_rate, self.codec.hop_length)
+
+    def _solve(self, index: int, x: Tensor, sigmas: Tensor, melody: Tensor | None) -> Tensor:
         """Solve the ODE of the source (0) or the target (1) for x [B, D, L]."""
-        denoise = self.denoisers[index]
+
+        def solve(rows: Tensor, melody: Tensor | None = None) -> Tensor:
+            denoise = self.melody.denoiser(index, self.denoisers[index], melody)
+            return self.solve(denoise, rows, sigmas)
+
         if self._compiled:  # a compiled network has one batch size
-            return self.solve(denoise, x, sigmas)
-        return map_rows(lambda rows: self.solve(denoise, rows, sigmas), x)
+            return solve(x, melody)
+        return map_rows(solve, x, *([] if melody is None else [melody]))
 
     @torch.inference_mode()
     def hand_over(self, noise: Tensor, active: Tensor) -> Tensor:
@@ -200,22 +248,28 @@ class ModelPair:
         played = [i for i, window in enumerate(windows) if window.played.any()]
         if played:
             given = latents[played]
-            noise = self.to_noise(given)
-            latents[played] = self._to_target([windows[i] for i in played], noise, given)
+            windows = [windows[i] for i in played]
+            melody = self._melody(windows)
+            noise = self.to_noise(given, melody)
+            latents[played] = self._to_target(windows, noise, given, melody)
         return [(*pair, part) for pair, part in zip(batch, latents.cpu(), strict=True)]
 
     @cached_property
     def num_evaluations(self) -> int:
         """Network calls for one window, both ways."""
+        return self.count_evaluations(0) + self.count_evaluations(1)
+
+    def count_evaluations(self, index: int) -> int:
+        """Return the network calls of the source (0) or the target (1) for one window."""
         calls = 0
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             nonlocal calls
-            calls += 1
+            calls += self.melody.calls(index)
             return x
 
-        for sigmas in (self.schedules.to_noise, self.schedules.to_data):
-            self.solve(denoise, torch.zeros(1, 1, 1), sigmas)
+        sigmas = self.schedules.to_data if index else self.schedules.to_noise
+        self.solve(denoise, torch.zeros(1, 1, 1), sigmas)
         return calls
 
     @property
@@ -236,15 +290,23 @@ class ModelPair:
         wav = torch.stack([window.wav for window in windows])
         return self.codec.encode(wav[:, None].to(self.device))
 
+    def _melody(self, windows: Sequence[Window]) -> Tensor | None:
+        # Posteriors of silence and noise stay as they are: they are low, in training as well.
+        return self.melody_of(torch.stack([window.wav for window in windows]))
+
     def _to_target(
-        self, windows: Sequence[Window], noise: Tensor, source_latents: Tensor
+        self,
+        windows: Sequence[Window],
+        noise: Tensor,
+        source_latents: Tensor,
+        melody: Tensor | None = None,
     ) -> Tensor:
         """Turn noise and latents of the source, both [B, D, L], into latents of the target.
 
         Frames of hiss or hum keep the source's latents: the models would play notes there.
         """
         played = torch.stack([window.played for window in windows]).to(self.device)
-        latents = self.from_noise(self.hand_over(noise, played))
+        latents = self.from_noise(self.hand_over(noise, played), melody)
         latents = self.codec.impose_levels(latents, self.codec.frame_levels(source_latents))
         still = torch.stack([window.still for window in windows]).to(self.device)
         return torch.lerp(latents, source_latents, still[:, None])

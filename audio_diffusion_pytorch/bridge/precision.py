@@ -72,9 +72,9 @@ class Reduced(nn.Module):
         self.net.to_mapping = nn.Sequential(*copy.deepcopy(net.to_mapping), _Cast(dtype))
         self.dtype = dtype
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """Run the network on x [B, D, L] and noise levels c_noise [B]: [B, D, L]."""
-        return self.net(x.to(self.dtype), c_noise).to(x.dtype)
+    def forward(self, x: Tensor, c_noise: Tensor, melody: Tensor | None = None) -> Tensor:
+        """Run the network on x [B, D, L], c_noise [B] and perhaps a melody [B, M, L]: [B, D, L]."""
+        return self.net(x.to(self.dtype), c_noise, melody=melody).to(x.dtype)
 
 
 class _Cast(nn.Module):

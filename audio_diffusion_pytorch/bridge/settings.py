@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from audio_diffusion_pytorch.bridge.handoff import HANDOFFS
+from audio_diffusion_pytorch.bridge.melody_use import MelodyUse
 from audio_diffusion_pytorch.bridge.presets import QUALITY, Quality
 from audio_diffusion_pytorch.diffusion.sampling import SOLVERS, karras_schedule
 from audio_diffusion_pytorch.errors import InputError
@@ -28,6 +29,7 @@ class ResolvedSettings:
         num_steps: points of the schedule of each half.
         solver: name in `SOLVERS`.
         handoff: "plain" or "matched".
+        melody: use of the models' melody inputs.
         fitted: quality whose noise levels may be fitted ones; None: they are Karras levels.
     """
 
@@ -37,6 +39,7 @@ class ResolvedSettings:
     num_steps: int
     solver: str
     handoff: str
+    melody: MelodyUse
     fitted: str | None = None
 
     @property
@@ -58,6 +61,8 @@ class BridgeSettings:
         quality: preset, a name in `QUALITY`.
         handoff: "auto", "matched" or "plain".
         batch_size: windows per batch.
+        melody: True, False, or "auto" for True if a model has a melody input.
+        melody_guidance: weight of the guidance of the target model, see `MelodyUse`.
     """
 
     sigma: float | None = None
@@ -68,6 +73,8 @@ class BridgeSettings:
     quality: str = "normal"
     handoff: str = "auto"
     batch_size: int = 4
+    melody: bool | str = "auto"
+    melody_guidance: float = 1.0
 
     def resolve(
         self, source: InstrumentSpec, target: InstrumentSpec, frequency_bands: bool
@@ -105,7 +112,8 @@ class BridgeSettings:
         handoff = self._handoff(source, target, frequency_bands)
         given = self.sigma_min, self.rho  # either asks for Karras levels
         fitted = self.quality if preset.fitted and given == (None, None) else None
-        return ResolvedSettings(sigma, sigma_min, rho, num_steps, solver, handoff, fitted)
+        melody = MelodyUse.resolve(self.melody, self.melody_guidance, source, target)
+        return ResolvedSettings(sigma, sigma_min, rho, num_steps, solver, handoff, melody, fitted)
 
     def _sigma(self, source: InstrumentSpec, target: InstrumentSpec) -> float:
         if self.sigma is not None:

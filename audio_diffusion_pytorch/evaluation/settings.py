@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     import torch
 
 Models = str | Path | Mapping[str, str] | None
-REFERENCES = ("identity", "codec", "warm", "truth")  # values of `references=`
+REFERENCES = ("identity", "codec", "warm", "melody", "truth")  # values of `references=`
 # Names of the reference points in tables and files.
 IDENTITY = "identity"
 MOVED = "moved input"
 CODEC = "codec only"
 WARM = "warm start"
+MELODY = "melody alone"
 TRUTH = "true performance"
 
 
@@ -56,6 +57,8 @@ class EvaluationSettings:
     num_steps: int | None = None
     solver: str | None = None
     handoff: str = "auto"
+    melody: bool | str = "auto"
+    melody_guidance: float = 1.0
     transpose: str | int = "auto"
     clips: int = 40
     seconds: float = 12.0
@@ -107,6 +110,8 @@ def read_settings(values: Mapping[str, Any], device: "str | torch.device") -> Ev
         num_steps=values["num_steps"],
         solver=values["solver"],
         handoff=values["handoff"],
+        melody=values["melody"],
+        melody_guidance=float(values["melody_guidance"]),
         transpose=values["transpose"],
         clips=values["clips"] or (2 if values["data"] is None else 40),
         seconds=float(values["seconds"]),
@@ -133,6 +138,7 @@ def check_settings(values: Mapping[str, Any]) -> None:
     """
     _check_numbers(values)
     check_switch("targets", values["targets"])
+    check_switch("melody", values["melody"], ("auto",))
     _check_texts(values)
     Engine.from_arguments(values)
     _check_models(values)
@@ -155,6 +161,7 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
         check_number(key, values[key], whole=True, least=1, allowed=(None,))
     check_number("batch_size", values["batch_size"], whole=True, least=1)
     check_number("seconds", values["seconds"], above=0)
+    check_number("melody_guidance", values["melody_guidance"], least=0)
     for key in ("cycle_clips", "report_clips", "seed"):
         check_number(key, values[key], whole=True, least=0)
     check_number(
@@ -202,7 +209,7 @@ def _check_models(values: Mapping[str, Any]) -> None:
 
 def _check_system_names(system: str, compared: Iterable[str]) -> None:
     """Refuse equal names: two systems of one name would share a row of the tables."""
-    references = {IDENTITY, MOVED, CODEC, WARM, TRUTH}
+    references = {IDENTITY, MOVED, CODEC, WARM, MELODY, TRUTH}
     if system in references:
         raise InputError(f"system={system} is the name of a reference point: choose another name")
     repeated = references.union([system]).intersection(compared)

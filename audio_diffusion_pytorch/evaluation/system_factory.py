@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.evaluation.catalog import ModelCatalog
 from audio_diffusion_pytorch.evaluation.clips import Excerpt
+from audio_diffusion_pytorch.evaluation.melody_alone import MelodyAlone
 from audio_diffusion_pytorch.evaluation.problems import Problems
 from audio_diffusion_pytorch.evaluation.settings import EvaluationSettings
 from audio_diffusion_pytorch.evaluation.systems import (
@@ -69,7 +71,7 @@ class SystemFactory:
                         target,
                         settings.cycle_clips,
                         settings.sweeps_sigma,
-                        **self._options(sigma, codec, settings.handoff),
+                        **self._options(sigma, codec, settings.handoff, settings.melody),
                     )
                 except InputError as error:
                     self.problems.add(f"{pair_name(pair)}: {error}", pair_name(pair))
@@ -102,6 +104,8 @@ class SystemFactory:
             found.append(CodecOnly(codec))
         if "warm" in wanted and bridges:
             found += self._warm_starts(bridges)
+        if "melody" in wanted and bridges and bridges[0].bridge.target.spec.melody_channels:
+            found.append(self._melody_alone(bridges[0].bridge))
         if "truth" in wanted and any(excerpt.truth is not None for excerpt in excerpts):
             found.append(Truth(self.sample_rate))
         return found
@@ -110,17 +114,26 @@ class SystemFactory:
         """One warm start for each noise level of the first bridge."""
         first = bridges[0].bridge
         levels = dict.fromkeys(b.sigma for b in bridges if b.name == bridges[0].name)
+        melody = first.melody.given[1]
         return [
             WarmStart(
                 first.target,
                 self.settings.seed,
                 self.settings.sweeps_sigma,
-                **self._options(level, first.codec, "plain"),
+                **self._options(level, first.codec, "plain", melody),
             )
             for level in levels
         ]
 
-    def _options(self, sigma: float | None, codec: Codec, handoff: str) -> dict[str, Any]:
+    def _melody_alone(self, bridge: Bridge) -> System:
+        """Start at the highest noise level, with as many steps as both halves of the bridge."""
+        options = self._options(bridge.target.spec.sigma_max, bridge.codec, "plain", melody=True)
+        options["num_steps"] = 2 * len(bridge.sigmas) - 1
+        return MelodyAlone(bridge.target, self.settings.seed, **options)
+
+    def _options(
+        self, sigma: float | None, codec: Codec, handoff: str, melody: bool | str
+    ) -> dict[str, Any]:
         settings = self.settings
         return {
             "sigma": sigma,
@@ -128,6 +141,8 @@ class SystemFactory:
             "num_steps": settings.num_steps,
             "solver": settings.solver,
             "handoff": handoff,
+            "melody": melody,
+            "melody_guidance": settings.melody_guidance,
             "batch_size": settings.batch_size,
             "codec": codec,
             "device": settings.device,

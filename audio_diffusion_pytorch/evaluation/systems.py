@@ -170,8 +170,8 @@ class _Observed(Bridge):
 
     noise: list[Tensor]
 
-    def to_noise(self, latents: Tensor) -> Tensor:
-        noise = super().to_noise(latents)
+    def to_noise(self, latents: Tensor, melody: Tensor | None = None) -> Tensor:
+        noise = super().to_noise(latents, melody)
         self.noise = [*getattr(self, "noise", []), *noise.cpu()]
         return noise
 
@@ -212,6 +212,9 @@ class BridgeSystem(System):
         # only the way from source to target needs "matched": the source may lack the statistics
         handoff = options.get("handoff", "auto") if source.spec.noise else "auto"
         back = {**options, "sigma": self.bridge.sigma, "handoff": handoff}
+        back["melody"] = any(self.bridge.melody.given)
+        if not source.spec.melody_channels:
+            back["melody_guidance"] = 1.0
         self.back = Bridge(target, source, **back)
         schedule = self.bridge.sigmas.tolist()
         self.about = {
@@ -230,6 +233,7 @@ class BridgeSystem(System):
             "solver": self.bridge.solver,
             "handoff": self.bridge.handoff,
             **self.bridge.schedules.settings,
+            **self.bridge.melody.settings,
         }
 
     @torch.inference_mode()
@@ -264,9 +268,12 @@ class BridgeSystem(System):
         first = wav[:, :length]
         first = nn.functional.pad(first, (0, length - first.shape[-1]))
         z = codec.encode((first * gain)[None].to(bridge.source.mean.device))
+        melody = bridge.melody_of(first * gain)
         everywhere = torch.ones_like(z[:, 0])
-        there = bridge.from_noise(bridge.hand_over(bridge.to_noise(z), everywhere))
-        again = self.back.from_noise(self.back.hand_over(self.back.to_noise(there), everywhere))
+        again = z
+        for way in (bridge, self.back):
+            noise = way.hand_over(way.to_noise(again, melody), everywhere)
+            again = way.from_noise(noise, melody)
         error = bridge.source.normalise(again) - bridge.source.normalise(z)
         before, after = (codec.decode(latents)[:, 0].cpu() for latents in (z, again))
         return {
@@ -300,13 +307,14 @@ class WarmStart(System):
         self.about = {
             "num_steps": len(schedule),
             "solver": self.bridge.solver,
-            "evaluations": self.bridge.num_evaluations // 2,
+            "evaluations": self.bridge.count_evaluations(1),
         }
         self.settings = {
             "warm": [digest_of_model(target), digest_of(self.bridge.codec)],
             "sigmas": schedule,
             "solver": self.bridge.solver,
             "seed": seed,
+            **self.bridge.melody.settings,
         }
 
     def make(self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0) -> Output:
@@ -323,7 +331,7 @@ class _Warm(Bridge):
 
     generator: torch.Generator
 
-    def to_noise(self, latents: Tensor) -> Tensor:
+    def to_noise(self, latents: Tensor, melody: Tensor | None = None) -> Tensor:
         noise = torch.randn(latents.shape, generator=self.generator).to(latents.device)
         return self.target.normalise(latents) + self.sigma * noise
 

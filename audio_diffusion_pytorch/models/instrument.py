@@ -73,6 +73,11 @@ class InstrumentSpec:
     # Not in the representation, which old transfer records contain as a hash.
     network: str = field(default=DEFAULT, repr=False)
 
+    @property
+    def melody_channels(self) -> int:
+        """Channels of the network's melody input; 0: no such input."""
+        return int(self.unet.get("melody_channels", 0))
+
     def handoff_from(self, source: str) -> float:
         """Return the default noise level of the hand-off from the instrument `source`."""
         return self.handoff_sigmas.get(source, self.handoff_sigma)

@@ -51,6 +51,7 @@ def check_arguments(values: Mapping[str, Any]) -> None:
     _check_texts(values)
     _check_numbers(values)
     check_choice("channels", values["channels"], ("each", "mid"))
+    check_switch("melody", values["melody"], ("auto",))
     Engine.from_arguments(values)
 
 
@@ -97,6 +98,7 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
         check_number("sigma", sigma, above=0, allowed=(None,))
     check_number("batch_size", values["batch_size"], whole=True, least=1)
     check_number("num_steps", values["num_steps"], whole=True, least=2, allowed=(None,))
+    check_number("melody_guidance", values["melody_guidance"], least=0)
     octaves = values["transpose"]
     check_number(
         "transpose", octaves, whole=True, least=-MAX_OCTAVES, most=MAX_OCTAVES, allowed=("auto",)

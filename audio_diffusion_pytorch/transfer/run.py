@@ -31,7 +31,10 @@ from audio_diffusion_pytorch.utils.registry import import_plugins
 from audio_diffusion_pytorch.utils.threads import set_threads
 
 AUTO = "auto"  # source that lets the classifier choose a model for each recording
-BRIDGE_KEYS = ("quality", "num_steps", "solver", "handoff", "batch_size", "precision", "compile")
+BRIDGE_KEYS = (
+    *("quality", "num_steps", "solver", "handoff", "batch_size", "precision", "compile"),
+    *("melody", "melody_guidance"),
+)
 _AHEAD = 8  # recordings that are analysed before the first of them is bridged
 
 
@@ -151,6 +154,10 @@ class TransferRun(Task):
         if self.source == AUTO:
             requested = {"sigma": sigma, "sigma_min": None, "handoff": self.bridge.get("handoff")}
             settings |= {"source": f"{AUTO} {_shipped_digest()}", **requested}
+            melody = self.bridge.get("melody", "auto")
+            # Models without a melody input keep their records.
+            if melody != "auto" or "melody" in settings:
+                settings["melody"] = melody
         settings |= {"mid": self.mid, "transpose": self.transpose}
         # As requested: "auto" may differ between machines that share a folder.
         return {**settings, "precision": self.bridge.get("precision")}

@@ -81,8 +81,8 @@ def let_threads_yield() -> None:
         os.environ["GOMP_SPINCOUNT"] = "1000"  # iterations, some microseconds
 
 
-def map_rows(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """Apply a function without gradients to the rows of a batch; each thread computes some rows.
+def map_rows(function: Callable[..., Tensor], rows: Tensor, *others: Tensor) -> Tensor:
+    """Apply a function without gradients to the rows of batches; each thread computes some rows.
 
     Threads that share the work of a layer wait for each other after every layer, and all of them
     wait for a thread whose core another program occupies. Threads with rows of their own wait once
@@ -91,6 +91,7 @@ def map_rows(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     Args:
         function: maps rows to as many rows, each independently of the others.
         rows: [B, ...].
+        others: further arguments of the function, each [B, ...]; their rows stay beside `rows`.
 
     Returns:
         [B, ...]; the last digits depend on the number of threads.
@@ -100,12 +101,12 @@ def map_rows(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     threads = torch.get_num_threads()
     parts = min(threads, len(rows)) if rows.device.type == "cpu" else 1
     if parts < 2:
-        return function(rows)
+        return function(rows, *others)
 
-    def run(part: Tensor) -> Tensor:
+    def run(*part: Tensor) -> Tensor:
         torch.set_num_threads(threads // parts)  # of this thread alone
         with torch.inference_mode():
-            return function(part)
+            return function(*part)
 
     with ThreadPoolExecutor(parts) as pool:
-        return torch.cat(list(pool.map(run, rows.chunk(parts))))
+        return torch.cat(list(pool.map(run, *(x.chunk(parts) for x in (rows, *others)))))

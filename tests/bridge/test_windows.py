@@ -94,7 +94,7 @@ def test_blocks_of_the_decoder_join_without_a_seam(make_bridge, codec, monkeypat
     # The levels of an untrained decoder are far off.
     monkeypatch.setattr(QuietFollower, "__call__", lambda self, wav, *_: wav)
     bridge, wav = make_bridge(identity=True), moving_notes(24.0)
-    bridge.to_noise = bridge.from_noise = lambda latents: latents
+    bridge.to_noise = bridge.from_noise = lambda latents, melody=None: latents
     stats = RecordingStats(0.0)  # no change of level
     cutter = WindowCutter(bridge.framing, RATE, 1, stats)
     joiner = OverlapAdd(bridge.framing, RATE, 1, stats)
@@ -171,7 +171,7 @@ def test_memory_does_not_grow(minutes, make_bridge, codec, monkeypatch):
     """After minutes a recording holds no more than after one."""
     monkeypatch.setattr(codec.phase, "rounds", 0)
     bridge = make_bridge(batch_size=16)
-    bridge.to_noise = bridge.from_noise = lambda latents: latents
+    bridge.to_noise = bridge.from_noise = lambda latents, melody=None: latents
     stats, held = RecordingStats(0.1), []
     cutter = WindowCutter(bridge.framing, RATE, 1, stats)
     joiner = OverlapAdd(bridge.framing, RATE, 1, stats)
@@ -198,7 +198,7 @@ def test_pauses_stay_silent(make_bridge):
 def test_networks_do_not_run_on_silence(make_bridge, monkeypatch):
     bridge, batches = make_bridge(batch_size=3), []
     to_noise = bridge.to_noise
-    monkeypatch.setattr(bridge, "to_noise", lambda z: batches.append(len(z)) or to_noise(z))
+    monkeypatch.setattr(bridge, "to_noise", lambda z, _: batches.append(len(z)) or to_noise(z))
     bridge(torch.cat([torch.zeros(1, 20 * RATE), torch.from_numpy(melody(1.0))[None]], 1), RATE)
     assert sum(batches) in (2, 3)
 

@@ -515,11 +515,14 @@ def test_nothing_to_score_is_an_error(evaluate, data, tmp_path):
         ("sigma=[1,0]", "sigma=0 must be a number above 0"),
         ("sigma=high", "sigma=high must be a number above 0"),
         ("transpose=up", "transpose=up must be a whole number from -5 to 5, or auto"),
+        ("melody=maybe", "melody=maybe must be true or false, or auto"),
+        ("melody_guidance=-1", "melody_guidance=-1 must be a number of at least 0"),
         ("transpose=99", "transpose=99 must be a whole number from -5 to 5"),
         ("transpose=true", "transpose=true must be a whole number"),
         (
             "references=[codecs]",
-            "references=codecs must be one of identity, codec, warm, truth; did you mean codec?",
+            "references=codecs must be one of identity, codec, warm, melody, truth; did you mean "
+            "codec?",
         ),
         ("references=junk", "references=junk must be one of"),
         ("references=null", "references=null must be one of"),

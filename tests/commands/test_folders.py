@@ -179,7 +179,7 @@ def test_octaves(quick, make_instrument, codec, tmp_path):
         handoff="plain",
         codec=codec,
     )
-    cello.to_noise = cello.from_noise = lambda latents: latents
+    cello.to_noise = cello.from_noise = lambda latents, melody=None: latents
     soundfile.write(tmp_path / "in.wav", melody(3.0), RATE)
     jobs = plan(str(tmp_path / "in.wav"), str(tmp_path / "out.wav"), None)
     told = [
@@ -204,7 +204,7 @@ def tone(hertz: float) -> np.ndarray:
 
 def test_windows_of_many_files_share_batches(quick, takes, tmp_path, monkeypatch):
     batches = []
-    monkeypatch.setattr(quick, "to_noise", lambda latents: batches.append(len(latents)) or latents)
+    monkeypatch.setattr(quick, "to_noise", lambda z, _: batches.append(len(z)) or z)
     quick.batch_size = 4
     make(quick, plan(str(takes), str(tmp_path / "out"), None))
     assert batches == [4, 1]

@@ -228,6 +228,14 @@ def test_a_run_folder_and_a_checkpoint_are_models(make_instrument, transfer, fol
             "channels=left must be one of each, mid",
         ),
         (
+            ["input=DIR/in=1.wav", "output=DIR/out.wav", "melody=true"],
+            "melody=true needs a model with a melody input, and neither flute nor violin has one",
+        ),
+        (
+            ["input=DIR/in=1.wav", "output=DIR/out.wav", "melody_guidance=low"],
+            "melody_guidance=low must be a number of at least 0",
+        ),
+        (
             ["input=DIR/in=1.wav", "output=DIR/out.wav", "solver=magic"],
             "solver=magic must be one of heun",
         ),

@@ -120,6 +120,12 @@ def test_each_thread_computes_some_rows(rows, number):
     assert torch.get_num_threads() == number
 
 
+def test_rows_of_several_batches_stay_together():
+    torch.set_num_threads(2)
+    batch = torch.arange(6.0).reshape(3, 2)
+    assert torch.equal(threads.map_rows(torch.sub, batch, batch.clone()), torch.zeros(3, 2))
+
+
 def test_an_error_of_a_thread_reaches_the_caller():
     torch.set_num_threads(2)
 

@@ -1,0 +1,104 @@
+"""Use of the melody inputs of a bridge's models, with classifier-free guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.utils.settings import check_number, check_switch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from audio_diffusion_pytorch.models.instrument import InstrumentSpec
+
+
+@dataclass(frozen=True)
+class MelodyUse:
+    """Which models of a bridge receive the melody of the recording, and how.
+
+    Args:
+        given: whether the source model and the target model receive the melody.
+        guidance: weight of the guidance of the target model; 1: no guidance.
+        available: whether a model of the bridge has a melody input.
+    """
+
+    given: tuple[bool, bool] = (False, False)
+    guidance: float = 1.0
+    available: bool = False
+
+    @classmethod
+    def resolve(
+        cls,
+        melody: bool | str,
+        guidance: float,
+        source: InstrumentSpec,
+        target: InstrumentSpec,
+    ) -> MelodyUse:
+        """Validate the requested settings for two models.
+
+        Args:
+            melody: true, false, or "auto" for true if a model has a melody input.
+            guidance: weight of the guidance of the target model.
+            source: specification of the source model.
+            target: specification of the target model.
+
+        Raises:
+            InputError: a setting is out of range or does not suit the models.
+        """
+        check_switch("melody", melody, ("auto",))
+        check_number("melody_guidance", guidance, least=0)
+        inputs = bool(source.melody_channels), bool(target.melody_channels)
+        if melody is True and not any(inputs):
+            raise InputError(
+                f"melody=true needs a model with a melody input, and neither {source.name} nor "
+                f"{target.name} has one: use melody=auto"
+            )
+        given = (False, False) if melody is False else inputs
+        if guidance != 1 and not given[1]:
+            reason = "melody=false" if inputs[1] else f"{target.name} has no melody input"
+            raise InputError(
+                f"melody_guidance={guidance:g} needs a target model that receives the melody, but "
+                f"{reason}: use melody_guidance=1"
+            )
+        return cls(given, float(guidance), any(inputs))
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Settings that determine the output; none for models without a melody input."""
+        if not self.available:
+            return {}
+        return {"melody": any(self.given), "melody_guidance": self.guidance}
+
+    def calls(self, index: int) -> int:
+        """Return the network calls of the source (0) or the target (1) at one noise level."""
+        return 2 if index == 1 and self.guidance != 1 else 1
+
+    def denoiser(
+        self, index: int, denoise: Callable[..., Tensor], melody: Tensor | None
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """Condition the denoiser of the source (0) or the target (1) on a melody.
+
+        Classifier-free guidance of the target (Ho and Salimans 2022, eq. 6, for the denoised
+        latents, which are linear in the noise): D = D_without + g (D_with - D_without).
+
+        Args:
+            index: 0 or 1.
+            denoise: denoiser of (x, sigma), and of the melody as a keyword if it has that input.
+            melody: [B, M, L]; None: no melody.
+
+        Returns:
+            A denoiser of x [B, D, L] and sigma.
+        """
+        if melody is None or not self.given[index]:
+            return denoise
+        if self.calls(index) == 1:
+            return lambda x, sigma: denoise(x, sigma, melody=melody)
+
+        def guided(x: Tensor, sigma: Tensor) -> Tensor:
+            without = denoise(x, sigma)
+            return without + self.guidance * (denoise(x, sigma, melody=melody) - without)
+
+        return guided

@@ -1,0 +1,200 @@
+"""Models with a melody input receive the melody; models without give what they gave before."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import RATE, TINY_UNET, melody
+from tolerances import BRIDGED
+
+from audio_diffusion_pytorch.bridge import model_pair
+from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.bridge.melody_use import MelodyUse
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.pitch.melody_input import MELODY_CHANNELS
+from audio_diffusion_pytorch.transfer.run import TransferRun
+
+UNET = {**TINY_UNET, "melody_channels": MELODY_CHANNELS}
+SILENCE = torch.zeros(1, RATE)
+
+
+@pytest.fixture
+def make(make_instrument, codec):
+    """`make(inputs=(True, False), melody=False)`: a bridge whose source has a melody input."""
+
+    def bridge(inputs=(True, True), **options) -> Bridge:
+        models = [
+            make_instrument(name, seed, unet=UNET if has_input else TINY_UNET)
+            for seed, (name, has_input) in enumerate(zip(("flute", "violin"), inputs, strict=True))
+        ]
+        return Bridge(*models, **{"num_steps": 2, "codec": codec, **options})
+
+    return bridge
+
+
+@pytest.fixture(scope="module")
+def given() -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents and melodies of three windows."""
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(3, 128, 64, generator=generator) * 2 - 6
+    return latents, torch.rand(3, MELODY_CHANNELS, 64, generator=generator)
+
+
+def clip(seconds: float = 2.0) -> torch.Tensor:
+    return torch.from_numpy(melody(seconds))[None]
+
+
+def test_the_melody_reaches_the_models_with_the_input(make, given):
+    latents, pitches = given
+    for inputs in ((True, True), (True, False), (False, True)):
+        bridge = make(inputs)
+        assert bridge.melody.given == inputs
+        assert bridge.settings["melody"] is True and bridge.settings["melody_guidance"] == 1
+        for has_input, way in zip(inputs, (bridge.to_noise, bridge.from_noise), strict=True):
+            assert torch.equal(way(latents, pitches), way(latents)) is not has_input
+
+
+def test_without_melody_is_the_model_with_its_input_dropped(make, given):
+    latents, pitches = given
+    dropped, used = make(melody=False), make()
+    assert dropped.settings == {**used.settings, "melody": False}
+    assert torch.equal(dropped.to_noise(latents, pitches), used.to_noise(latents))
+    assert torch.equal(dropped.from_noise(latents, pitches), used.from_noise(latents))
+    assert not torch.allclose(dropped(clip(), RATE), used(clip(), RATE), atol=20 * BRIDGED)
+
+
+def test_models_without_the_input_need_no_melody(make, monkeypatch):
+    """Neither the tracker nor another argument of the networks, and no other settings."""
+    monkeypatch.setattr(model_pair, "melody_input", lambda *_: pytest.fail("tracked"))
+    bridge = make((False, False))
+    for denoiser in bridge.denoisers:
+        denoiser.forward = lambda x, sigma, forward=denoiser.forward: forward(x, sigma)
+    assert bridge(clip(), RATE).isfinite().all() and bridge.encode(clip(), RATE).melody is None
+    assert not any("melody" in name for name in bridge.settings)
+    make(melody=False)(clip(), RATE)
+    make()(SILENCE, RATE)  # silent windows bypass the models
+
+
+def test_the_melody_is_computed_once_for_a_batch_of_played_windows(make, monkeypatch):
+    shapes = []
+
+    def track(wav, sample_rate, hop_length):
+        shapes.append((tuple(wav.shape), sample_rate, hop_length))
+        return torch.zeros(len(wav), MELODY_CHANNELS, wav.shape[1] // hop_length)
+
+    monkeypatch.setattr(model_pair, "melody_input", track)
+    bridge = make(batch_size=8)
+    bridge(torch.cat([clip(0.5), torch.zeros(1, 3 * RATE), clip(0.5)], 1), RATE, octaves=0)
+    assert shapes == [((2, 64 * 320), RATE, 320)]
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 2.5])
+def test_guidance_extrapolates_from_the_denoiser_without_melody(guidance, make, given):
+    latents, pitches = given
+    bridge = make(melody_guidance=guidance)
+    calls = [0, 0]
+
+    def count(index):
+        def hook(*_):
+            calls[index] += 1
+
+        return hook
+
+    for index, denoiser in enumerate(bridge.denoisers):
+        denoiser.register_forward_pre_hook(count(index))
+    bridge.from_noise(bridge.to_noise(latents, pitches), pitches)
+    assert calls == [bridge.count_evaluations(0), bridge.count_evaluations(1)]
+    assert sum(calls) == bridge.num_evaluations
+    assert calls[1] == (1 if guidance == 1 else 2) * calls[0]
+    assert bridge.settings["melody_guidance"] == guidance
+
+    denoise = bridge.denoisers[1]
+    sigma = torch.tensor(2.0)
+    with_melody, without = denoise(latents, sigma, melody=pitches), denoise(latents, sigma)
+    for index, weight in ((0, 1.0), (1, guidance)):
+        guided = bridge.melody.denoiser(index, denoise, pitches)(latents, sigma)
+        torch.testing.assert_close(guided, without + weight * (with_melody - without))
+
+
+def test_guidance_by_one_is_the_model_with_melody(make, given):
+    latents, pitches = given
+    assert torch.equal(
+        make(melody_guidance=1).from_noise(latents, pitches), make().from_noise(latents, pitches)
+    )
+
+
+def test_rows_of_melodies_stay_with_their_windows_in_threads(make, given):
+    latents, pitches = given
+    bridge = make(melody_guidance=2.0)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        together = bridge.from_noise(bridge.to_noise(latents, pitches), pitches)
+    finally:
+        torch.set_num_threads(before)
+    rows = [(latents[i : i + 1], pitches[i : i + 1]) for i in range(3)]
+    single = torch.cat([bridge.from_noise(bridge.to_noise(*row), row[1]) for row in rows])
+    assert torch.allclose(together, single, atol=BRIDGED)
+    assert not torch.allclose(
+        together, bridge.from_noise(bridge.to_noise(latents, pitches), pitches.flip(0)), atol=0.01
+    )
+
+
+def test_encoded_recordings_keep_their_melody(make):
+    bridge = make()
+    encoded = bridge.encode(clip(), RATE)
+    assert encoded.melody.shape == (len(encoded.noise), MELODY_CHANNELS, bridge.window)
+    assert torch.equal(bridge.decode(encoded), bridge(clip(), RATE, octaves=0))
+    dropped = bridge.decode(replace(encoded, melody=None))
+    assert torch.equal(dropped, make(melody=False).decode(encoded))
+    assert not torch.allclose(dropped, bridge.decode(encoded), atol=20 * BRIDGED)
+
+
+# As in test_bridge.py: float16 rounds by 5e-4, ten times that after a bridge.
+def test_half_precision_follows_single(make, given):
+    latents, pitches = given
+    expected, actual = (
+        bridge.from_noise(bridge.to_noise(latents, pitches), pitches)
+        for bridge in (make(precision=32), make(precision="16"))
+    )
+    assert 0 < (actual - expected).norm() / (expected + 6).norm() < 5e-3
+
+
+def test_exported_models_keep_their_input(make, tmp_path):
+    bridge = make(handoff="plain")
+    paths = []
+    for model in (bridge.source, bridge.target):
+        paths.append(tmp_path / f"{model.spec.name}.safetensors")
+        model.save(paths[-1])
+    loaded = Bridge(*paths, num_steps=2, handoff="plain")
+    assert loaded.settings == bridge.settings
+    assert loaded(clip(0.5), RATE).isfinite().all()
+
+
+def test_records_of_transfers(make):
+    """They name the melody for models with the input only; source=auto keeps what was asked."""
+    run = TransferRun("flute", "violin")
+    assert run.settings(make(melody=False))["melody"] is False
+    assert "melody" not in run.settings(make((False, False)))
+    auto = TransferRun("auto", "violin")
+    assert auto.settings(make())["melody"] == "auto"
+    assert "melody" not in auto.settings(make((False, False)))
+    auto = TransferRun("auto", "violin", bridge={"melody": False})
+    assert auto.settings(make((False, False), melody=False))["melody"] is False
+
+
+def test_wrong_settings(make):
+    for inputs, options, says in [
+        ((False, False), {"melody": True}, "neither flute nor violin has one: use melody=auto"),
+        ((True, True), {"melody": "yes"}, "melody=yes must be true or false, or auto"),
+        ((True, True), {"melody_guidance": -1}, "melody_guidance=-1 must be a number of at least"),
+        (
+            (True, False),
+            {"melody_guidance": 2},
+            "melody_guidance=2 needs a target .* but violin has no melody input",
+        ),
+        ((True, True), {"melody_guidance": 2, "melody": False}, "but melody=false"),
+    ]:
+        with pytest.raises(InputError, match=says):
+            make(inputs, **options)
+    assert make((True, False), melody=True).melody == MelodyUse((True, False), 1.0, True)
