@@ -5,7 +5,7 @@ least-squares search instead of gradients.
 
 Errors are measured in the target's normalised latents. The levels of a source need this most: the
 target's ODE amplifies some errors of the noise and removes others, so levels with the smallest
-error of the noise give twice the error of the output.
+error of the noise do not give the smallest error of the output.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ from torch import Tensor
 from audio_diffusion_pytorch.audio import to_mono
 from audio_diffusion_pytorch.bridge.model_pair import ModelPair
 from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats, audible
-from audio_diffusion_pytorch.bridge.register import octaves_into_range
 from audio_diffusion_pytorch.bridge.schedules import Schedules
 from audio_diffusion_pytorch.bridge.windows import Window, WindowCutter
 from audio_diffusion_pytorch.diffusion.sampling import karras_schedule
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.fitted_schedules import FittedSchedule
-from audio_diffusion_pytorch.models.instrument import InstrumentModel
+from audio_diffusion_pytorch.models.instrument import InstrumentModel, InstrumentSpec, pitch_range
+from audio_diffusion_pytorch.pitch.octaves import first_sound, octaves_for, pitches_of
 
-Recording = tuple[Tensor, int]  # [C, T] in [-1, 1], rate in Hz
 Progress = Callable[[float], None]
 
 SOLVER = "unipc"
@@ -49,8 +48,41 @@ STARTS = (
 )
 ROUNDS = 10  # of a search; each tries one schedule, and one more for each level
 STRETCH = 4.0  # most by which a step in ln(sigma) grows or shrinks
-ENOUGH = 1e-3  # relative gain of a round, below which the search ends
+ENOUGH = 1e-2  # relative gain in the squared error of a round, below which the search ends
 STEP = 0.02  # relative change of a step, for the differences of the search
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Recording of a source, analysed once for all bridges.
+
+    Args:
+        wav: [C, T] in [-1, 1].
+        sample_rate: in Hz.
+    """
+
+    wav: Tensor
+    sample_rate: int
+
+    @cached_property
+    def audible(self) -> Tensor:
+        """The average of the channels without inaudible frequencies [1, T]."""
+        return torch.cat(list(audible([to_mono(self.wav)], self.sample_rate)), -1)
+
+    @cached_property
+    def stats(self) -> RecordingStats:
+        """Level and tuning."""
+        return RecordingStats.of_audible([self.audible], self.sample_rate)
+
+    @cached_property
+    def _pitches(self) -> list[float]:
+        sound = first_sound([self.audible], self.sample_rate, mid=True)
+        return [] if sound is None else pitches_of(sound, self.sample_rate)
+
+    def octaves_into(self, spec: InstrumentSpec) -> int:
+        """Return the octaves by which a bridge moves the recording to this target."""
+        limits = pitch_range(spec)
+        return 0 if limits is None else octaves_for(self._pitches, *limits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +214,7 @@ def cut_windows(
     Raises:
         InputError: the recordings contain too few windows with played sound.
     """
-    cut = [found for recording in recordings if (found := _cut(pair, *recording))]
+    cut = [found for recording in recordings if (found := _cut(pair, recording))]
     if len(cut) == 1:  # neighbours overlap by a quarter
         middle = -(-len(cut[0]) // 2)
         cut = [cut[0][:middle], cut[0][middle:]]
@@ -243,13 +275,12 @@ def _at_levels(pair: ModelPair, sigmas: Tensor) -> ModelPair:
     return other
 
 
-def _cut(pair: ModelPair, wav: Tensor, sample_rate: int) -> list[Window]:
+def _cut(pair: ModelPair, recording: Recording) -> list[Window]:
     """Cut the windows of a recording, in the target's register, in which sound is played."""
-    wav = torch.cat(list(audible([to_mono(wav)], sample_rate)), -1)
-    stats = RecordingStats.of_audible([wav], sample_rate)
-    octaves = octaves_into_range([wav], sample_rate, pair.target.spec)
-    cutter = WindowCutter(pair.framing, sample_rate, 1, stats, octaves)
-    return [window for window in cutter.windows([wav]) if window.played.mean() > PLAYED]
+    octaves = recording.octaves_into(pair.target.spec)
+    cutter = WindowCutter(pair.framing, recording.sample_rate, 1, recording.stats, octaves)
+    windows = cutter.windows([recording.audible])
+    return [window for window in windows if window.played.mean() > PLAYED]
 
 
 def _spread(recordings: Sequence[Sequence[Window]], count: int) -> list[Window]:

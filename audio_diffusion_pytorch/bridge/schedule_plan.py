@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -93,25 +93,25 @@ def plan_fits(
 
 
 class Fits:
-    """Run fits; windows and converged solutions are computed once for several fits.
+    """Run fits of one or several models; windows and converged solutions serve several fits.
 
     Args:
-        recordings: recordings by the name of the source.
+        recordings: function of the name of a source that returns its recordings.
         windows: windows of each pair of models for the fit, and as many for the check.
         seconds: time limit of a fit.
     """
 
     def __init__(
         self,
-        recordings: Mapping[str, Sequence[Recording]],
+        recordings: Callable[[str], Iterable[Recording]],
         windows: int = WINDOWS,
         seconds: float = math.inf,
     ):
         self.recordings = recordings
         self.windows = windows
         self.seconds = seconds
-        self._cut: dict[tuple[str, str], tuple[Windows, Windows]] = {}
-        self._halves: tuple[tuple, Half, Half] | None = None
+        self._cut: dict[tuple, tuple[Windows, Windows]] = {}
+        self._halves: tuple[tuple, Half, Half] | None = None  # of the last fit
 
     def run(self, task: Task, progress: Progress | None = None) -> FittedSchedule:
         """Run a fit.
@@ -123,7 +123,8 @@ class Fits:
         Raises:
             InputError: the recordings contain too little sound.
         """
-        key = task.key[:2], task.sigma
+        ends = [_names(pair) for pair in task.pairs]
+        key = task.direction, task.sigma, ends
         if self._halves is None or self._halves[0] != key:
             parts = [self._windows_of(pair) for pair in task.pairs]
             fit, check = (Half(task.direction, half) for half in zip(*parts, strict=True))
@@ -132,10 +133,16 @@ class Fits:
         return fit_half(fit, check, task.evaluations, self.seconds, progress)
 
     def _windows_of(self, pair: ModelPair) -> Iterator[Windows]:
-        names = pair.source.spec.name, pair.target.spec.name
+        names = _names(pair)
         if names not in self._cut:
-            self._cut[names] = cut_windows(pair, self.recordings[names[0]], self.windows)
+            recordings = self.recordings(pair.source.spec.name)
+            self._cut[names] = cut_windows(pair, recordings, self.windows)
         return (replace(windows, pair=pair) for windows in self._cut[names])
+
+
+def _names(pair: ModelPair) -> tuple:
+    """Return values that distinguish the models of a pair."""
+    return tuple((model.spec.name, model.file) for model in (pair.source, pair.target))
 
 
 def remaining(tasks: Iterable[Task], fitted: FittedSchedules) -> list[Task]:

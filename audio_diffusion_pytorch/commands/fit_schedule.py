@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,14 +25,14 @@ from audio_diffusion_pytorch.utils.registry import import_plugins
 
 if TYPE_CHECKING:
     from audio_diffusion_pytorch.bridge.schedule_fit import Recording
-    from audio_diffusion_pytorch.bridge.schedule_plan import Task
+    from audio_diffusion_pytorch.bridge.schedule_plan import Fits
     from audio_diffusion_pytorch.models.fitted_schedules import FittedSchedules
     from audio_diffusion_pytorch.models.instrument import InstrumentModel
 
 EVALUATIONS = (4, 5, 8)  # instant, instant with num_steps=6, draft
 WINDOWS = 6
-FILES = 12  # most recordings of an instrument
-SECONDS = 30  # of a recording that are read
+FILES = 8  # recordings of an instrument, about
+SECONDS = 20  # of a recording that are read
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -112,6 +113,7 @@ def fit_models(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: an argument is wrong, or the recordings do not suffice.
     """
+    from audio_diffusion_pytorch.bridge.schedule_plan import Fits
     from audio_diffusion_pytorch.models.loading import shipped_instruments
     from audio_diffusion_pytorch.utils.devices import choose_device
     from audio_diffusion_pytorch.utils.settings import check_number
@@ -126,8 +128,10 @@ def fit_models(arguments: argparse.Namespace) -> None:
     import_plugins(arguments.plugins)
     device = choose_device(arguments.device)
     set_threads()
+    recordings = cache(lambda name: read_recordings(arguments.data, name))
+    fits = Fits(recordings, arguments.windows, arguments.seconds)
     for name in arguments.models or shipped_instruments():
-        ModelFit(name, arguments, str(device)).run()
+        ModelFit(name, arguments, str(device)).run(fits)
 
 
 class ModelFit:
@@ -166,11 +170,18 @@ class ModelFit:
         assert self.model.file is not None
         return self.model.fitted or FittedSchedules(weights_digest(self.model.file))
 
-    def run(self) -> None:
-        """Run the missing fits, with a progress bar and a line for each."""
+    def run(self, fits: Fits) -> None:
+        """Run the missing fits, with a progress bar and a line for each.
+
+        Args:
+            fits: runs fits of all models.
+
+        Raises:
+            InputError: a recording is missing, or the recordings do not suffice.
+        """
         from tqdm import tqdm
 
-        from audio_diffusion_pytorch.bridge.schedule_plan import Fits, remaining
+        from audio_diffusion_pytorch.bridge.schedule_plan import remaining
         from audio_diffusion_pytorch.models.fitted_schedules import schedules_file
 
         assert self.model.file is not None
@@ -183,8 +194,6 @@ class ModelFit:
             return
         if not tasks:
             return
-        recordings = read_recordings(self.arguments.data, sources(tasks))
-        fits = Fits(recordings, self.arguments.windows, self.arguments.seconds)
         for task in (bar := tqdm(tasks, unit="fit", desc=self.model.spec.name)):
             schedule = fits.run(task, lambda error: bar.set_postfix_str(f"error {error:.4f}"))
             self.fitted = self.fitted.with_schedule(schedule)
@@ -218,37 +227,26 @@ def load_others(
     ]
 
 
-def sources(tasks: Iterable[Task]) -> list[str]:
-    """Return the names of all sources."""
-    return sorted({pair.source.spec.name for task in tasks for pair in task.pairs})
-
-
-def read_recordings(
-    folders: Sequence[Path], instruments: Iterable[str]
-) -> dict[str, list[Recording]]:
-    """Read the beginnings of recordings, spread over the files of each instrument.
+def read_recordings(folders: Sequence[Path], instrument: str) -> list[Recording]:
+    """Read the beginnings of recordings, spread over the files of an instrument.
 
     Args:
         folders: folders of recordings; the shipped clips serve for other instruments.
-        instruments: names of instruments.
-
-    Returns:
-        instrument -> recordings.
+        instrument: name of the instrument.
 
     Raises:
         InputError: a recording is missing or cannot be read.
     """
     from audio_diffusion_pytorch import audio
+    from audio_diffusion_pytorch.bridge.schedule_fit import Recording
 
-    found: dict[str, list[Recording]] = {}
-    for name in instruments:
-        found[name] = []
-        files = find_recordings(folders, name)
-        for file in files[:: -(-len(files) // FILES)]:
-            info = audio.info(file)
-            frames = min(info.frames, SECONDS * info.sample_rate)
-            found[name].append(audio.read(file, 0, frames))
-    return found
+    files = find_recordings(folders, instrument)
+    recordings = []
+    for file in files[:: -(-len(files) // FILES)]:
+        info = audio.info(file)
+        frames = min(info.frames, SECONDS * info.sample_rate)
+        recordings.append(Recording(*audio.read(file, 0, frames)))
+    return recordings
 
 
 def find_recordings(folders: Sequence[Path], instrument: str) -> list[Path]:

@@ -8,7 +8,7 @@ from conftest import RATE, melody
 from torch import nn
 
 from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.bridge.schedule_fit import Half, cut_windows, fit_half
+from audio_diffusion_pytorch.bridge.schedule_fit import Half, Recording, cut_windows, fit_half
 from audio_diffusion_pytorch.bridge.schedule_plan import Fits, plan_fits, remaining
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.fitted_schedules import (
@@ -21,8 +21,9 @@ UP = FittedSchedule("flute", "to_noise", "unipc", 5.0, (5.0, 2.0, 0.6, 0.2, 0.1)
 DOWN = FittedSchedule("violin", "to_data", "unipc", 5.0, (5.0, 1.5, 0.5, 0.2, 0.05), 4, 0.03, 0.1)
 
 
-def recordings(count: int, seconds: float = 1.0) -> list[tuple[torch.Tensor, int]]:
-    return [(torch.from_numpy(melody(seconds, seed=seed))[None], RATE) for seed in range(count)]
+def recordings(count: int, seconds: float = 1.0) -> list[Recording]:
+    wavs = (torch.from_numpy(melody(seconds, seed=seed))[None] for seed in range(count))
+    return [Recording(wav, RATE) for wav in wavs]
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_the_noise_of_all_sources_fits_a_target(make):
     names = "flute", "cello"
     tasks = plan_fits(make("violin"), [make(name) for name in names], [1])
     task = next(one for one in tasks if one.direction == "to_data")
-    found = Fits({name: recordings(2) for name in names}, windows=1).run(task)
+    found = Fits(lambda name: recordings(2), windows=1).run(task)
     assert found.fitted_on["others"] == ["flute", "cello"] and found.fitted_on["windows"] == 2
     assert remaining(tasks, FittedSchedules("").with_schedule(found)) == [tasks[0]]
 
@@ -120,7 +121,9 @@ def test_windows_of_the_check_are_others_than_those_of_the_fit(tasks):
         assert not any(torch.equal(a, b) for a in fit.latents for b in check.latents)
 
 
-@pytest.mark.parametrize("given", [[], recordings(1, 0.5), [(torch.zeros(1, 2 * RATE), RATE)]])
+@pytest.mark.parametrize(
+    "given", [[], recordings(1, 0.5), [Recording(torch.zeros(1, 2 * RATE), RATE)]]
+)
 def test_too_little_sound_is_an_error(given, tasks):
     with pytest.raises(InputError, match="too few recordings of flute"):
         cut_windows(tasks[0].pairs[0], given, 2)
