@@ -173,25 +173,49 @@ class LevelMeter:
             length = self._rest.shape[-1]
             rest = self._power(self._rest, length) * (length / self._block)
             power = torch.cat([power, rest])
-        return float(power[power >= power.max() * 1e-3].mean().sqrt()) if len(power) else 0.0
+        return active_level(power)
 
     @property
     def noise(self) -> float:
         """RMS of the room, hiss or hum in the pauses; 0 without a steady sound below `NOISE_DB`."""
-        power = torch.tensor(self._powers, dtype=torch.float64)
-        beside = power / max(self.rms**2, 1e-20)
-        between = (beside < 10 ** (NOISE_DB / 10)) & (beside > 10 ** (SILENT_DB / 10))
-        quiet = power[between].log10() * 10
-        if len(quiet) < 4:
-            return 0.0
-        level = quiet.sort().values[len(quiet) // 5]
-        # Noise stays near one level; decays spread over all levels.
-        steady = ((quiet - level).abs() < 3).double().mean() > 0.4
-        return 10 ** (float(level) / 20) if steady else 0.0
+        return pause_noise(torch.tensor(self._powers, dtype=torch.float64), self.rms)
 
     def _power(self, wav: Tensor, block: int) -> Tensor:
         wav = wav.unflatten(-1, (-1, block)).double()
         return (wav.square().mean(-1) - wav.mean(-1).square()).clamp_min(0).mean(0)
+
+
+def active_level(power: Tensor) -> float:
+    """Return the RMS of the blocks within 30 dB of the loudest one.
+
+    Args:
+        power: mean square of each block [N], float64.
+
+    Returns:
+        The RMS; 0 without blocks.
+    """
+    return float(power[power >= power.max() * 1e-3].mean().sqrt()) if len(power) else 0.0
+
+
+def pause_noise(power: Tensor, level: float) -> float:
+    """Return the RMS of the room, hiss or hum in the pauses.
+
+    Args:
+        power: mean square of each block [N], float64.
+        level: RMS of the active blocks.
+
+    Returns:
+        The RMS; 0 without a steady sound below `NOISE_DB`.
+    """
+    beside = power / max(level**2, 1e-20)
+    between = (beside < 10 ** (NOISE_DB / 10)) & (beside > 10 ** (SILENT_DB / 10))
+    quiet = power[between].log10() * 10
+    if len(quiet) < 4:
+        return 0.0
+    lowest = quiet.sort().values[len(quiet) // 5]
+    # Noise stays near one level; decays spread over all levels.
+    steady = ((quiet - lowest).abs() < 3).double().mean() > 0.4
+    return 10 ** (float(lowest) / 20) if steady else 0.0
 
 
 def active_rms(wav: Tensor, sample_rate: int) -> float:

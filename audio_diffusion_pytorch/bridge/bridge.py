@@ -13,6 +13,9 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.audio import LevelMeter
 from audio_diffusion_pytorch.bridge.encoded import Encoded
+from audio_diffusion_pytorch.bridge.frozen import with_frozen_networks
+from audio_diffusion_pytorch.bridge.hop_sizes import HopSizes
+from audio_diffusion_pytorch.bridge.hop_stream import HopStream
 from audio_diffusion_pytorch.bridge.inputs import (
     AUDIBLE,
     SoundBuffer,
@@ -176,20 +179,23 @@ class Bridge(ModelPair):
                 parts.append(joiner.add(window, part))
         return _at_level(torch.cat(parts, -1), encoded.sample_rate, encoded.survey.level)
 
-    @torch.inference_mode()
     def stream(
         self,
         blocks: Iterable[Tensor],
         sample_rate: int,
         survey: RecordingStats | None = None,
         octaves: Octaves = "auto",
+        latency: float | None = None,
     ) -> Iterator[Tensor]:
         """Bridge a recording block by block, in bounded memory.
 
-        The output lags by about one window and one block of the decoder, and has exactly as many
-        samples as the input. Its level follows from the training levels of the two models, since
-        the level of the whole recording is unknown: it may differ from the input's by some dB, and
-        peaks may exceed 1.
+        The output has exactly as many samples as the input. Without `latency` it lags by about one
+        window and one block of the decoder. Its level follows from the training levels of the two
+        models, since the level of the whole recording is unknown: it may differ from the input's by
+        some dB, and peaks may exceed 1.
+
+        With `latency` the windows move by short hops, and each of them costs as much computing as a
+        window without `latency`.
 
         Args:
             blocks: [C, n] in [-1, 1], of any lengths.
@@ -200,14 +206,39 @@ class Bridge(ModelPair):
                 quieter needs a survey.
             octaves: octaves by which the recording moves first; "auto": into the target's range,
                 decided once, on the first second of sound.
+            latency: largest delay from sound in to sound out in seconds, if the stream is played in
+                real time. Level and tuning then follow the last seconds of sound.
 
-        Yields:
-            [C, n] as soon as it is complete.
+        Returns:
+            Blocks [C, n], each as soon as it is complete. With `latency` an iterator with the
+            attribute `latency_seconds`, the delay that it keeps.
 
         Raises:
-            InputError: a block is not [C, n] or not finite, the number of channels changes, or
-                sample_rate is not a whole number.
+            InputError: latency is too short. While iterating: a block is not [C, n] or not finite,
+                the number of channels changes, or sample_rate is not a whole number.
         """
+        if latency is None:
+            return self._stream(blocks, sample_rate, survey, octaves)
+        sizes = self.hop_sizes(latency)
+        pair = with_frozen_networks(self, sizes.window)
+        return HopStream(pair, blocks, sample_rate, sizes, survey, octaves)
+
+    def hop_sizes(self, latency: float) -> HopSizes:
+        """Return the sizes of a stream whose delay is at most `latency` seconds.
+
+        Raises:
+            InputError: latency is too short.
+        """
+        return HopSizes.for_latency(latency, self.framing, self.downsample_factor)
+
+    @torch.inference_mode()
+    def _stream(
+        self,
+        blocks: Iterable[Tensor],
+        sample_rate: int,
+        survey: RecordingStats | None,
+        octaves: Octaves,
+    ) -> Iterator[Tensor]:
         blocks = audible(validate_blocks(blocks, sample_rate), sample_rate)
         framing = self.framing
         if survey is None:

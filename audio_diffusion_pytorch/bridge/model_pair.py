@@ -87,6 +87,7 @@ class ModelPair:
         self._configure(requested)
         # Windows hold a whole number of the coarsest network's frames.
         factor = max(cast(int, model.denoiser.net.downsample_factor) for model in models)
+        self.downsample_factor = factor
         self.window: int = -(-min(model.spec.frames for model in models) // factor) * factor
         self.hop = self.window * 3 // 4
         self._compiled = compile

@@ -85,13 +85,17 @@ class WindowCutter:
         self.framing = framing
         self.channels = channels
         self.octaves = octaves
-        self.gain = framing.gain(stats.level)
-        self._quiet = max(QUIET * stats.level, SILENCE) * self.gain
-        self._faint = max(FAINT * stats.level, SILENCE) * self.gain
-        self._noise = (stats.noise * self.gain) ** 2
+        self.update(stats)
         self._length = 0  # samples of the recording so far
         rate = framing.codec.sample_rate
         self._resample = Resampler(stats.tuned_rate(sample_rate), rate, channels)
+
+    def update(self, stats: RecordingStats) -> None:
+        """Replace the level and the noise of the recording, for the windows that follow."""
+        self.gain = self.framing.gain(stats.level)
+        self._quiet = max(QUIET * stats.level, SILENCE) * self.gain
+        self._faint = max(FAINT * stats.level, SILENCE) * self.gain
+        self._noise = (stats.noise * self.gain) ** 2
 
     def windows(self, blocks: Iterable[Tensor]) -> Iterator[Window]:
         """Yield the windows of a recording.
@@ -110,11 +114,11 @@ class WindowCutter:
             while buffer.shape[-1] > (start + size - first) * samples:
                 buffer = buffer[:, (start - first) * samples :]
                 first = start
-                yield from self._window(buffer[:, : size * samples], start, None)
+                yield from self.cut(buffer[:, : size * samples], start, None)
                 start += self.framing.hop
         frames = max(first + self.framing.codec.num_frames(buffer.shape[-1]), size)
         buffer = F.pad(buffer, (0, (frames - first) * samples - buffer.shape[-1]))
-        yield from self._window(buffer[:, -size * samples :], frames - size, self._length)
+        yield from self.cut(buffer[:, -size * samples :], frames - size, self._length)
 
     def _resampled(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
         for block in blocks:
@@ -122,8 +126,14 @@ class WindowCutter:
             yield self._resample(block * self.gain)
         yield self._resample(torch.zeros(self.channels, 0), last=True)
 
-    def _window(self, wav: Tensor, start: int, length: int | None) -> Iterator[Window]:
-        """Yield one window [C, samples] channel by channel, with the features of its frames."""
+    def cut(self, wav: Tensor, start: int, length: int | None) -> Iterator[Window]:
+        """Yield one window channel by channel, with the features of its frames.
+
+        Args:
+            wav: [C, samples] at the codec's rate, at the source model's level.
+            start: first latent frame.
+            length: samples of the whole recording in its last window; None in the others.
+        """
         rate = self.framing.codec.sample_rate
         original = self._frames(wav).square().mean(-1)
         wav = soften_breaks(wav, rate, self._quiet, start == 0, length is not None)

@@ -85,6 +85,19 @@ class Codec(nn.Module):
         """
         raise NotImplementedError
 
+    def decode_after(self, latents: Tensor, past: Tensor) -> Tensor:
+        """Decode latents whose first frames were decoded before.
+
+        Args:
+            latents: [B, D, L].
+            past: sound of the first frames [B, 1, n], n < L * hop_length.
+
+        Returns:
+            Waveform [B, 1, L * hop_length]. A codec that reconstructs phases continues those of
+            `past`; others decode as usual.
+        """
+        return self.decode(latents)
+
     def frame_levels(self, latents: Tensor) -> Tensor:
         """Measure the log level of each latent frame.
 

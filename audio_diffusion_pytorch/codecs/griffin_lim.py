@@ -54,16 +54,19 @@ class MelGriffinLim(nn.Module):
         shares = filters / filters.sum(0).clamp_min(1e-8)
         self.register_buffer("shares", shares.T.contiguous(), persistent=False)
 
-    def forward(self, wav: Tensor, mel: Tensor) -> Tensor:
+    def forward(self, wav: Tensor, mel: Tensor, past: Tensor | None = None) -> Tensor:
         """Reconstruct the phases of a waveform.
 
         Args:
             wav: initial waveform [B, T].
             mel: target amplitudes of the mel bands [B, bands, T / hop_length].
+            past: known start of the waveform [B, n]. Each round restores it, so the phases after it
+                continue it (Beauregard et al. 2005, real-time iterative spectrogram inversion).
 
         Returns:
             Waveform [B, T].
         """
+        wav = _restore(wav, past)
         if self.rounds == 0:
             return wav
         target = mel[..., :: self.stride] + _EPSILON
@@ -74,6 +77,7 @@ class MelGriffinLim(nn.Module):
             bands = self.filters @ spectrum.abs() + _EPSILON
             gains = (target / bands).log().clamp(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)
             wav = self._istft(spectrum * (self.shares @ gains).exp(), norm, wav.shape[-1])
+            wav = _restore(wav, past)
             after = self._stft(wav)
             spectrum = after + self.momentum * (after - before)
             before = after
@@ -99,3 +103,8 @@ class MelGriffinLim(nn.Module):
         for piece in range(pieces):
             out[:, piece : piece + frames.shape[1]] += frames[:, :, piece]
         return out.flatten(1)
+
+
+def _restore(wav: Tensor, past: Tensor | None) -> Tensor:
+    """Replace the start of wav [B, T] by its known samples [B, n]."""
+    return wav if past is None else torch.cat([past, wav[:, past.shape[-1] :]], -1)

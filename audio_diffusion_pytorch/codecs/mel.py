@@ -136,6 +136,15 @@ class MelCodec(Codec):
             wav = exactly(self.phase, self.synthesise(latents)[:, 0], mel)
         return wav[:, None, pad * self.hop_length : -pad * self.hop_length][..., :length]
 
+    def decode_after(self, latents: Tensor, past: Tensor) -> Tensor:
+        """Decode latents, and let the phases continue the known sound `past`; see `Codec`."""
+        pad = -(-self.mel.n_fft // (2 * self.hop_length)) * 2
+        latents = F.pad(latents, (0, pad), mode="replicate")
+        with torch.autocast(latents.device.type, enabled=False):
+            mel = (latents.float().exp() - self.mel.floor).clamp_min(0.0)
+            wav = exactly(self.phase, self.synthesise(latents)[:, 0], mel, past[:, 0])
+        return wav[:, None, : -pad * self.hop_length]
+
     def synthesise(self, latents: Tensor) -> Tensor:
         """Decode latents [B, n_mels, L] to wav [B, 1, L * hop_length], without Griffin-Lim."""
         # Standardise: the first convolution expects values of order one.
