@@ -10,10 +10,9 @@ error of the noise do not give the smallest error of the output.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,23 +22,16 @@ import torch
 from scipy.optimize import least_squares
 from torch import Tensor
 
-from audio_diffusion_pytorch.audio import to_mono
-from audio_diffusion_pytorch.bridge.model_pair import ModelPair
-from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats, audible
-from audio_diffusion_pytorch.bridge.schedules import Schedules
-from audio_diffusion_pytorch.bridge.windows import Window, WindowCutter
+from audio_diffusion_pytorch.bridge.fit_windows import Windows, solve_target
 from audio_diffusion_pytorch.diffusion.sampling import karras_schedule
-from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.fitted_schedules import FittedSchedule
-from audio_diffusion_pytorch.models.instrument import InstrumentModel, InstrumentSpec, pitch_range
-from audio_diffusion_pytorch.pitch.octaves import first_sound, octaves_for, pitches_of
+from audio_diffusion_pytorch.models.instrument import InstrumentModel
 
 Progress = Callable[[float], None]
 
 SOLVER = "unipc"
 CONVERGED = 64  # points of the reference
 DECODER = 9  # points of the target's half while levels of a source are fitted
-PLAYED = 0.5  # least share of played sound in a window of the fit
 # Karras schedules (sigma_min, rho) before the search, which starts from the best of each group: the
 # error has several minima.
 STARTS = (
@@ -50,69 +42,6 @@ ROUNDS = 10  # of a search; each tries one schedule, and one more for each level
 STRETCH = 4.0  # most by which a step in ln(sigma) grows or shrinks
 ENOUGH = 1e-2  # relative gain in the squared error of a round, below which the search ends
 STEP = 0.02  # relative change of a step, for the differences of the search
-
-
-@dataclass(frozen=True, eq=False)
-class Recording:
-    """Recording of a source, analysed once for all bridges.
-
-    Args:
-        wav: [C, T] in [-1, 1].
-        sample_rate: in Hz.
-    """
-
-    wav: Tensor
-    sample_rate: int
-
-    @cached_property
-    def audible(self) -> Tensor:
-        """The average of the channels without inaudible frequencies [1, T]."""
-        return torch.cat(list(audible([to_mono(self.wav)], self.sample_rate)), -1)
-
-    @cached_property
-    def stats(self) -> RecordingStats:
-        """Level and tuning."""
-        return RecordingStats.of_audible([self.audible], self.sample_rate)
-
-    @cached_property
-    def _pitches(self) -> list[float]:
-        sound = first_sound([self.audible], self.sample_rate, mid=True)
-        return [] if sound is None else pitches_of(sound, self.sample_rate)
-
-    def octaves_into(self, spec: InstrumentSpec) -> int:
-        """Return the octaves by which a bridge moves the recording to this target."""
-        limits = pitch_range(spec)
-        return 0 if limits is None else octaves_for(self._pitches, *limits)
-
-
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """Windows of a source's recordings on the way to a target.
-
-    Args:
-        pair: source and target, in single precision.
-        latents: codec latents of the source [N, D, L].
-        played: weight of the played sound in each frame [N, L].
-    """
-
-    pair: ModelPair
-    latents: Tensor
-    played: Tensor
-
-    @property
-    def count(self) -> int:
-        """Number of windows N."""
-        return len(self.latents)
-
-    def noise(self, sigmas: Tensor) -> Tensor:
-        """Map the latents to noise over falling levels; prepare it for the target: [N, D, L]."""
-        noise = _at_levels(self.pair, sigmas).to_noise(self.latents)
-        return self.pair.hand_over(noise, self.played)
-
-    def result(self, noise: Tensor, sigmas: Tensor) -> Tensor:
-        """Map the output of `noise` to normalised latents of the target over falling levels."""
-        pair = _at_levels(self.pair, sigmas)
-        return pair.target.normalise(pair.from_noise(noise))
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +95,12 @@ class Half:
         return [part.noise(self._converged) for part in self.windows]
 
     @cached_property
+    def _melody(self) -> Tensor | None:
+        """Melody of all windows; None for a target that does not receive it."""
+        melodies = [part.melody for part in self.windows if part.melody is not None]
+        return torch.cat(melodies) if self.windows[0].pair.melody.given[1] else None
+
+    @cached_property
     def expected(self) -> Tensor:
         """Results of the converged solution [N, D, L]."""
         if self.direction == "to_data":
@@ -184,7 +119,8 @@ class Half:
             half at fixed levels.
         """
         if self.direction == "to_data":  # all windows in one batch
-            return self.windows[0].result(torch.cat(self._noise), sigmas)
+            pair = self.windows[0].pair
+            return solve_target(pair, torch.cat(self._noise), self._melody, sigmas)
         return torch.cat([part.result(part.noise(sigmas), self._decoder) for part in self.windows])
 
     @torch.inference_mode()
@@ -196,35 +132,6 @@ class Half:
     def errors(self, sigmas: Tensor) -> Tensor:
         """Return the relative error of each window [N]."""
         return self.deviations(sigmas).flatten(1).norm(dim=1).cpu()
-
-
-def cut_windows(
-    pair: ModelPair, recordings: Iterable[Recording], count: int
-) -> tuple[Windows, Windows]:
-    """Cut played windows from recordings of the source, as a bridge does.
-
-    Args:
-        pair: source and target.
-        recordings: recordings of the source instrument.
-        count: most windows of each result.
-
-    Returns:
-        Windows for a fit and windows for its check, of different recordings if there are several.
-
-    Raises:
-        InputError: the recordings contain too few windows with played sound.
-    """
-    cut = [found for recording in recordings if (found := _cut(pair, recording))]
-    if len(cut) == 1:  # neighbours overlap by a quarter
-        middle = -(-len(cut[0]) // 2)
-        cut = [cut[0][:middle], cut[0][middle:]]
-    if len(cut) < 2 or not cut[1]:
-        raise InputError(
-            f"too few recordings of {pair.source.spec.name}: the fit needs two recordings or more, "
-            f"each with {pair.framing.seconds:.1f} s of sound; choose another folder with --data"
-        )
-    halves = [_spread(cut[start::2], count) for start in (0, 1)]
-    return _encoded(pair, halves[0]), _encoded(pair, halves[1])
 
 
 def fit_half(
@@ -266,41 +173,6 @@ def fit_half(
             "tries": search.tries,
         },
     )
-
-
-def _at_levels(pair: ModelPair, sigmas: Tensor) -> ModelPair:
-    """Return a pair with falling levels in both halves that shares the models."""
-    other = copy.copy(pair)
-    other.schedules = Schedules(sigmas.flip(0), sigmas)
-    return other
-
-
-def _cut(pair: ModelPair, recording: Recording) -> list[Window]:
-    """Cut the windows of a recording, in the target's register, in which sound is played."""
-    octaves = recording.octaves_into(pair.target.spec)
-    cutter = WindowCutter(pair.framing, recording.sample_rate, 1, recording.stats, octaves)
-    windows = cutter.windows([recording.audible])
-    return [window for window in windows if window.played.mean() > PLAYED]
-
-
-def _spread(recordings: Sequence[Sequence[Window]], count: int) -> list[Window]:
-    """Choose windows spread over recordings, and over the time of each."""
-    each = -(-count // len(recordings))
-    chosen = [
-        recording[index]
-        for recording in recordings
-        for index in np.unique(np.linspace(0, len(recording) - 1, each + 2).round().astype(int))
-    ]
-    kept = np.unique(np.linspace(0, len(chosen) - 1, count).astype(int))
-    return [chosen[index] for index in kept]
-
-
-def _encoded(pair: ModelPair, windows: Sequence[Window]) -> Windows:
-    with torch.inference_mode():
-        wav = torch.stack([window.wav for window in windows])[:, None]
-        latents = pair.codec.encode(wav.to(pair.device))
-        played = torch.stack([window.played for window in windows]).to(pair.device)
-    return Windows(pair, latents, played)
 
 
 class _TimeIsUp(Exception):

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from audio_diffusion_pytorch.bridge.fit_windows import Recording, Windows, cut_windows
 from audio_diffusion_pytorch.bridge.model_pair import ModelPair
 from audio_diffusion_pytorch.bridge.schedule_fit import (
     SOLVER,
     Half,
     Progress,
-    Recording,
-    Windows,
-    cut_windows,
     fit_half,
 )
 from audio_diffusion_pytorch.models.fitted_schedules import (

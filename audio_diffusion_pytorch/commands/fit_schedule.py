@@ -24,7 +24,7 @@ from audio_diffusion_pytorch.paths import shipped_clips
 from audio_diffusion_pytorch.utils.registry import import_plugins
 
 if TYPE_CHECKING:
-    from audio_diffusion_pytorch.bridge.schedule_fit import Recording
+    from audio_diffusion_pytorch.bridge.fit_windows import Recording
     from audio_diffusion_pytorch.bridge.schedule_plan import Fits
     from audio_diffusion_pytorch.models.fitted_schedules import FittedSchedules
     from audio_diffusion_pytorch.models.instrument import InstrumentModel
@@ -238,7 +238,7 @@ def read_recordings(folders: Sequence[Path], instrument: str) -> list[Recording]
         InputError: a recording is missing or cannot be read.
     """
     from audio_diffusion_pytorch import audio
-    from audio_diffusion_pytorch.bridge.schedule_fit import Recording
+    from audio_diffusion_pytorch.bridge.fit_windows import Recording
 
     files = find_recordings(folders, instrument)
     recordings = []

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import RATE, melody
+from conftest import RATE, TINY_UNET, melody
 from torch import nn
 
 from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.bridge.schedule_fit import Half, Recording, cut_windows, fit_half
+from audio_diffusion_pytorch.bridge.fit_windows import Recording, cut_windows
+from audio_diffusion_pytorch.bridge.schedule_fit import Half, fit_half
 from audio_diffusion_pytorch.bridge.schedule_plan import Fits, plan_fits, remaining
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.fitted_schedules import (
@@ -16,6 +17,7 @@ from audio_diffusion_pytorch.models.fitted_schedules import (
     FittedSchedule,
     FittedSchedules,
 )
+from audio_diffusion_pytorch.pitch.melody_input import MELODY_CHANNELS
 
 UP = FittedSchedule("flute", "to_noise", "unipc", 5.0, (5.0, 2.0, 0.6, 0.2, 0.1), 4, 0.08, 0.2)
 DOWN = FittedSchedule("violin", "to_data", "unipc", 5.0, (5.0, 1.5, 0.5, 0.2, 0.05), 4, 0.03, 0.1)
@@ -180,3 +182,23 @@ def test_levels_for_other_points_serve_num_steps(models, codec):
     models[1].fitted = models[1].fitted.with_schedule(six)
     bridge = Bridge(*models, codec=codec, sigma=5.0, quality="instant", num_steps=6)
     assert bridge.sigmas.tolist() == list(six.sigmas)
+
+
+@pytest.mark.parametrize("source_input", [True, False])
+def test_models_with_a_melody_input_are_fitted_with_the_melody(
+    source_input, make_instrument, codec
+):
+    unet = {**TINY_UNET, "melody_channels": MELODY_CHANNELS}
+    target = make_instrument("violin", 1, unet=unet)
+    target.codec = codec
+    sources = [make_instrument("flute", unet=unet if source_input else TINY_UNET)] * 2
+    task = next(one for one in plan_fits(target, sources, [2]) if one.direction == "to_data")
+    parts = [cut_windows(pair, recordings(2), 1)[0] for pair in task.pairs]
+    assert all(part.melody.shape[:2] == (1, MELODY_CHANNELS) for part in parts)
+    sigmas = torch.tensor([4.0, 1.0, 0.1], dtype=torch.float64)
+    results = Half("to_data", parts).results(sigmas)
+    without = [replace(part, melody=torch.zeros_like(part.melody)) for part in parts]
+    assert results.shape[0] == 2
+    assert not torch.equal(results, Half("to_data", without).results(sigmas))
+    noise = [part.noise(sigmas) for part in (parts[0], without[0])]
+    assert torch.equal(*noise) is not source_input

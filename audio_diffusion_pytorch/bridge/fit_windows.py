@@ -1,0 +1,167 @@
+"""Windows of recordings on their way through a bridge, for the fit of noise levels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audio_diffusion_pytorch.audio import to_mono
+from audio_diffusion_pytorch.bridge.model_pair import ModelPair
+from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats, audible
+from audio_diffusion_pytorch.bridge.schedules import Schedules
+from audio_diffusion_pytorch.bridge.windows import Window, WindowCutter
+from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.models.instrument import InstrumentSpec, pitch_range
+from audio_diffusion_pytorch.pitch.octaves import first_sound, octaves_for, pitches_of
+
+PLAYED = 0.5  # least share of played sound in a window of the fit
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Recording of a source, analysed once for all bridges.
+
+    Args:
+        wav: [C, T] in [-1, 1].
+        sample_rate: in Hz.
+    """
+
+    wav: Tensor
+    sample_rate: int
+
+    @cached_property
+    def audible(self) -> Tensor:
+        """The average of the channels without inaudible frequencies [1, T]."""
+        return torch.cat(list(audible([to_mono(self.wav)], self.sample_rate)), -1)
+
+    @cached_property
+    def stats(self) -> RecordingStats:
+        """Level and tuning."""
+        return RecordingStats.of_audible([self.audible], self.sample_rate)
+
+    @cached_property
+    def _pitches(self) -> list[float]:
+        sound = first_sound([self.audible], self.sample_rate, mid=True)
+        return [] if sound is None else pitches_of(sound, self.sample_rate)
+
+    def octaves_into(self, spec: InstrumentSpec) -> int:
+        """Return the octaves by which a bridge moves the recording to this target."""
+        limits = pitch_range(spec)
+        return 0 if limits is None else octaves_for(self._pitches, *limits)
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Windows of a source's recordings on the way to a target.
+
+    Args:
+        pair: source and target, in single precision.
+        latents: codec latents of the source [N, D, L].
+        played: weight of the played sound in each frame [N, L].
+        melody: melody of the windows [N, M, L], see `ModelPair.melody_of`; None: without melody.
+    """
+
+    pair: ModelPair
+    latents: Tensor
+    played: Tensor
+    melody: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of windows N."""
+        return len(self.latents)
+
+    def noise(self, sigmas: Tensor) -> Tensor:
+        """Map the latents to noise over falling levels; prepare it for the target: [N, D, L]."""
+        noise = _at_levels(self.pair, sigmas).to_noise(self.latents, self.melody)
+        return self.pair.hand_over(noise, self.played)
+
+    def result(self, noise: Tensor, sigmas: Tensor) -> Tensor:
+        """Map the output of `noise` to normalised latents of the target over falling levels."""
+        return solve_target(self.pair, noise, self.melody, sigmas)
+
+
+def cut_windows(
+    pair: ModelPair, recordings: Iterable[Recording], count: int
+) -> tuple[Windows, Windows]:
+    """Cut played windows from recordings of the source, as a bridge does.
+
+    Args:
+        pair: source and target.
+        recordings: recordings of the source instrument.
+        count: most windows of each result.
+
+    Returns:
+        Windows for a fit and windows for its check, of different recordings if there are several.
+
+    Raises:
+        InputError: the recordings contain too few windows with played sound.
+    """
+    cut = [found for recording in recordings if (found := _cut(pair, recording))]
+    if len(cut) == 1:  # neighbours overlap by a quarter
+        middle = -(-len(cut[0]) // 2)
+        cut = [cut[0][:middle], cut[0][middle:]]
+    if len(cut) < 2 or not cut[1]:
+        raise InputError(
+            f"too few recordings of {pair.source.spec.name}: the fit needs two recordings or more, "
+            f"each with {pair.framing.seconds:.1f} s of sound; choose another folder with --data"
+        )
+    halves = [_spread(cut[start::2], count) for start in (0, 1)]
+    return _encoded(pair, halves[0]), _encoded(pair, halves[1])
+
+
+def _at_levels(pair: ModelPair, sigmas: Tensor) -> ModelPair:
+    """Return a pair with falling levels in both halves that shares the models."""
+    other = copy.copy(pair)
+    other.schedules = Schedules(sigmas.flip(0), sigmas)
+    return other
+
+
+def solve_target(pair: ModelPair, noise: Tensor, melody: Tensor | None, sigmas: Tensor) -> Tensor:
+    """Map noise to normalised latents of the target.
+
+    Args:
+        pair: source and target.
+        noise: output of `Windows.noise` [N, D, L].
+        melody: melody of the windows [N, M, L]; None: without melody.
+        sigmas: falling noise levels.
+
+    Returns:
+        [N, D, L].
+    """
+    return pair.target.normalise(_at_levels(pair, sigmas).from_noise(noise, melody))
+
+
+def _cut(pair: ModelPair, recording: Recording) -> list[Window]:
+    """Cut the windows of a recording, in the target's register, in which sound is played."""
+    octaves = recording.octaves_into(pair.target.spec)
+    cutter = WindowCutter(pair.framing, recording.sample_rate, 1, recording.stats, octaves)
+    windows = cutter.windows([recording.audible])
+    return [window for window in windows if window.played.mean() > PLAYED]
+
+
+def _spread(recordings: Sequence[Sequence[Window]], count: int) -> list[Window]:
+    """Choose windows spread over recordings, and over the time of each."""
+    each = -(-count // len(recordings))
+    chosen = [
+        recording[index]
+        for recording in recordings
+        for index in np.unique(np.linspace(0, len(recording) - 1, each + 2).round().astype(int))
+    ]
+    kept = np.unique(np.linspace(0, len(chosen) - 1, count).astype(int))
+    return [chosen[index] for index in kept]
+
+
+def _encoded(pair: ModelPair, windows: Sequence[Window]) -> Windows:
+    with torch.inference_mode():
+        wav = torch.stack([window.wav for window in windows])
+        latents = pair.codec.encode(wav[:, None].to(pair.device))
+        played = torch.stack([window.played for window in windows]).to(pair.device)
+        melody = pair.melody_of(wav)
+    return Windows(pair, latents, played, melody)
