@@ -25,10 +25,12 @@ except ImportError:
     ray = None
 
 _PENDING = 64  # events that an actor holds before it waits for the command
-_ANSWER = 5.0  # seconds in which an address must answer
+_ANSWER = 2.0  # seconds in which an address must answer
+_JOIN = {"RAY_gcs_server_port_wait_time_s": "5"}  # for joining a cluster; Ray's default is 20 s
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # of gRPC
 _STOP = 20.0  # seconds in which actors may end by themselves
 _STARTS = 3  # tries to start an actor
+_THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # of the command: for actors
 _SCARCE = 30.0  # seconds without an actor before a warning
 
 
@@ -50,7 +52,13 @@ def run_on_ray(
     """
     with _connected(options.address):
         count, resources = _share(options, len(jobs))
-        actor = ray.remote(max_concurrency=2, scheduling_strategy="SPREAD", **resources)(_Actor)
+        threads = {name: os.environ[name] for name in _THREADS if name in os.environ}
+        actor = ray.remote(
+            max_concurrency=2,
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": threads},
+            **resources,
+        )(_Actor)
         pool = _Pool([_RayWorker(actor, task, i, count, check) for i in range(count)], resources)
         try:
             hand_out(pool.workers, jobs, tell, pool.wait)
@@ -73,9 +81,12 @@ def _connected(address: str | None) -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         options = {} if address else {"include_dashboard": False}
-        ray.init(address or "local", logging_level="error", log_to_driver=False, **options)
-    except (RuntimeError, OSError, ValueError) as error:  # other versions of Ray or Python
+        with _environment(_JOIN if address else {}):
+            ray.init(address or "local", logging_level="error", log_to_driver=False, **options)
+    except (RayError, RuntimeError, OSError, ValueError) as error:  # other versions of Ray, Python
         reason = " ".join(str(error).split())
+        if "Failed to connect" in reason:
+            reason += "; set RAY_AUTH_MODE=token if the cluster has a token"
         raise InputError(f"ray.address={address} cannot be used: {reason}") from error
     if current_thread() is main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray's own handler aborts the command
@@ -83,6 +94,18 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables during a block, unless the user has set them."""
+    added = defaults.keys() - os.environ.keys()
+    os.environ.update({name: defaults[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def _check_answer(address: str) -> None:
@@ -96,7 +119,7 @@ def _check_answer(address: str) -> None:
     try:
         with socket.create_connection((host, int(port)), timeout=_ANSWER) as connection:
             connection.sendall(_HELLO)
-            answers = bool(connection.recv(1))
+            answers = connection.recv(9)[3:4] == b"\x04"  # a frame with settings
     except OSError:
         answers = False
     if not answers:

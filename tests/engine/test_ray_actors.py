@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from conftest import ROOT, start_process
@@ -80,10 +81,13 @@ def ended(process: int) -> bool:
     return not Path(f"/proc/{process}").exists()
 
 
-def test_every_job_is_done_once_by_actors_that_end(cluster, tmp_path):
+def test_every_job_is_done_once_by_actors_that_end(cluster, tmp_path, monkeypatch):
+    """Threads of an actor wait as those of the command, not as those of `ray start`."""
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1234")
     toy, events, jobs = Toy(tmp_path), Events(), ["meet0", "meet1"]
     run(cluster, toy, jobs, events)
     assert sorted(events.done) == sorted(events.windows) == jobs
+    assert {value["spins"] for value in events.done.values()} == {"1234"}
     assert len(processes(toy)) == 2
     limit = time.monotonic() + 20
     while not all(map(ended, processes(toy))):
@@ -153,13 +157,15 @@ def test_without_ray(tmp_path, monkeypatch):
         run_on_ray(Toy(tmp_path), RayOptions(), JOBS, Events(), NodeCheck({}, [], tmp_path))
 
 
-@pytest.mark.parametrize("silent", [False, True], ids=["closed", "silent"])
-def test_an_address_that_does_not_answer(silent, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_actors, "_ANSWER", 1.0)
+@pytest.mark.parametrize("answer", [None, b"", b"HTTP/1.1 404 Not Found\r\n\r\n"])
+def test_an_address_that_does_not_answer_as_ray(answer, tmp_path, monkeypatch):
+    """Nobody listens, a silent server, a server of another kind."""
+    monkeypatch.setattr(ray_actors, "_ANSWER", 0.5)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        if silent:
+        if answer is not None:
             server.listen()
+            Thread(target=lambda: server.accept()[0].sendall(answer), daemon=True).start()
         options = RayOptions(f"127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(InputError, match=r"ray.address=127\.0\.0\.1:\d+ does not answer"):
             run_on_ray(Toy(tmp_path), options, JOBS, Events(), NodeCheck({}, [], tmp_path))

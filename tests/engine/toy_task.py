@@ -35,7 +35,7 @@ class Toy:
             with open(self.folder / "log", "a") as log:
                 log.write(f"{job} {os.getpid()}\n")
             self._do(job, tell)
-            tell("done", job, {"by": models})
+            tell("done", job, {"by": models, "spins": os.environ.get("GOMP_SPINCOUNT")})
 
     def _do(self, job: str, tell: Any) -> None:
         if job.startswith("poison"):
