@@ -28,11 +28,11 @@ from audio_diffusion_pytorch.transfer.jobs import Job  # noqa: E402
 from audio_diffusion_pytorch.transfer.progress import TransferProgress  # noqa: E402
 
 JOBS = [f"job{index}" for index in range(20)]
-FILES = 16
+FILES = 10
 SYSTEM = {  # of Ray: a busy node may answer late, a dead one is noticed soon
     "health_check_timeout_ms": 60_000,
     "health_check_period_ms": 300,
-    "gcs_rpc_server_reconnect_timeout_s": 5,
+    "gcs_rpc_server_reconnect_timeout_s": 3,
     "enable_worker_prestart": False,
     "prestart_worker_first_driver": False,
 }
