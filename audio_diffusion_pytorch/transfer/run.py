@@ -13,6 +13,7 @@ from audio_diffusion_pytorch.bridge.bridge import VERSION, Bridge
 from audio_diffusion_pytorch.cli import plain_warnings
 from audio_diffusion_pytorch.engine.task import Task
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.models.fitted_schedules import ENDING
 from audio_diffusion_pytorch.models.instrument import InstrumentModel, pitch_range
 from audio_diffusion_pytorch.models.loading import (
     load_instrument,
@@ -263,9 +264,10 @@ def _digest(module: torch.nn.Module) -> str:
 
 @lru_cache(maxsize=1)
 def _shipped_digest() -> str:
-    """Hash the classifier and the models from which source=auto chooses."""
+    """Hash the classifier, and the models from which source=auto chooses with their schedules."""
     digest = hashlib.blake2b(digest_size=8)
-    models = sorted((ASSETS / "instruments").glob("*.safetensors"))
+    folder = ASSETS / "instruments"
+    models = sorted([*folder.glob("*.safetensors"), *folder.glob(f"*{ENDING}")])
     for path in (ASSETS / "classifier.safetensors", *models):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
