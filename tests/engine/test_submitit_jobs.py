@@ -74,6 +74,12 @@ def test_ctrl_c_ends_the_jobs(tmp_path):
     assert not list(tmp_path.glob("*.lock"))
 
 
+def test_without_submitit(tmp_path, monkeypatch):
+    monkeypatch.setattr(submitit_jobs, "submitit", None)
+    with pytest.raises(InputError, match=r'needs submitit: pip install "timbridge\[slurm\]"'):
+        run(Toy(tmp_path), JOBS, Events())
+
+
 def test_without_slurm(tmp_path):
     with (
         NodeCheck.marked({}, [], tmp_path) as check,
