@@ -14,7 +14,13 @@ NAME = "timbridge"
 INSTALLED_NAME = "TIMBRIDGE_COMMAND"  # environment variable, set by the installed command
 # Environment variable with `typed` of the verb, for the help texts in configs/.
 AS_TYPED = "COMMAND_AS_TYPED"
-CONFIG_OF = {"train": "config", "transfer": "transfer", "evaluate": "evaluate", "app": "app"}
+CONFIG_OF = {
+    "train": "config",
+    "transfer": "transfer",
+    "evaluate": "evaluate",
+    "live": "live",
+    "app": "app",
+}
 SCRIPTS = {
     "demo": "scripts/demo.py",
     "render": "scripts/render_dataset.py",
@@ -23,6 +29,7 @@ EXAMPLES = {
     "train": "exp=flute_small dataset_path=FOLDER",
     "transfer": "source=flute target=violin input=FILE output=FILE",
     "evaluate": "pairs=[flute-violin] data=FOLDER",
+    "live": "source=flute target=violin",
     "app": "port=8000",
 }
 

@@ -36,7 +36,7 @@ PACKAGES = (
         "metrics",
         "models",
     ),
-    *("engine", "pitch", "render", "training", "transfer", "utils"),
+    *("engine", "live", "pitch", "render", "training", "transfer", "utils"),
 )
 SUFFIXES = (".py", ".yaml", ".md", ".ipynb", ".toml", ".cff")
 ELSEWHERE = {
@@ -44,7 +44,13 @@ ELSEWHERE = {
     "config.yaml",
     "results.md",
 }  # of users, of a run folder, of an evaluation
-ROOTS = {"train": "config", "transfer": "transfer", "evaluate": "evaluate", "app": "app"}
+ROOTS = {
+    "train": "config",
+    "transfer": "transfer",
+    "evaluate": "evaluate",
+    "live": "live",
+    "app": "app",
+}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 

@@ -9,7 +9,7 @@ _BETA = 9.0  # of its Kaiser window: -90 dB
 _ROLLOFF = 0.94  # cutoff as a share of the lower rate's half
 _PHASES = 512  # of the kernel's table, which is interpolated
 _RANGE = 1.03  # largest change of a ratio: 51 cents
-_GLIDE = 0.005  # relative change of a ratio per second: 9 cents
+_GLIDE = 0.01  # relative change of a ratio per second: 17 cents
 
 
 class Interpolator:

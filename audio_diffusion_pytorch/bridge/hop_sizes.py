@@ -55,10 +55,16 @@ class HopSizes:
         look_ahead = min(round(_LOOK_AHEAD * frames), _MOST_AHEAD, framing.window // 4)
         hop = min((frames - look_ahead) // 2, framing.window // 2)
         if look_ahead < _LEAST_AHEAD or hop < FADE:
-            least = (round(_LEAST_AHEAD / _LOOK_AHEAD) + 1) * seconds + _SLACK
+            least = cls.least_latency(framing)
             raise InputError(f"latency={latency:g} must be at least {least:.2f} s")
         window = -(-(_CONTEXT + hop + look_ahead) // factor) * factor
         return cls(min(window, framing.window), hop, look_ahead, seconds)
+
+    @staticmethod
+    def least_latency(framing: Framing) -> float:
+        """Return a delay in seconds that is long enough for a codec."""
+        seconds = framing.codec.hop_length / framing.codec.sample_rate
+        return (round(_LEAST_AHEAD / _LOOK_AHEAD) + 1) * seconds + _SLACK
 
     @property
     def context(self) -> int:

@@ -12,7 +12,7 @@ from audio_diffusion_pytorch.pitch.tuning import TuningMeter
 
 _BLOCKS = 20  # per second
 _SECONDS = 20.0  # that determine level and noise; the level counts seconds with sound only
-_TUNED = 3.0  # seconds of sound before the first correction of the tuning, and between corrections
+_TUNED = 1.5  # seconds of sound before the first correction of the tuning, and between corrections
 
 
 class RunningStats:

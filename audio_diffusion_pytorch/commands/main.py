@@ -14,6 +14,7 @@ VERBS = {
     "transfer": "play a recording on another instrument",
     "train": "train a model on your own recordings",
     "evaluate": "score transfers",
+    "live": "play from a microphone to a loudspeaker",
     "app": "open a page in the browser that does transfers",
     "demo": "transfer a shipped clip, then train for a few steps",
     "render": "render training data from scores",
