@@ -33,6 +33,7 @@ SYSTEM = {  # of Ray: a busy node may answer late, a dead one is noticed soon
     "health_check_timeout_ms": 60_000,
     "health_check_period_ms": 300,
     "gcs_rpc_server_reconnect_timeout_s": 3,
+    "worker_niceness": 0,  # Ray gives workers a low priority: 15
     "enable_worker_prestart": False,
     "prestart_worker_first_driver": False,
 }
