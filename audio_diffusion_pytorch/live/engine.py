@@ -142,7 +142,7 @@ class LiveEngine:
         Returns:
             [n, C]: the sound of `delay` samples ago.
         """
-        block = np.nan_to_num(block)
+        block = within_full_scale(block)
         with self._ready:
             self._dry.push(block)
             self._waiting.append(block.copy())
@@ -233,6 +233,11 @@ class LiveEngine:
     def _push(self, wav: np.ndarray) -> None:
         with self._ready:
             self._made.push(wav)
+
+
+def within_full_scale(block: np.ndarray) -> np.ndarray:
+    """Clip samples to [-1, 1]; samples that are not numbers become silence."""
+    return np.clip(np.nan_to_num(block), -1.0, 1.0)
 
 
 def soft_limit(wav: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from audio_diffusion_pytorch.bridge.hop_stream import HopTransfer
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.live.devices import DeviceStream, find_device
 from audio_diffusion_pytorch.live.display import Display
-from audio_diffusion_pytorch.live.engine import EngineState, LiveEngine, Transfer
+from audio_diffusion_pytorch.live.engine import EngineState, LiveEngine, Transfer, within_full_scale
 from audio_diffusion_pytorch.live.listener import Listener
 from audio_diffusion_pytorch.live.recorder import Recorder
 from audio_diffusion_pytorch.live.settings import AUTO, PIPE, PIPE_RATE, LiveSettings
@@ -163,6 +163,7 @@ class LiveSession:
                 stack.callback(recorder.close)
 
         def exchange(block: np.ndarray) -> np.ndarray:
+            block = within_full_scale(block)
             out = engine.exchange(block)
             for recorder in recorders[0]:
                 recorder.add(block)
