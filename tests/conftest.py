@@ -64,6 +64,7 @@ TINY_SMALL = [
     "codec=small_untrained",
     *(f"+codec.{key}={value}" for key, value in TINY_CODEC.items()),
     "length=9600",
+    "octaves=null",
     "trainer.gpus=0",
     "datamodule.num_workers=0",
     "callbacks.samples=null",
@@ -209,6 +210,8 @@ def command(monkeypatch, capfd, tmp_path) -> Callable[..., Result]:
     monkeypatch.setenv("DIR_LOGS", str(tmp_path / "logs"))
     monkeypatch.setenv("PROJECT_ROOT", str(ROOT))
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    # Most of the work of a short training. test_handoff.py measures all levels.
+    monkeypatch.setattr("audio_diffusion_pytorch.bridge.noise_statistics.LEVELS", (4.0,))
     monkeypatch.chdir(tmp_path)
 
     def run(script: str, *arguments: str) -> Result:

@@ -64,7 +64,9 @@ def test_shipped_codec():
     assert load_codec("small").latent_channels == 128
 
 
-@pytest.mark.parametrize("begin", [1, 3, 4])
+@pytest.mark.parametrize(
+    "begin", [4, *(pytest.param(second, marks=pytest.mark.long) for second in (1, 3))]
+)
 def test_a_recording_that_is_cut_in_a_note_ends_without_a_burst(begin):
     wav, rate = audio.read(CLIPS / "bwv307_p4_t0_flute.flac")
     out = Bridge("flute", "bassoon", quality="draft")(

@@ -44,7 +44,6 @@ def start_server(tmp_path_factory) -> Iterator[Callable[..., Server]]:
     def start(*arguments: str, temporary: Path | None = None) -> Server:
         temporary = temporary or tmp_path_factory.mktemp("server")
         environment = {**os.environ, "TMPDIR": str(temporary), "PROJECT_ROOT": str(ROOT)}
-        environment.pop("OMP_NUM_THREADS", None)
         environment.pop("HYDRA_FULL_ERROR", None)
         command = [sys.executable, str(ROOT / "app.py"), "browser=false", *arguments]
         begin = time.monotonic()

@@ -125,14 +125,12 @@ def visit(chromium, server) -> Iterator:
 
 @pytest.fixture(scope="module")
 def command_file(tmp_path_factory):
-    """Runs `transfer.py` in a process, with the threads of a user."""
+    """Runs `transfer.py` in a process."""
 
     def run(*arguments: str, ending: str = "wav") -> Path:
         output = tmp_path_factory.mktemp("command") / f"output.{ending}"
-        environment = {**os.environ}
-        environment.pop("OMP_NUM_THREADS", None)
         command = [sys.executable, str(ROOT / "transfer.py"), *arguments, f"output={output}"]
-        subprocess.run(command, check=True, capture_output=True, env=environment)
+        subprocess.run(command, check=True, capture_output=True)
         return output
 
     return run
@@ -485,6 +483,7 @@ def wait_for(port: int) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.long  # two servers; the files of a killed one: test_storage.py
 def test_a_killed_server_and_its_successor(chromium, start_server):
     first = start_server()
     visitor = Visitor(chromium, first.url)

@@ -48,8 +48,15 @@ def bridge_of():
     return get
 
 
-@pytest.mark.parametrize("rate", [24000, 44100])
-@pytest.mark.parametrize("muted", [0.0, 0.002])
+@pytest.mark.parametrize(
+    ("rate", "muted"),
+    [
+        (24000, 0.0),
+        (44100, 0.002),
+        pytest.param(24000, 0.002, marks=pytest.mark.long),
+        pytest.param(44100, 0.0, marks=pytest.mark.long),
+    ],
+)
 def test_cut_notes_end_without_a_burst(rate, muted, bridge_of):
     """Against digital silence, and against noise."""
     wav, ends = notes(rate)
@@ -59,8 +66,22 @@ def test_cut_notes_end_without_a_burst(rate, muted, bridge_of):
     assert abs(level_change(out, wav, rate)) < 1
 
 
-@pytest.mark.parametrize(("kind", "decibels"), [("white", -40), ("pink", -50), ("50", -40)])
-@pytest.mark.parametrize("octaves", [0, -1])
+@pytest.mark.parametrize(
+    ("kind", "decibels", "octaves"),
+    [
+        ("white", -40, 0),
+        ("50", -40, -1),
+        *(
+            pytest.param(*given, marks=pytest.mark.long)
+            for given in [
+                ("white", -40, -1),
+                ("pink", -50, 0),
+                ("pink", -50, -1),
+                ("50", -40, 0),
+            ]
+        ),
+    ],
+)
 def test_noise_in_pauses_stays_as_loud_as_it_was(kind, decibels, octaves, bridge_of):
     wav, ends = notes(24000, fade=0.05)
     level = audio.active_rms(wav, 24000)

@@ -1,11 +1,9 @@
-"""`train.py`: the command line, interrupting and resuming, and one line for each error."""
+"""`train.py`: the command line, and one line for each error."""
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +18,13 @@ from conftest import (
     TINY_SMALL,
     melody,
     run_process,
-    start_process,
 )
 from omegaconf import OmegaConf
+from runs import losses
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from audio_diffusion_pytorch.models.loading import load_instrument
 from audio_diffusion_pytorch.utils.checkpoint_io import load_checkpoint
-
-
-def losses(run: Path) -> dict[int, list[float]]:
-    """Training losses by step, of all the event files in a run folder."""
-    found: dict[int, list[float]] = {}
-    for file in sorted((run / "tensorboard").glob("events*")):
-        events = EventAccumulator(str(file)).Reload()
-        for event in events.Scalars("train_loss"):
-            found.setdefault(event.step, []).append(event.value)
-    return found
-
-
-# The commands as they are typed.
 
 
 def test_the_line_that_users_of_the_original_type(recordings, tmp_path):
@@ -212,61 +197,7 @@ def test_the_small_codec_trains(command, recordings, tmp_path):
     assert set(losses(tmp_path / "logs/codec")) == {0, 1}
 
 
-# Interrupting and resuming.
-
-
-@pytest.mark.parametrize(
-    "number",
-    [
-        pytest.param(signal.SIGINT, id="ctrl-c"),
-        # test_checkpoints.py terminates within this process.
-        pytest.param(signal.SIGTERM, id="terminate", marks=pytest.mark.long),
-    ],
-)
-def test_interrupted_training_continues_where_it_stopped(number, command, recordings, tmp_path):
-    """The step it stops at is saved, and the losses go on from there; kills: test_faults.py."""
-    settings = (
-        "exp=flute_small",
-        *TINY_SMALL,
-        f"dataset_path={recordings}",
-        "datamodule.batch_size=4",
-    )
-    settings = (
-        *settings,
-        "log_every_n_steps=7",
-        "datamodule.num_workers=1",
-        "ckpt_every_n_steps=3",
-        "exp_tag=a",
-    )
-    run = tmp_path / "logs/a"
-    last = run / "checkpoints/last.ckpt"
-    process = start_process("train.py", *settings, cwd=tmp_path, logs=tmp_path / "logs")
-    try:
-        limit = time.monotonic() + 300
-        while not last.is_file() and process.poll() is None and time.monotonic() < limit:
-            time.sleep(0.02)
-        os.killpg(process.pid, number)
-        _, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-
-    stopped = load_checkpoint(last)["global_step"]
-    assert process.returncode == 128 + number and "Traceback" not in err, err
-    assert f"interrupted: stopped at step {stopped}; resume with exp_tag=a ckpt=last" in err
-    assert max(losses(run)) == stopped - 1
-    result = command("train.py", *settings, "ckpt=last", f"trainer.max_steps={stopped + 4}")
-    assert result.code == 0 and "warning" not in result.err, result.err
-    assert sorted(losses(run)) == list(range(stopped + 4))
-
-
 # One line for whatever is wrong.
-
-
-def damage(path: Path) -> None:
-    """Overwrite some bytes in the middle."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 64] = b"\xa5" * 64
-    path.write_bytes(data)
 
 
 @pytest.fixture
@@ -281,25 +212,6 @@ def train(command):
     return lambda *arguments: command(
         "train.py", "exp=flute_small", *TINY_SMALL, "datamodule.batch_size=4", *arguments
     )
-
-
-@pytest.fixture(scope="module")
-def kept_run(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("kept") / "a"
-
-
-@pytest.fixture
-def trained(kept_run, train, recordings, tmp_path) -> Path:
-    """A finished run's folder: trained once, copied for each test."""
-    run = tmp_path / "logs" / "a"
-    if not kept_run.exists():
-        result = train(
-            f"dataset_path={recordings}", "trainer.max_steps=2", "log_every_n_steps=2", "exp_tag=a"
-        )
-        assert result.code == 0, result.err
-        run.rename(kept_run)
-    shutil.copytree(kept_run, run)
-    return run
 
 
 @pytest.mark.parametrize(
@@ -425,6 +337,7 @@ def test_silence_is_an_error_and_never_a_hang(workers, train, folder):
     assert "no audible crop" in result.error() and str(folder) in result.error()
 
 
+@pytest.mark.long  # its message: test_silence_is_an_error_and_never_a_hang
 def test_an_error_in_the_statistics_ends_the_loaders_process(folder, tmp_path):
     """It ignores the one signal that Python's exit sends before it waits."""
     soundfile.write(folder / "flute.wav", np.zeros(2 * RATE), RATE)
@@ -467,64 +380,6 @@ def test_some_bad_files(workers, train, folder, tmp_path):
         == 1
     )
     assert len(losses(tmp_path / "logs/a")) == 20
-
-
-def test_checkpoints_that_cannot_be_resumed_from(train, trained, recordings, folder):
-    data, good = f"dataset_path={recordings}", trained / "checkpoints/last.ckpt"
-    bad = folder / "epoch=03.ckpt"
-    shutil.copy(good, bad)
-    damage(bad)
-    assert f"{bad} is damaged" in train(data, f"ckpt={bad}").error()
-    bad.write_bytes(good.read_bytes()[:1000])
-    assert f"{bad} is damaged" in train(data, f"ckpt={bad}").error()
-    torch.save({"state_dict": {}}, bad)
-    assert f"{bad} has no optimiser state" in train(data, f"ckpt={bad}").error()
-    error = train(data, f"ckpt={good}", "model.model.channels=32").error()
-    assert f"{good} was saved by another model" in error and "[16] there, [32] here" in error
-    error = train(data, f"ckpt={good}", "instruments=[violin]", "instrument_name=violin").error()
-    assert (
-        f"{good} is a model of the flute, but this run trains the violin" in error
-        and "init_from=FILE" in error
-    )
-    damage(good)
-    error = train(data, "ckpt=last", "exp_tag=a").error()
-    assert (
-        f"{good} is damaged" in error
-        and f"the newest good one beside it is {good.with_name('best.ckpt')}" in error
-    )
-    assert (
-        "does not exist" in train(data, "ckpt=best", "exp_tag=b").error()
-        and not (trained.parent / "b").exists()
-    )
-
-
-def test_a_resume_with_other_data_or_batches_is_a_warning(train, trained, recordings, folder):
-    for file in sorted(recordings.glob("flute*"))[:4]:
-        shutil.copy(file, folder)
-    result = train(
-        f"dataset_path={folder}",
-        "ckpt=best",
-        "exp_tag=a",
-        "datamodule.batch_size=3",
-        "trainer.max_steps=4",
-        "log_every_n_steps=2",
-    )
-    (line,) = [
-        line for line in result.err.splitlines() if "was saved with different settings" in line
-    ]
-    assert (
-        result.code == 0
-        and "batch_size 4 there, 3 here, recordings 4 files" in line
-        and "3 files" in line
-    )
-    assert set(losses(trained)) == {0, 1, 2, 3}
-
-
-def test_resuming_a_finished_run_ends_at_once(train, trained, recordings):
-    result = train(
-        f"dataset_path={recordings}", f"ckpt={trained}/checkpoints/last.ckpt", "trainer.max_steps=2"
-    )
-    assert result.code == 0 and "flute_small.safetensors" in result.out, result.err
 
 
 def test_logs_that_cannot_be_written(train, recordings, tmp_path):
@@ -573,32 +428,3 @@ def test_without_a_tag_the_run_has_one_folder(command, recordings, tmp_path):
     (run,) = (tmp_path / "logs").iterdir()
     assert run.name.startswith("flute_small-20")
     assert {"config.yaml", "flute_small.safetensors"} <= {path.name for path in run.iterdir()}
-
-
-def test_a_checkpoint_from_elsewhere_does_not_take_another_runs_folder(train, trained, recordings):
-    data = f"dataset_path={recordings}"
-    assert train(data, "exp_tag=b", "trainer.max_steps=1").code == 0
-    before = (trained / "checkpoints/last.ckpt").read_bytes()
-    there = f"ckpt={trained}/../b/checkpoints/last.ckpt"
-    error = train(data, "exp_tag=a", there, "trainer.max_steps=2").error()
-    assert (
-        "already holds a run's checkpoints" in error
-        and (trained / "checkpoints/last.ckpt").read_bytes() == before
-    )
-    assert train(data, "exp_tag=b", there, "trainer.max_steps=2").code == 0
-
-
-def test_a_new_run_does_not_take_another_ones_folder(command, recordings):
-    settings = (
-        "exp=flute_small",
-        *TINY_SMALL,
-        f"dataset_path={recordings}",
-        "datamodule.batch_size=2",
-    )
-    settings = (*settings, "trainer.max_steps=1", "exp_tag=twice")
-    assert command("train.py", *settings).code == 0
-    error = command("train.py", *settings).error()
-    assert (
-        "already holds a run's checkpoints" in error
-        and "resume that run with ckpt=last, or choose another exp_tag" in error
-    )

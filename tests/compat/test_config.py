@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY_SMALL, run_process
+from conftest import ROOT, TINY_SMALL
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
@@ -160,10 +160,16 @@ def theirs(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(theirs, recordings, tmp_path_factory) -> Path:
-    """The run folder of an experiment with nothing in it but the original's files."""
-    logs = tmp_path_factory.mktemp("logs")
-    result = run_process(
+def kept_run(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("kept") / "a"
+
+
+@pytest.fixture
+def trained(kept_run, theirs, command, recordings, tmp_path) -> Path:
+    """The run folder of an experiment with nothing in it but the original's files, made once."""
+    if kept_run.exists():
+        return kept_run
+    result = command(
         "train.py",
         *(
             f"--config-dir={theirs}",
@@ -173,8 +179,6 @@ def trained(theirs, recordings, tmp_path_factory) -> Path:
             *ENCODEC,
         ),
         "print_config=true",
-        cwd=logs,
-        logs=logs,
     )
     assert result.code == 0, result.err
     assert (
@@ -182,7 +186,7 @@ def trained(theirs, recordings, tmp_path_factory) -> Path:
         in result.out
     )
     assert "Warning" not in result.err and "warning: " not in result.err
-    return logs / "a"
+    return (tmp_path / "logs/a").rename(kept_run)
 
 
 def test_an_experiment_of_the_original_trains(trained):

@@ -66,7 +66,7 @@ def test_the_first_validation_comes_before_the_interval(codec):
     ("arguments", "expected"),
     [
         ([], [4, 8, 12, 16, 20]),
-        (["log_every_n_steps=15"], [15]),
+        pytest.param(["log_every_n_steps=15"], [15], marks=pytest.mark.long),
         (["trainer.val_check_interval=7"], [7, 14]),
     ],
 )

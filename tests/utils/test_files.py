@@ -142,8 +142,18 @@ def test_one_process_holds_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
-def test_a_disk_without_locks_is_told_of_once(number, tmp_path, monkeypatch, transfer):
+def test_a_file_is_held_on_a_disk_without_locks(number, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_lock", refusing(number))
+    monkeypatch.setattr(files, "_warned_about_locks", False)
+    with (
+        pytest.warns(UserWarning, match="cannot be locked"),
+        holding(tmp_path / "a", wait=True) as held,
+    ):
+        assert held
+
+
+def test_a_disk_without_locks_is_told_of_once(tmp_path, monkeypatch, transfer):
+    monkeypatch.setattr(files, "_lock", refusing(errno.ENOLCK))
     monkeypatch.setattr(files, "_warned_about_locks", False)
     (tmp_path / "in").mkdir()
     for index in range(2):

@@ -258,7 +258,23 @@ def test_a_folder_that_was_moved_keeps_its_best(elsewhere, tmp_path, codec):
     assert (score == -1) != elsewhere
 
 
-@pytest.mark.parametrize(("name", "writes"), [("plain", 1), *((name, 3) for name in SETTINGS)])
+@pytest.mark.parametrize(
+    ("name", "writes"),
+    [
+        ("plain", 4),
+        ("validation within an accumulation", 3),
+        ("a first validation before the others", 4),
+        *(
+            pytest.param(name, writes, marks=pytest.mark.long)
+            for name, writes in [
+                ("plain", 1),
+                ("accumulation", 3),
+                ("validation after every batch", 3),
+                ("validation at the epoch's edge", 3),
+            ]
+        ),
+    ],
+)
 def test_a_run_killed_again_and_again_goes_on_bit_for_bit(name, writes, whole, tmp_path, codec):
     """Kill each process after some writes of last.ckpt or best.ckpt; the next one resumes."""
     (folder, expected), logged, kills, ckpt = whole(name), {}, 0, None
@@ -277,18 +293,23 @@ def test_a_run_killed_again_and_again_goes_on_bit_for_bit(name, writes, whole, t
     ("where", "step", "number", "workers", "name"),
     [
         ("batch", 1, signal.SIGTERM, 0, "plain"),
-        ("batch", 4, signal.SIGINT, 2, "plain"),  # the epoch's last
         ("epoch", 5, signal.SIGINT, 0, "plain"),
-        ("batch", 5, signal.SIGTERM, 0, "plain"),  # a validation follows
-        ("validation", 3, signal.SIGTERM, 0, "plain"),
-        ("samples", 6, signal.SIGTERM, 0, "plain"),
         ("validation", 9, signal.SIGINT, 2, "plain"),
-        ("validation", 10, signal.SIGTERM, 0, "validation at the epoch's edge"),
         ("batch", 1, signal.SIGUSR1, 0, "accumulation"),  # gradients of one batch of two are there
-        ("batch", 2, signal.SIGTERM, 0, "accumulation"),  # the epoch's last, alone
         ("validation", 1, signal.SIGTERM, 0, "validation within an accumulation"),
-        ("validation", 2, signal.SIGTERM, 0, "a first validation before the others"),
         ("samples", 6, signal.SIGINT, 0, "a first validation before the others"),
+        *(
+            pytest.param(*given, marks=pytest.mark.long)
+            for given in [
+                ("batch", 4, signal.SIGINT, 2, "plain"),  # the epoch's last
+                ("batch", 5, signal.SIGTERM, 0, "plain"),  # a validation follows
+                ("validation", 3, signal.SIGTERM, 0, "plain"),
+                ("samples", 6, signal.SIGTERM, 0, "plain"),
+                ("validation", 10, signal.SIGTERM, 0, "validation at the epoch's edge"),
+                ("batch", 2, signal.SIGTERM, 0, "accumulation"),  # the epoch's last, alone
+                ("validation", 2, signal.SIGTERM, 0, "a first validation before the others"),
+            ]
+        ),
     ],
 )
 def test_an_interrupted_run_goes_on_bit_for_bit(
