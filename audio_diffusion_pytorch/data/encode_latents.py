@@ -32,7 +32,7 @@ from audio_diffusion_pytorch.data.latent_cache import (
 from audio_diffusion_pytorch.engine.engine import Engine
 from audio_diffusion_pytorch.engine.task import Task
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.devices import device_of_worker
+from audio_diffusion_pytorch.utils.devices import device_of, device_of_worker
 from audio_diffusion_pytorch.utils.files import atomic_write
 from audio_diffusion_pytorch.utils.hashing import DigestMemory
 from audio_diffusion_pytorch.utils.threads import set_threads
@@ -76,7 +76,7 @@ class _Encoding(Task):
         if self.cache.is_intact(path):  # another process has encoded it
             return None
         try:
-            tensors = _encode(self.cache, job, codec, next(codec.parameters()).device)
+            tensors = _encode(self.cache, job, codec, device_of(codec))
         except InputError as error:  # headers do not reveal NaN or damage
             return str(error)
         recording = Path(job.file).name

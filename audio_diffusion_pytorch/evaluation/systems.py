@@ -19,6 +19,7 @@ from audio_diffusion_pytorch.metrics.spectral import log_mel_distance
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
 from audio_diffusion_pytorch.models.networks import DEFAULT
 from audio_diffusion_pytorch.pitch.octaves import shift_octaves
+from audio_diffusion_pytorch.utils.devices import device_of
 from audio_diffusion_pytorch.utils.hashing import digest, digest_of
 
 VERSION = 5  # raise it when a system's output changes at the same settings
@@ -119,8 +120,7 @@ class CodecOnly(System):
     @torch.inference_mode()
     def make(self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0) -> Output:
         """Encode and decode the excerpt; see `System.make`."""
-        device = next(self.codec.parameters()).device
-        latents = self.codec.encode(wav[None].to(device))
+        latents = self.codec.encode(wav[None].to(device_of(self.codec)))
         return self.codec.decode(latents, wav.shape[-1])[0].cpu(), {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from audio_diffusion_pytorch.errors import InputError
@@ -64,6 +65,14 @@ def choose_device(name: str, worker: int = 0) -> torch.device:
         raise InputError(
             f"device={name} cannot be used ({reason}): use cpu, cuda, cuda:1 ..., mps or auto"
         ) from error
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a module's parameters or buffers; the CPU if it has neither."""
+    import torch
+
+    tensors = chain(module.parameters(), module.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def device_of_worker(device: torch.device | str, worker: int) -> torch.device:

@@ -16,9 +16,17 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models import classifier
 from audio_diffusion_pytorch.models.classifier import load_classifier
 from audio_diffusion_pytorch.utils import devices
-from audio_diffusion_pytorch.utils.devices import choose_device, exact_device, exactly
+from audio_diffusion_pytorch.utils.devices import choose_device, device_of, exact_device, exactly
 
 MPS = torch.device("mps", 0)
+
+
+def test_the_device_of_a_module():
+    """Codecs of users may have buffers only, or neither."""
+    linear, buffer = nn.Linear(1, 1, device="meta"), nn.Module()
+    buffer.register_buffer("basis", torch.empty(1, device="meta"))
+    found = [device_of(module).type for module in (linear, buffer, nn.Identity())]
+    assert found == ["meta", "meta", "cpu"]
 
 
 def test_auto_finds_it(monkeypatch):
