@@ -4,7 +4,7 @@ import resource
 
 import pytest
 import torch
-from conftest import RATE, melody
+from conftest import RATE, TINY_UNET, melody
 from tolerances import BRIDGED
 from torch import nn
 
@@ -19,6 +19,7 @@ from audio_diffusion_pytorch.bridge.running_stats import RunningStats
 from audio_diffusion_pytorch.codecs.loading import load_codec
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.metrics.spectral import log_mel_distance
+from audio_diffusion_pytorch.pitch.melody_input import MELODY_CHANNELS
 
 
 class Gaussian(nn.Module):
@@ -243,13 +244,17 @@ def test_the_tuning_is_followed():
 
 
 def test_frozen_networks_compute_the_same(make_instrument, codec):
-    models = make_instrument("flute", 0), make_instrument("violin", 1)
+    unet = {**TINY_UNET, "melody_channels": MELODY_CHANNELS}
+    models = make_instrument("flute", 0, unet=unet), make_instrument("violin", 1)
     bridge = Bridge(*models, num_steps=2, codec=codec)
     frozen = with_frozen_networks(bridge, 64)
     assert all(isinstance(net, FrozenDenoiser) for net in frozen.denoisers)
-    for shape in [(1, 128, 64), (2, 128, 64), (1, 128, 32)]:
-        latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)) - 6
-        assert torch.allclose(frozen.to_noise(latents), bridge.to_noise(latents), atol=BRIDGED)
+    generator = torch.Generator().manual_seed(0)
+    for rows, frames in [(1, 64), (2, 64), (1, 32)]:
+        latents = torch.randn(rows, 128, frames, generator=generator) - 6
+        melody = torch.rand(rows, MELODY_CHANNELS, frames, generator=generator)
+        for given in ((latents,), (latents, melody)):
+            assert torch.allclose(frozen.to_noise(*given), bridge.to_noise(*given), atol=BRIDGED)
 
 
 def test_the_decoder_continues_its_past():
