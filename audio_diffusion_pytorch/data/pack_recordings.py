@@ -52,7 +52,7 @@ class Preparation:
         """Read and vary a recording.
 
         Returns:
-            Pairs of sound [T] in float16 and whether it is varied, and the RMS of the active parts;
+            Pairs of sound [T] and whether it is varied, and the RMS of the active parts;
             or the reason why the recording is skipped.
         """
         torch.set_num_threads(1)
@@ -61,7 +61,7 @@ class Preparation:
         except InputError as error:
             return str(error)
         wav = audio.resample(wav, rate, self.sample_rate)
-        found = [(wav[0].numpy().astype(np.float16), False)]
+        found = [(wav[0].numpy(), False)]
         name = hashlib.sha256(Path(path).name.encode()).digest()
         size = round(_SECTION * self.sample_rate)
         for variant in range(self.variants):
@@ -69,7 +69,7 @@ class Preparation:
             for start in range(0, wav.shape[1], size):
                 section = wav[:, start : start + size]
                 if section.shape[1] >= _LEAST * self.sample_rate:
-                    found.append((self._varied(section, rng).astype(np.float16), True))
+                    found.append((self._varied(section, rng), True))
         return found, audio.active_rms(wav, self.sample_rate)
 
     def _varied(self, wav: Tensor, rng: np.random.Generator) -> np.ndarray:
@@ -139,7 +139,7 @@ def _packed(
     varied: bool,
     valid: bool,
 ) -> PackedRecording:
-    wav = torch.from_numpy(sound).to(device).float()[None, None]
+    wav = torch.from_numpy(sound).to(device)[None, None]
     channels = features.codec.latent_channels
     encoded = features.encode(wav)[0]
     hop = features.hop_length
