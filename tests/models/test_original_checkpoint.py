@@ -160,7 +160,7 @@ def test_architecture_is_inferred_given_or_read_from_hyper_parameters(
         load_original(CHECKPOINT, **STATISTICS)
 
 
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(30))
 @given(data=st.data(), levels=st.integers(1, 3), nearest=st.booleans())
 def test_any_architecture_is_inferred_from_shapes(data, levels: int, nearest: bool):
     def numbers(low: int, high: int, length: int) -> list[int]:
