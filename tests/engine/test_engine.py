@@ -29,7 +29,7 @@ def test_arguments_that_are_missing_have_defaults(values, engine):
         ({"workers": 0}, "workers=0 must be a whole number"),
         ({"engine": "ray", "workers": 2}, "workers is for engine=local: use ray.actors"),
         ({"ray": 2}, "ray=2 must be given as ray.NAME=VALUE"),
-        ({"ray": {"adress": "auto"}}, "option of ray=adress must be one of address"),
+        ({"ray": {"addr": "auto"}}, "option of ray=addr must be one of address"),
         ({"ray": {"cpus": 0}}, "ray.cpus=0 must be"),
         ({"slurm": {"shards": 0}}, "slurm.shards=0 must be"),
         ({"slurm": {"cluster": "pbs"}}, "slurm.cluster=pbs must be one of slurm, local"),
