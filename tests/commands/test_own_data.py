@@ -164,7 +164,7 @@ def test_from_own_recordings_to_a_transfer(command, own, tmp_path):
 
 
 def test_one_recording_trains(command, tmp_path):
-    soundfile.write(tmp_path / "flute.wav", melody(5), 24000)
+    soundfile.write(tmp_path / "flute.mp3", melody(5, 44100), 44100)
     result = command(
         "train.py",
         "exp=flute_small",
