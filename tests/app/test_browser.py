@@ -273,6 +273,7 @@ def test_names_are_not_trusted(visit, server):
     assert not [path for path in server.temporary.parent.glob("*evil*")]
 
 
+@pytest.mark.long
 def test_files_over_the_limits_are_refused(visit, tmp_path):
     visitor = visit()
     large = tmp_path / "large.wav"
@@ -286,6 +287,7 @@ def test_files_over_the_limits_are_refused(visit, tmp_path):
     assert "lasts 32.0 minutes, and this page accepts 31" in visitor.problem("#recording")
 
 
+@pytest.mark.long
 def test_two_users_at_once(visit):
     one, two = visit(), visit()
     one.take_example("Flute")
@@ -303,6 +305,7 @@ def test_two_users_at_once(visit):
         assert visitor.page.locator("#history article").count() == 1
 
 
+@pytest.mark.long
 def test_a_closed_page_leaves_no_file(chromium, server):
     before = set(server.temporary.rglob("*/visitors/*/*"))
     visitor = Visitor(chromium, server.url)
@@ -361,6 +364,7 @@ def contrast(visitor: Visitor, selector: str) -> float:
     return min(values)
 
 
+@pytest.mark.long
 def test_by_keyboard_alone(visit):
     visitor = visit()
     page = visitor.page
@@ -409,6 +413,7 @@ def test_compare_draws_the_trade_off(visit):
     visitor.shot("history")
 
 
+@pytest.mark.long
 def test_models_trainings_and_scripts(visit):
     visitor = visit()
     page = visitor.page

@@ -171,9 +171,8 @@ def test_ctrl_c_keeps_what_is_finished(number, command, instruments, tmp_path):
     assert "1 file," in again.out and "2 already finished" in again.out
 
 
-@pytest.mark.parametrize(  # SIGKILL: also engine/test_local.py
-    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.long)]
-)
+@pytest.mark.long  # also engine/test_local.py
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_the_command(number, instruments, tmp_path):
     """Also within a recording: a living worker would keep the command's output open."""
     out = tmp_path / "out"

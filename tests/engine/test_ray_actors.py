@@ -82,6 +82,7 @@ def ended(process: int) -> bool:
     return not Path(f"/proc/{process}").exists()
 
 
+@pytest.mark.long
 def test_every_job_is_done_once_by_actors_that_end(cluster, tmp_path, monkeypatch):
     """Threads of an actor wait as those of the command, not as those of `ray start`."""
     monkeypatch.setenv("GOMP_SPINCOUNT", "1234")
@@ -96,6 +97,7 @@ def test_every_job_is_done_once_by_actors_that_end(cluster, tmp_path, monkeypatc
         time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_a_job_that_ends_its_actor_twice_is_named_and_the_rest_is_done(cluster, tmp_path):
     toy, events = Toy(tmp_path), Events()
     run(cluster, toy, [*JOBS, "poison", "once"], events)
@@ -103,6 +105,7 @@ def test_a_job_that_ends_its_actor_twice_is_named_and_the_rest_is_done(cluster, 
     assert sorted(events.done) == sorted([*JOBS, "once"]) and toy.tries("once") == 2
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_the_actors(cluster, tmp_path):
     toy = Toy(tmp_path, 0.3)
 
@@ -121,6 +124,7 @@ def test_ctrl_c_ends_the_actors(cluster, tmp_path):
     assert (tmp_path / "log").read_text() == before
 
 
+@pytest.mark.long
 def test_a_signal_still_reaches_the_command(cluster, tmp_path):
     """Ray's own handler of SIGTERM would abort the command without its message."""
     with pytest.raises(Interrupted), ending_on_terminate():
@@ -131,6 +135,7 @@ def test_a_signal_still_reaches_the_command(cluster, tmp_path):
         run(cluster, Toy(tmp_path), JOBS, tell)
 
 
+@pytest.mark.long
 def test_unlike_nodes_are_refused(cluster, tmp_path):
     options = RayOptions(cluster.address)
     with (
@@ -141,12 +146,14 @@ def test_unlike_nodes_are_refused(cluster, tmp_path):
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.long
 def test_a_folder_that_a_node_does_not_see_is_refused(cluster, tmp_path):
     check = NodeCheck({}, [], tmp_path / "local disk" / ".engine-1")
     with pytest.raises(InputError, match=r"node \S+ does not see .*/local disk of this command"):
         run_on_ray(Toy(tmp_path), RayOptions(cluster.address), JOBS, Events(), check)
 
 
+@pytest.mark.long
 def test_the_error_of_a_start_reaches_the_command(cluster, tmp_path):
     with pytest.raises(InputError, match=r"^no such model: choose another"):
         run(cluster, Toy(tmp_path, broken=True), JOBS, Events())
@@ -204,7 +211,8 @@ class Losing:
         monkeypatch.setattr(TransferProgress, "__call__", tell)
 
 
-@pytest.mark.parametrize("files", [FILES, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("files", [FILES, 200])
 def test_a_node_lost_amid_files(files, cluster, transfer, tmp_path, monkeypatch):
     """Every file is there once, complete, equal to the local run's.
 
@@ -229,7 +237,8 @@ def test_a_node_lost_amid_files(files, cluster, transfer, tmp_path, monkeypatch)
     assert f"{files} already finished" in again.out
 
 
-@pytest.mark.parametrize("files", [FILES, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("files", [FILES, 200])
 def test_the_head_lost_amid_files(files, ray_settings, transfer, instruments, tmp_path):
     """The same command goes on with the rest: of many files on a new cluster, of few without."""
     folder, out = clips(tmp_path / "in", files, seconds=1.0), tmp_path / "ray"
