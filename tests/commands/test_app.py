@@ -5,9 +5,9 @@ import socket
 from audio_diffusion_pytorch.app import settings
 
 
-def test_help_names_flags_by_their_settings(command):
+def test_help_names_the_settings(command):
     text = command("app.py", "--help").out
-    assert "root_path=/timbre" in text and "--root-path" in text and "--auth" in text
+    assert "root_path=/timbre" in text and "auth=FILE" in text
 
 
 def test_flags_get_the_right_form(command):
