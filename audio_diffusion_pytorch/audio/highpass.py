@@ -2,7 +2,6 @@
 
 import numpy as np
 import scipy.fft  # half a busy processor slows torch's transforms to a tenth: their threads spin
-import scipy.signal
 import torch
 from torch import Tensor
 
@@ -95,6 +94,9 @@ class CausalHighPass:
     """
 
     def __init__(self, sample_rate: float, channels: int):
+        import scipy.signal  # a second and 50 MB, which a transfer of files saves
+
+        self._filter = scipy.signal.sosfilt
         self._sections = scipy.signal.butter(2, _CUT, "high", fs=sample_rate, output="sos")
         self._state = np.zeros((len(self._sections), channels, 2))
 
@@ -102,5 +104,5 @@ class CausalHighPass:
         """Filter the next block [C, n]; return as many samples."""
         if not wav.shape[-1]:
             return wav
-        out, self._state = scipy.signal.sosfilt(self._sections, wav.numpy(), zi=self._state)
+        out, self._state = self._filter(self._sections, wav.numpy(), zi=self._state)
         return torch.from_numpy(out).float()
