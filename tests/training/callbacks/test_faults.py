@@ -150,6 +150,7 @@ class Campaign:
         return "; ".join(happened)
 
 
+@pytest.mark.long  # kills at single moments: test_checkpoints.py
 def test_a_killed_run_goes_on_bit_for_bit(command, recordings, tmp_path):
     """The quick sample: killed in the middle of a write; the other runs share this process."""
     campaign = Campaign(command, recordings, tmp_path / "logs", 12)
