@@ -27,6 +27,7 @@ _DYNAMICS = ("pianissimo", "piano", "mezzo-piano", "mezzo-forte", "forte", "fort
 _PLAIN = ("normal", "arco-normal", "molto-vibrato", "non-vibrato")
 _FARTHEST = 2  # semitones by which a note may be moved
 _SILENCE = 0.01  # of the peak
+_PCM = 32767  # largest value of a stored sample
 _LEAST = 0.15  # seconds of sound in a usable note
 _LOOP = 0.12  # seconds of the cross-fade where a note is prolonged
 
@@ -89,7 +90,7 @@ class SampleLibrary:
     def choose(
         self, pitch: int, seconds: float, velocity: int, rng: np.random.Generator
     ) -> tuple[Note, np.ndarray] | None:
-        """Choose a recording of a note; return it with its sound [T] at RENDER_RATE, or None.
+        """Choose a recording of a note; return it with its int16 sound [T], or None.
 
         Args:
             pitch: MIDI pitch.
@@ -133,7 +134,7 @@ def _parse(path: Path) -> Note | str:
 
 @lru_cache(maxsize=4000)
 def _read(path: Path) -> np.ndarray | None:
-    """Read a note [T] at RENDER_RATE without the silence around it; None: unusable."""
+    """Read a note, int16 [T] at RENDER_RATE, without silence around it; None: unusable."""
     import numpy as np
     import torch
 
@@ -151,7 +152,8 @@ def _read(path: Path) -> np.ndarray | None:
     if not len(audible) or (audible[-1] - audible[0]) * block < _LEAST * RENDER_RATE:
         return None
     start = max(0, audible[0] - 2) * block
-    return sound[start : (audible[-1] + 2) * block].astype(np.float16)
+    kept = sound[start : (audible[-1] + 2) * block].clip(-1, 1)
+    return (kept * _PCM).round().astype(np.int16)  # half the memory of float32
 
 
 def play_samples(
@@ -243,7 +245,7 @@ class _Style:
 
 
 def _repitched(sound: np.ndarray, cents: np.ndarray, slurred: bool) -> np.ndarray:
-    """Play a recorded note [T] at a pitch curve [milliseconds]: cubic interpolation."""
+    """Play a recorded note, int16 [T], at a pitch curve [milliseconds]: cubic interpolation."""
     import numpy as np
 
     count = (len(cents) - 1) * RENDER_RATE // 1000
@@ -251,7 +253,7 @@ def _repitched(sound: np.ndarray, cents: np.ndarray, slurred: bool) -> np.ndarra
     speed = 2 ** (np.interp(at, np.arange(len(cents)), cents) / 1200)
     start = 0.05 * RENDER_RATE if slurred and len(sound) > 0.3 * RENDER_RATE else 0.0
     position = start + np.concatenate([[0.0], np.cumsum(speed)[:-1]])
-    source = _prolonged(sound.astype(np.float32), int(position[-1]) + 4 if count else 4)
+    source = _prolonged(sound.astype(np.float32) / _PCM, int(position[-1]) + 4 if count else 4)
     whole = position.astype(np.int64).clip(1, len(source) - 3)
     x = (position - whole).astype(np.float32)
     a, b, c, d = (source[whole + offset] for offset in (-1, 0, 1, 2))
