@@ -13,13 +13,12 @@ from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats, audib
 from audio_diffusion_pytorch.bridge.windows import WindowCutter
 from audio_diffusion_pytorch.evaluation.clips import Excerpt
 from audio_diffusion_pytorch.evaluation.settings import MELODY
-from audio_diffusion_pytorch.evaluation.systems import Output, System, digest_of_model
+from audio_diffusion_pytorch.evaluation.systems import Output, SeededTarget
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
-from audio_diffusion_pytorch.utils.hashing import digest, digest_of
 from audio_diffusion_pytorch.utils.iterables import batches
 
 
-class MelodyAlone(System):
+class MelodyAlone(SeededTarget):
     """Play the melody of the excerpt with the target's model, from fresh noise.
 
     No source model is involved, and the output follows neither the level nor the noise of the
@@ -35,22 +34,7 @@ class MelodyAlone(System):
     shifts = True
 
     def __init__(self, target: InstrumentModel, seed: int, **options: Any):
-        self.bridge = Bridge(target, target, **options)
-        self.seed = seed
-        self.sigma = self.bridge.sigma
-        schedule = self.bridge.sigmas.tolist()
-        self.about = {
-            "num_steps": len(schedule),
-            "solver": self.bridge.solver,
-            "evaluations": self.bridge.count_evaluations(1),
-        }
-        self.settings = {
-            "melody": [digest_of_model(target), digest_of(self.bridge.codec)],
-            "sigmas": schedule,
-            "solver": self.bridge.solver,
-            "seed": seed,
-            **self.bridge.melody.settings,
-        }
+        super().__init__(Bridge(target, target, **options), target, seed, "melody")
 
     @torch.inference_mode()
     def make(self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0) -> Output:
@@ -59,7 +43,7 @@ class MelodyAlone(System):
         started = time.perf_counter()
         wav = torch.cat(list(audible([wav], rate)), -1)
         stats = RecordingStats.of_audible([wav], rate)
-        latents = self._latents(wav, stats, octaves, int(digest(self.seed, excerpt.name)[:15], 16))
+        latents = self._latents(wav, stats, octaves, self.seed_of(excerpt))
         out = self.bridge.codec.decode(latents.to(self.bridge.device)).cpu()[:, 0]
         out = Resampler(rate, stats.tuned_rate(rate), 1)(out, last=True)
         out = torch.nn.functional.pad(out, (0, max(0, wav.shape[-1] - out.shape[-1])))

@@ -282,7 +282,40 @@ class BridgeSystem(System):
         }
 
 
-class WarmStart(System):
+class SeededTarget(System):
+    """A system of the target's model and seeded noise, without a source model.
+
+    Args:
+        bridge: bridge from the target to itself.
+        target: model of the target instrument.
+        seed: seed of the noise.
+        kind: key of the models' hashes in the settings.
+    """
+
+    def __init__(self, bridge: Bridge, target: InstrumentModel, seed: int, kind: str):
+        self.bridge = bridge
+        self.seed = seed
+        self.sigma = bridge.sigma
+        schedule = bridge.sigmas.tolist()
+        self.about = {
+            "num_steps": len(schedule),
+            "solver": bridge.solver,
+            "evaluations": bridge.count_evaluations(1),
+        }
+        self.settings = {
+            kind: [digest_of_model(target), digest_of(bridge.codec)],
+            "sigmas": schedule,
+            "solver": bridge.solver,
+            "seed": seed,
+            **bridge.melody.settings,
+        }
+
+    def seed_of(self, excerpt: Excerpt) -> int:
+        """Return the seed of an excerpt, which follows from its name."""
+        return int(digest(self.seed, excerpt.name)[:15], 16)
+
+
+class WarmStart(SeededTarget):
     """Add noise to the excerpt's latents and denoise them with the target's model; no source model.
 
     The target's statistics normalise the latents, because the source's statistics belong to its
@@ -296,31 +329,16 @@ class WarmStart(System):
     """
 
     name = WARM
+    bridge: "_Warm"
 
     def __init__(self, target: InstrumentModel, seed: int, swept: bool = False, **options: Any):
-        self.bridge = _Warm(target, target, **options)
-        self.seed = seed
+        super().__init__(_Warm(target, target, **options), target, seed, "warm")
         self.swept = swept
         self.sample_rate = self.bridge.codec.sample_rate
-        self.sigma = self.bridge.sigma
-        schedule = self.bridge.sigmas.tolist()
-        self.about = {
-            "num_steps": len(schedule),
-            "solver": self.bridge.solver,
-            "evaluations": self.bridge.count_evaluations(1),
-        }
-        self.settings = {
-            "warm": [digest_of_model(target), digest_of(self.bridge.codec)],
-            "sigmas": schedule,
-            "solver": self.bridge.solver,
-            "seed": seed,
-            **self.bridge.melody.settings,
-        }
 
     def make(self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0) -> Output:
         """Denoise the noisy excerpt; the seed of its noise follows from the excerpt's name."""
-        seed = int(digest(self.seed, excerpt.name)[:15], 16)
-        self.bridge.generator = torch.Generator().manual_seed(seed)
+        self.bridge.generator = torch.Generator().manual_seed(self.seed_of(excerpt))
         started = time.perf_counter()
         out = self.bridge(wav, self.sample_rate, octaves=0)
         return out, {"seconds_per_second": (time.perf_counter() - started) / excerpt.seconds}
