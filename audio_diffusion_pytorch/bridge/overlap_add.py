@@ -74,12 +74,13 @@ class CrossFade:
         hop: frames from one window to the next.
         channels: channels of the recording.
         rows: D.
+        first: first frame of the first window.
     """
 
-    def __init__(self, window: int, hop: int, channels: int, rows: int):
+    def __init__(self, window: int, hop: int, channels: int, rows: int, first: int = 0):
         self._window = window
         self._hop = hop
-        self._first = 0  # frame at which the sums start
+        self._first = first  # frame at which the sums start
         self._sum = torch.zeros(channels, rows, 0)
         self._weights = torch.zeros(0)
 
@@ -118,11 +119,15 @@ class BlockDecoder:
         framing: codec and device.
         channels: channels of the recording.
         level: RMS of the recording's active parts at the source model's level.
+
+    Attributes:
+        ready: number of a block -> its sound from `decoded_blocks`.
     """
 
     def __init__(self, framing: Framing, channels: int, level: float):
-        self._codec = framing.codec
-        self._device = framing.device
+        self.ready: dict[int, Tensor] = {}
+        self._number = 0  # of the next block
+        self._framing = framing
         self._channels = channels
         self._quiet_follower = QuietFollower(level)
         rows = framing.codec.latent_channels + _FEATURES
@@ -147,17 +152,48 @@ class BlockDecoder:
         return torch.cat(parts, -1)
 
     def _next_block(self) -> Tensor:
-        hop = self._codec.hop_length
+        hop = self._framing.codec.hop_length
         end = self._decoded + DECODE_FRAMES
         new = slice(self._decoded, end)
         block = self._rows[..., : end + DECODE_CONTEXT]
-        wav = self._codec.decode(block[:, :-_FEATURES].to(self._device)).cpu()[:, 0]
+        wav = self.ready.pop(self._number, None)
+        if wav is None:
+            wav = _decoded(self._framing, block)
+        self._number += 1
         wav = self._quiet_follower(wav, block[:, -2], block[:, -1], new)
         wav = wav * F.interpolate(block[:, -3:-2], scale_factor=hop, mode="linear")[:, 0]
         wav = wav[:, new.start * hop : end * hop]
         self._decoded = min(end, DECODE_CONTEXT)
         self._rows = self._rows[..., end - self._decoded :]
         return wav
+
+
+def decoded_blocks(framing: Framing, rows: Tensor, first: int, last: bool) -> dict[int, Tensor]:
+    """Decode the blocks of `BlockDecoder` whose frames, with their context, lie in some rows.
+
+    Args:
+        framing: codec and device.
+        rows: [C, D + 3, n] latents and features, as for `BlockDecoder.decode`.
+        first: frame of the first row.
+        last: no rows follow.
+
+    Returns:
+        Number of each block -> its sound [C, samples] with the context.
+    """
+    end = first + rows.shape[-1]
+    needed = 1 if last else DECODE_FRAMES + DECODE_CONTEXT
+    number = -(-(first + DECODE_CONTEXT) // DECODE_FRAMES) if first else 0
+    blocks = {}
+    while end - (start := number * DECODE_FRAMES) >= needed:
+        begin = max(start - DECODE_CONTEXT, 0)
+        block = slice(begin - first, start + DECODE_FRAMES + DECODE_CONTEXT - first)
+        blocks[number] = _decoded(framing, rows[..., block])
+        number += 1
+    return blocks
+
+
+def _decoded(framing: Framing, rows: Tensor) -> Tensor:
+    return framing.codec.decode(rows[:, :-_FEATURES].to(framing.device)).cpu()[:, 0]
 
 
 class OverlapAdd:
@@ -168,16 +204,27 @@ class OverlapAdd:
         sample_rate: rate of the recording in Hz.
         channels: channels of the recording.
         stats: level and tuning of the recording, as given to `WindowCutter`.
+        first: first frame of the first window.
+
+    Attributes:
+        decoder: decoder of the joined latents.
     """
 
-    def __init__(self, framing: Framing, sample_rate: int, channels: int, stats: RecordingStats):
+    def __init__(
+        self,
+        framing: Framing,
+        sample_rate: int,
+        channels: int,
+        stats: RecordingStats,
+        first: int = 0,
+    ):
         self._framing = framing
         self._channels = channels
         self._rate = stats.tuned_rate(sample_rate)
         rows = framing.codec.latent_channels + _FEATURES
-        self._cross_fade = CrossFade(framing.window, framing.hop, channels, rows)
+        self._cross_fade = CrossFade(framing.window, framing.hop, channels, rows, first)
         level = stats.level * framing.gain(stats.level)
-        self._decoder = BlockDecoder(framing, channels, level)
+        self.decoder = BlockDecoder(framing, channels, level)
         self._resample = Resampler(framing.codec.sample_rate, self._rate, channels)
         self._returned = 0  # samples
 
@@ -195,17 +242,26 @@ class OverlapAdd:
         Returns:
             [C, n] at the recording's rate.
         """
-        frames = window.start + self._framing.window
-        if window.length is not None:
-            frames = self._framing.num_frames(window.length, self._rate)
-        latents = soften_ends(window, latents, frames, self._framing.codec.edge_frames)
-        features = torch.stack([window.active > 0, window.power, window.broken])
-        complete = self._cross_fade.add(window, torch.cat([latents, features]))
+        complete = self.rows(window, latents)
         if window.channel < self._channels - 1:
             return latents.new_zeros(self._channels, 0)
-        wav = self._resample(self._decoder.decode(complete, window.last), window.last)
+        wav = self._resample(self.decoder.decode(complete, window.last), window.last)
         if window.length is not None:  # the last frame may reach beyond the recording's end
             missing = window.length - self._returned - wav.shape[-1]
             wav = F.pad(wav, (0, missing)) if missing > 0 else wav[:, : wav.shape[-1] + missing]
         self._returned += wav.shape[-1]
         return wav
+
+    def rows(self, window: Window, latents: Tensor) -> Tensor:
+        """Cross-fade the latents of the next window and return the completed rows [C, D + 3, n].
+
+        Args:
+            window: see `add`.
+            latents: see `add`.
+        """
+        frames = window.start + self._framing.window
+        if window.length is not None:
+            frames = self._framing.num_frames(window.length, self._rate)
+        latents = soften_ends(window, latents, frames, self._framing.codec.edge_frames)
+        features = torch.stack([window.active > 0, window.power, window.broken])
+        return self._cross_fade.add(window, torch.cat([latents, features]))

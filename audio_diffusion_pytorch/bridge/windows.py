@@ -86,7 +86,7 @@ class WindowCutter:
         self.channels = channels
         self.octaves = octaves
         self.update(stats)
-        self._length = 0  # samples of the recording so far
+        self.length = 0  # samples of the recording so far
         rate = framing.codec.sample_rate
         self._resample = Resampler(stats.tuned_rate(sample_rate), rate, channels)
 
@@ -108,7 +108,7 @@ class WindowCutter:
         buffer = torch.zeros(self.channels, 0)
         first = 0  # frame at which the buffer starts: the start of the window before
         start = 0
-        for block in self._resampled(blocks):
+        for block in self.resampled(blocks):
             buffer = torch.cat([buffer, block], -1)
             # Further samples show that the window at `start` is not the last one.
             while buffer.shape[-1] > (start + size - first) * samples:
@@ -118,11 +118,16 @@ class WindowCutter:
                 start += self.framing.hop
         frames = max(first + self.framing.codec.num_frames(buffer.shape[-1]), size)
         buffer = F.pad(buffer, (0, (frames - first) * samples - buffer.shape[-1]))
-        yield from self.cut(buffer[:, -size * samples :], frames - size, self._length)
+        yield from self.cut(buffer[:, -size * samples :], frames - size, self.length)
 
-    def _resampled(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    def resampled(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield a recording at the codec's rate and the source model's level.
+
+        Args:
+            blocks: see `windows`.
+        """
         for block in blocks:
-            self._length += block.shape[-1]
+            self.length += block.shape[-1]
             yield self._resample(block * self.gain)
         yield self._resample(torch.zeros(self.channels, 0), last=True)
 

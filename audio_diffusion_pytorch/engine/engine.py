@@ -54,6 +54,11 @@ class Engine:
         """Whether the process of the command does the jobs."""
         return self.options is None and self.workers == 1
 
+    @property
+    def splits(self) -> bool:
+        """Whether a job can end with the event `SPLIT`."""
+        return not self.is_this_process and not isinstance(self.options, SlurmOptions)
+
     def run(
         self,
         task: Any,
@@ -62,6 +67,7 @@ class Engine:
         tell: Tell,
         folder: Path,
         inputs: Sequence[Path] = (),
+        parts: int = 0,
     ) -> None:
         """Do jobs.
 
@@ -72,11 +78,13 @@ class Engine:
             tell: callback for events, called in this process.
             folder: folder of the outputs, which all nodes share.
             inputs: files that all nodes must see.
+            parts: number of jobs after the split of long ones; 0: no job is split.
 
         Raises:
             InputError: the engine cannot be used, or its workers cannot start or die in a row.
         """
-        workers = min(self.workers, len(jobs))
+        most = max(parts, len(jobs))
+        workers = min(self.workers, most)
         if not jobs:
             return
         if self.options is None and workers > 1:
@@ -85,17 +93,14 @@ class Engine:
             task.do(models, jobs, tell)
         else:
             with NodeCheck.marked(task.versions(models), inputs, folder) as check:
-                self._run_elsewhere(task, jobs, tell, check)
+                if isinstance(self.options, RayOptions):
+                    from audio_diffusion_pytorch.engine.ray_actors import run_on_ray
 
-    def _run_elsewhere(self, task: Any, jobs: Sequence[Any], tell: Tell, check: NodeCheck) -> None:
-        if isinstance(self.options, RayOptions):
-            from audio_diffusion_pytorch.engine.ray_actors import run_on_ray
+                    run_on_ray(task, self.options, jobs, tell, check, most)
+                else:
+                    from audio_diffusion_pytorch.engine.submitit_jobs import run_with_submitit
 
-            run_on_ray(task, self.options, jobs, tell, check)
-        elif self.options is not None:
-            from audio_diffusion_pytorch.engine.submitit_jobs import run_with_submitit
-
-            run_with_submitit(task, self.options, jobs, tell, check)
+                    run_with_submitit(task, self.options, jobs, tell, check)
 
     def results(
         self, task: Task, jobs: Sequence[Any], title: str, unit: str, folder: Path

@@ -35,7 +35,12 @@ _SCARCE = 30.0  # seconds without an actor before a warning
 
 
 def run_on_ray(
-    task: Any, options: RayOptions, jobs: Sequence[Any], tell: Tell, check: NodeCheck
+    task: Any,
+    options: RayOptions,
+    jobs: Sequence[Any],
+    tell: Tell,
+    check: NodeCheck,
+    most: int | None = None,
 ) -> None:
     """Do jobs in actors, see `hand_out`; a lost actor starts again where resources are free.
 
@@ -45,13 +50,14 @@ def run_on_ray(
         jobs: the jobs.
         tell: callback for events, called in this process.
         check: folders and versions of every node.
+        most: largest number of actors; None: one for each job.
 
     Raises:
         InputError: Ray is not installed, the address does not answer, a node fails the check, or
             `task` cannot start.
     """
     with _connected(options.address):
-        count, resources = _share(options, len(jobs))
+        count, resources = _share(options, most or len(jobs))
         threads = {name: os.environ[name] for name in _THREADS if name in os.environ}
         actor = ray.remote(
             max_concurrency=2,
@@ -129,14 +135,14 @@ def _check_answer(address: str) -> None:
         )
 
 
-def _share(options: RayOptions, jobs: int) -> tuple[int, dict[str, float]]:
+def _share(options: RayOptions, most: int) -> tuple[int, dict[str, float]]:
     """Return the number of actors, and the resources of each."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = [node for node in nodes if node.get("CPU")]  # a head may give no cores
     gpus = sum(node.get("GPU", 0) for node in nodes)
     share = options.gpus if options.gpus is not None else float(gpus > 0)
     count = options.actors or (int(gpus / share) if share else len(nodes))
-    count = max(1, min(count, jobs))
+    count = max(1, min(count, most))
     cores = min((node["CPU"] for node in nodes), default=1)
     on_a_node = -(-count // max(1, len(nodes)))
     cpus = options.cpus or max(1, cores // on_a_node)

@@ -9,7 +9,10 @@ from audio_diffusion_pytorch.errors import InputError
 
 Event = tuple[str, Any, Any]  # event, job, value
 Tell = Callable[[str, Any, Any], None]
-FINAL = ("done", "failed", "left")  # the last event of a job
+SPLIT = (
+    "split"  # event whose value is the parts of a job, which are jobs, and the job that joins them
+)
+FINAL = ("done", "failed", "left", SPLIT)  # the last event of a job
 
 
 class Task:

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -19,9 +20,17 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.transfer.file_transfer import FileOptions, FileTransfer
 from audio_diffusion_pytorch.transfer.jobs import Job
 from audio_diffusion_pytorch.transfer.listening import Analysis
+from audio_diffusion_pytorch.transfer.parts import (
+    Part,
+    PartTransfer,
+    Split,
+    join,
+    split_recording,
+)
 
 # tell(event, job, value): "warning" and a sentence; "windows" and the number of finished windows;
-# then one of "done" and facts, "failed" and a reason, "left" (to another run) and None.
+# then one of "done" and facts, "failed" and a reason, "left" (to another run) and None, "split" and
+# the parts with the job that joins them.
 Tell = Callable[[str, Job, Any], None]
 Report = Callable[[Job, dict[str, Any]], dict[str, Any]]
 
@@ -40,6 +49,7 @@ class TransferBatches:
         overwrite: repeat finished files.
         report: callback with a finished job and its facts; returns the facts with additions.
         analyses: analyses of the jobs whose source they chose.
+        parts: folder for split recordings; None: every recording stays whole.
     """
 
     def __init__(
@@ -52,6 +62,7 @@ class TransferBatches:
         overwrite: bool = False,
         report: Report | None = None,
         analyses: Mapping[Job, Analysis | None] | None = None,
+        parts: Path | None = None,
     ):
         self.bridge = bridge
         self.jobs = jobs
@@ -61,6 +72,7 @@ class TransferBatches:
         self.overwrite = overwrite
         self.report = report
         self.analyses = analyses or {}
+        self.parts = parts
         self._open: set[FileTransfer] = set()
         self._windows = self._all_windows()
 
@@ -93,7 +105,11 @@ class TransferBatches:
         return list(islice(self._windows, self.bridge.batch_size))
 
     def finish(self, file: FileTransfer) -> None:
-        """Report a written file and close it."""
+        """Report a written file or part, and close it."""
+        if isinstance(file, PartTransfer):
+            self._close(file)
+            self.tell("done", file.job, None)
+            return
         facts = {**file.facts(), **self.settings, **self.bridge.settings}
         facts["schedule"] = self.bridge.schedules.path
         if file.source_is_chosen:
@@ -113,25 +129,47 @@ class TransferBatches:
     def _all_windows(self) -> Iterator[tuple[FileTransfer, Window]]:
         """Open one job after another and yield its windows; stop at the first error of a file."""
         for job in self.jobs:
-            file = FileTransfer(job, self.bridge, self.options, self.analyses.get(job))
+            kind = PartTransfer if isinstance(job, Part) else FileTransfer
+            file = kind(job, self.bridge, self.options, self.analyses.get(job))
             self._open.add(file)
             try:
                 if not self._is_due(file):
                     self._close(file)
                     self.tell("left", job, None)
                     continue
-                windows = file.windows()
-                if warning := file.warning:
-                    self.tell("warning", job, warning)
-                for window in windows:
+                file.open()
+                if job.split is None:
+                    if warning := file.warning:
+                        self.tell("warning", job, warning)
+                    if self.parts and (split := split_recording(file, self.parts)):
+                        self._close(file)
+                        self.tell("split", job, split)
+                        continue
+                elif not isinstance(file, PartTransfer):
+                    self._join(file, job.split)
+                    continue
+                for window in file.windows():
                     if not file.is_open:  # an earlier window failed
                         break
                     yield file, window
             except Exception as error:
                 self.fail(file, error)
 
+    def _join(self, file: FileTransfer, split: Split) -> None:
+        """Join the parts of a recording, and write it."""
+        with file.timed():
+            join(file, split)
+            file.write(self.settings, is_pending=self.report is not None)
+        self.finish(file)
+        split.remove()
+
     def _is_due(self, file: FileTransfer) -> bool:
-        """Lock a job; return False if another run holds it or has finished it since the start."""
+        """Lock a job; return False if another run holds it or has finished it since the start.
+
+        Parts are always due: the job that joins them is locked.
+        """
+        if isinstance(file, PartTransfer):
+            return True
         if not file.claim():
             return False
         return self.overwrite or file.job.state(self.settings) != "done"

@@ -94,8 +94,8 @@ class FileTransfer:
         yield
         self.seconds += time.perf_counter() - start
 
-    def windows(self) -> Iterator[Window]:
-        """Open the input, measure it and return its windows in order.
+    def open(self) -> None:
+        """Open the input and measure it; a split recording has been measured.
 
         Raises:
             InputError: the input cannot be read.
@@ -108,13 +108,20 @@ class FileTransfer:
         spool = SpooledTemporaryFile(_MEMORY, dir=str(self.job.output.parent))  # noqa: SIM115
         self.spool = self._resources.enter_context(spool)
         self.sound = LevelMeter(self.info.sample_rate)
-        self.stats = RecordingStats.of_audible(self._blocks(), self.info.sample_rate)
-        if self.analysis is None and self._needs_analysis():
-            self.analysis = analyse(self.reader, self.options.mid)
-        self.octaves = octaves_of(self.analysis, self.options.transpose, self.bridge)
+        if split := self.job.split:
+            self.stats, self.octaves, self.analysis = split.stats, split.octaves, split.analysis
+        else:
+            self.stats = RecordingStats.of_audible(self.blocks(), self.info.sample_rate)
+            if self.analysis is None and self._needs_analysis():
+                self.analysis = analyse(self.reader, self.options.mid)
+            self.octaves = octaves_of(self.analysis, self.options.transpose, self.bridge)
         sound = self.info.sample_rate, self.channels, self.stats
         self.joiner = OverlapAdd(self.bridge.framing, *sound)
-        return WindowCutter(self.bridge.framing, *sound, self.octaves).windows(self._blocks())
+        self.cutter = WindowCutter(self.bridge.framing, *sound, self.octaves)
+
+    def windows(self) -> Iterator[Window]:
+        """Return the windows of the open input in order."""
+        return self.cutter.windows(self.blocks())
 
     def add(self, window: Window, latents: Tensor) -> bool:
         """Add the latents [D, L] of the next window; return True if the sound is complete."""
@@ -190,7 +197,8 @@ class FileTransfer:
         moves = self.options.transpose == "auto"
         return self.options.listen or (moves and pitch_range(self.bridge.target.spec) is not None)
 
-    def _blocks(self) -> Iterator[Tensor]:
+    def blocks(self) -> Iterator[Tensor]:
+        """Return the blocks [C, n] of the open input, high-passed by `audible`."""
         blocks = self.reader.mono_blocks() if self.options.mid else self.reader.blocks()
         return audible(blocks, self.info.sample_rate)
 

@@ -9,12 +9,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.utils.files import atomic_write, holding, with_ending
+
+if TYPE_CHECKING:
+    from audio_diffusion_pytorch.transfer.parts import Split
 
 RECORDS = ".transfer"
 State = Literal["new", "done", "outdated", "foreign"]
@@ -30,6 +33,7 @@ class Job:
         sigma: hand-off noise level; None: the target model's default.
         root: output folder with records; None: a single file without a record, never finished.
         copies: further files to write of the same sound, for example in other formats.
+        split: finished parts that the job joins; None: the job transfers the whole recording.
     """
 
     input: Path
@@ -37,6 +41,7 @@ class Job:
     sigma: float | None
     root: Path | None = None
     copies: tuple[Path, ...] = ()
+    split: "Split | None" = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return str(self.input)

@@ -7,7 +7,9 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tqdm import tqdm
@@ -20,6 +22,7 @@ from audio_diffusion_pytorch.errors import InputError, Interrupted
 from audio_diffusion_pytorch.models.instrument import pitch_range
 from audio_diffusion_pytorch.transfer.batch import reason_of
 from audio_diffusion_pytorch.transfer.jobs import RECORDS, Job
+from audio_diffusion_pytorch.transfer.parts import num_parts
 from audio_diffusion_pytorch.transfer.resolve import Plan
 from audio_diffusion_pytorch.transfer.run import AUTO, TransferRun
 
@@ -51,6 +54,7 @@ class TransferProgress:
         self.unusable: dict[Job, str] = {}  # inputs whose error the transfer reports
         self.todo: list[Job] = []
         self.windows: dict[Job, int] = {}  # remaining windows
+        self.parts: dict[Job, int] = {}  # parts, if the engine splits recordings
         self.seconds = 0.0  # of sound
         self.bridges = {
             job.sigma: bridge if job.sigma is None else bridge.with_sigma(job.sigma)
@@ -96,7 +100,9 @@ class TransferProgress:
             self.todo.remove(job)
             return
         self.seconds += info.seconds
-        self.windows[job] = self.bridge.num_windows(info.frames, info.sample_rate) * channels
+        windows = self.bridge.num_windows(info.frames, info.sample_rate)
+        self.windows[job] = windows * channels
+        self.parts[job] = num_parts(windows, self.bridge.batch_size)
 
     def run_jobs(self, engine: Engine) -> None:
         """Transfer the remaining jobs, and show the progress.
@@ -121,7 +127,16 @@ class TransferProgress:
         if engine.options is None and engine.workers > 1:
             self._warn_about_locks()
         folder = first.folder if first.record is None else first.folder / RECORDS
-        engine.run(self.run, self.bridge, self.todo, self, folder, [first.input])
+        jobs = self.todo, self, folder, [first.input]
+        parts = sum(self.parts.get(job, 1) for job in self.todo)
+        if engine.splits and parts > len(self.todo):
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(
+                prefix=".parts-", dir=folder, ignore_cleanup_errors=True
+            ) as place:
+                engine.run(replace(self.run, parts=Path(place)), self.bridge, *jobs, parts)
+        else:
+            engine.run(self.run, self.bridge, *jobs)
 
     def _warn_about_locks(self) -> None:
         """Cause the warning of a folder without locks here once, instead of once per worker."""

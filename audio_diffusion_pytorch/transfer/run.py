@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,6 +56,7 @@ class TransferRun(Task):
         report: write pictures and a line of facts for each file.
         listen: analyse the source, for a warning.
         plugins: modules that worker processes import first, see `import_plugins`.
+        parts: folder for split recordings; None: every recording stays whole.
     """
 
     source: str
@@ -68,6 +70,7 @@ class TransferRun(Task):
     report: bool = False
     listen: bool = True
     plugins: tuple[str, ...] = ()
+    parts: Path | None = None
 
     @classmethod
     def from_arguments(cls, values: Mapping[str, Any], plugins: tuple[str, ...]) -> "TransferRun":
@@ -204,9 +207,8 @@ class TransferRun(Task):
 
             report = pictures.report
         options = FileOptions(self.mid, self.transpose, self.listen)
-        TransferBatches(
-            bridge, jobs, tell, settings, options, self.overwrite, report, analyses
-        ).run()
+        given = settings, options, self.overwrite, report, analyses, self.parts
+        TransferBatches(bridge, jobs, tell, *given).run()
 
     def examine(self, bridge: Bridge, job: Job) -> dict[str, Any]:
         """Analyse a job's input and return the facts of a report, for a dry run.
@@ -243,7 +245,7 @@ class TransferRun(Task):
         found: dict[str | None, dict[Job, Analysis | None]] = {}
         for job in jobs:
             try:
-                analysis = analysis_of(job, self.mid)
+                analysis = job.split.analysis if job.split else analysis_of(job, self.mid)
             except Exception:  # the transfer of the file reports the error
                 analysis = None
             source = None if analysis is None else analysis.source()

@@ -180,7 +180,7 @@ def test_memory_does_not_grow(minutes, make_bridge, codec, monkeypatch):
     windows = ((None, window) for window in cutter.windows(blocks))
     for _, window, latents in bridge.bridge_windows(windows):
         joiner.add(window, latents)
-        held.append(joiner._cross_fade._sum.numel() + joiner._decoder._rows.numel())
+        held.append(joiner._cross_fade._sum.numel() + joiner.decoder._rows.numel())
     assert len(held) > 90 * minutes and max(held[90:]) <= max(held[:90])
 
 

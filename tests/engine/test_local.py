@@ -36,6 +36,25 @@ def test_a_job_that_ends_its_worker_twice_is_named_and_the_rest_is_done(tmp_path
     assert sorted(events.done) == sorted([*JOBS, "once"]) and toy.tries("once") == 2
 
 
+def test_the_parts_of_a_job_are_joined_after_the_last_one(tmp_path):
+    events, toy = Events(), Toy(tmp_path)
+    run_in_processes(toy, 2, ["job", "long-part"], events)
+    assert sorted(events.done) == ["job", "joined long-part"] and not events.failed
+    tries = [line.split()[0] for line in (tmp_path / "log").read_text().splitlines()]
+    assert sorted(tries[2:-1]) == sorted(f"part{i}" for i in range(40)) and tries[-1] == "joined"
+
+
+def test_a_part_that_ends_its_worker_twice_fails_the_job_once(tmp_path):
+    """Parts that wait are dropped; the other jobs are done."""
+    events, toy = Events(), Toy(tmp_path)
+    run_in_processes(toy, 2, ["long-poison", *JOBS], events)
+    assert sorted(events.done) == sorted(JOBS)
+    ((job, reason),) = events.failed.items()
+    assert job == "joined long-poison" and "ended two workers" in reason
+    log = (tmp_path / "log").read_text()
+    assert "joined" not in log and log.count("poison") < 40
+
+
 def test_workers_that_all_die_end_the_run(tmp_path):
     poison = [f"poison{index}" for index in range(40)]
     with pytest.raises(InputError, match="10 workers ended early"):

@@ -1,0 +1,115 @@
+"""Long recordings in parts: the same bytes as in one piece."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import melody
+from folders import outputs, plan
+
+from audio_diffusion_pytorch.bridge import overlap_add
+from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.engine.hand_out import hand_out
+from audio_diffusion_pytorch.transfer import parts
+from audio_diffusion_pytorch.transfer.batch import TransferBatches
+from audio_diffusion_pytorch.transfer.file_transfer import FileOptions
+
+
+class Worker:
+    """Worker that transfers one job at a time; the first try at a doomed part ends it."""
+
+    ready = True
+
+    def __init__(self, bridge: Bridge, place: Path | None, doomed: list[int], listen: bool):
+        self.given = {"a": 1}, FileOptions(transpose=-1, listen=listen), False, None, None, place
+        self.bridge = bridge
+        self.doomed = doomed
+
+    def submit(self, jobs) -> None:
+        self.events = []
+        for job in jobs:
+            if getattr(job, "number", None) in self.doomed:
+                self.doomed.remove(job.number)
+                break
+            TransferBatches(
+                self.bridge, [job], lambda *event: self.events.append(event), *self.given
+            ).run()
+        self.events.append(None)
+
+    def receive(self):
+        return self.events.pop(0)
+
+
+def transferred(workers: list[Worker], source: Path, out: Path) -> dict[str, list]:
+    """Run the jobs of a folder -> what was told, by kind."""
+    told = {"done": [], "failed": [], "windows": [], "warning": []}
+    hand_out(
+        workers,
+        plan(str(source), str(out), None),
+        lambda event, job, value: told[event].append((job.input.name, value)),
+        list,
+    )
+    return told
+
+
+@pytest.fixture
+def short_blocks(monkeypatch):
+    """Parts and blocks of the decoder that are short for the windows of the small models."""
+    monkeypatch.setattr(parts, "_WINDOWS", 4)
+    monkeypatch.setattr(overlap_add, "DECODE_FRAMES", 48)
+    monkeypatch.setattr(overlap_add, "DECODE_CONTEXT", 8)
+
+
+@pytest.mark.parametrize(("windows", "listen"), [(9, False), (10, True), (12, False)])
+def test_parts_are_joined_without_a_seam(
+    windows, listen, short_blocks, make_instrument, codec, tmp_path, monkeypatch
+):
+    """Stereo at another rate, out of tune, moved by an octave; the last part has 1, 2, 4 windows.
+
+    A lost part is repeated. Parts decode some blocks, and no block is decoded twice.
+    """
+    bridge = Bridge(
+        make_instrument("flute"), make_instrument("violin", 1), num_steps=2, codec=codec
+    )
+    (tmp_path / "in").mkdir()
+    seconds = (48 * windows - 8) / 75
+    wav = np.stack([melody(seconds, 16000), 0.3 * melody(seconds, 16000, seed=1)], 1)
+    soundfile.write(tmp_path / "in" / "long.flac", wav, int(16000 * 1.01))
+    soundfile.write(tmp_path / "in" / "short.wav", wav[:16000], 16000)
+    decoded, ahead = [], []
+    decode = overlap_add._decoded
+
+    def counted(framing, rows):
+        decoded.append(rows)
+        return decode(framing, rows)
+
+    def counted_ahead(*arguments):
+        blocks = overlap_add.decoded_blocks(*arguments)
+        ahead.extend(blocks)
+        return blocks
+
+    monkeypatch.setattr(overlap_add, "_decoded", counted)
+    monkeypatch.setattr(parts, "decoded_blocks", counted_ahead)
+    told = []
+    (tmp_path / "parts").mkdir()
+    for place, doomed in ((None, []), (tmp_path / "parts", [1])):
+        workers = [Worker(bridge, place, doomed, listen) for _ in range(2)]
+        told.append(transferred(workers, tmp_path / "in", tmp_path / f"out{bool(place)}"))
+        assert not doomed
+        decoded.append(None)
+    whole, split = told
+    assert not whole["failed"] and not split["failed"]
+    assert outputs(tmp_path / "outTrue") == {"long.flac", "short.wav"}
+    assert len(split["windows"]) == len(whole["windows"]) == 2 * (windows + 2)
+    assert whole["warning"] == split["warning"]
+    for name in outputs(tmp_path / "outTrue"):
+        same = ((tmp_path / f"out{split}" / name).read_bytes() for split in (False, True))
+        assert next(same) == next(same)
+    facts = [dict(events["done"])["long.flac"] for events in told]
+    assert facts[0].keys() == facts[1].keys()
+    assert all(facts[0][key] == facts[1][key] for key in facts[0].keys() - {"output", "seconds"})
+    blocks = decoded.index(None)
+    assert blocks == len(decoded) - 2 - blocks
+    assert blocks / 4 < len(ahead) == len(set(ahead))
+    assert not list((tmp_path / "parts").iterdir())
