@@ -243,6 +243,23 @@ def command(monkeypatch, capfd, tmp_path) -> Callable[..., Result]:
 
 
 @pytest.fixture
+def folder(tmp_path) -> Path:
+    """An empty folder under a difficult name."""
+    path = tmp_path / ODD_NAME
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def train(command):
+    """The command with a small model."""
+
+    return lambda *arguments: command(
+        "train.py", "exp=flute_small", *TINY_SMALL, "datamodule.batch_size=4", *arguments
+    )
+
+
+@pytest.fixture
 def transfer(command, instruments):
     """The command with small models and few steps; later arguments win."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 
 from audio_diffusion_pytorch.errors import InputError
 
@@ -17,7 +18,7 @@ class NodeCheck:
     Args:
         versions: name -> version or digest, on the machine of the command.
         inputs: files that exist.
-        marker: file that the command keeps in the output folder.
+        marker: folder that the command keeps in the output folder.
         cwd: working folder of the command, which resolves relative paths.
     """
 
@@ -42,11 +43,15 @@ class NodeCheck:
             InputError: the folder cannot be written.
         """
         marker = folder / f".engine-{secrets.token_hex(6)}"
-        _write(marker, "this machine")
+        with _writing(folder, "this machine"):
+            marker.mkdir(parents=True)
+            _write_file(marker)
         try:
             yield cls(versions, inputs, marker)
         finally:
-            marker.unlink(missing_ok=True)
+            # A worker that still starts finds no folder under the old name, and writes nothing.
+            with suppress(OSError):
+                rmtree(marker.rename(marker.with_name(f"{marker.name}-old")))
 
     def see_folders(self, node: str) -> None:
         """Enter the working folder on a node, and check the folders.
@@ -65,11 +70,8 @@ class NodeCheck:
                 f"node {node} does not see {(missing or [self.marker.parent])[0]} of this command: "
                 "inputs and outputs must lie in folders that all nodes share"
             )
-        probe = self.marker.with_name(f"{self.marker.name}-{secrets.token_hex(6)}")
-        try:
-            _write(probe, f"node {node}")
-        finally:
-            probe.unlink(missing_ok=True)
+        with _writing(self.marker.parent, f"node {node}"):
+            _write_file(self.marker)
 
     def compare(self, node: str, versions: Mapping[str, str]) -> None:
         """Compare the versions of a node with those of the command.
@@ -89,14 +91,18 @@ class NodeCheck:
                 )
 
 
-def _write(path: Path, where: str) -> None:
+@contextmanager
+def _writing(folder: Path, where: str) -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as file:
-            file.write(b"shared")
-            os.fsync(file.fileno())
+        yield
     except OSError as error:
         raise InputError(
-            f"{where} cannot write to {path.parent}: {error.strerror}; choose another output or "
-            "free space"
+            f"{where} cannot write to {folder}: {error.strerror}; choose another output or free "
+            "space"
         ) from error
+
+
+def _write_file(folder: Path) -> None:
+    with open(folder / secrets.token_hex(6), "wb") as file:
+        file.write(b"shared")
+        os.fsync(file.fileno())

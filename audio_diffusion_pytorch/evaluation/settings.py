@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from audio_diffusion_pytorch.engine.engine import Engine
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instruments import MAX_OCTAVES
 from audio_diffusion_pytorch.paths import shipped_clips
 from audio_diffusion_pytorch.utils.settings import (
     as_typed,
@@ -17,6 +16,7 @@ from audio_diffusion_pytorch.utils.settings import (
     check_single,
     check_switch,
     check_text,
+    check_transpose,
     wrong,
 )
 
@@ -164,14 +164,7 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
     check_number("melody_guidance", values["melody_guidance"], least=0)
     for key in ("cycle_clips", "report_clips", "seed"):
         check_number(key, values[key], whole=True, least=0)
-    check_number(
-        "transpose",
-        values["transpose"],
-        whole=True,
-        least=-MAX_OCTAVES,
-        most=MAX_OCTAVES,
-        allowed=("auto",),
-    )
+    check_transpose(values["transpose"])
     sigmas = [] if values["sigma"] is None else _as_list(values["sigma"])
     for sigma in sigmas:
         check_number("sigma", sigma, above=0)

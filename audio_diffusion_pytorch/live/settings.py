@@ -9,8 +9,13 @@ from typing import Any
 
 from audio_diffusion_pytorch.command_line import typed
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instruments import MAX_OCTAVES
-from audio_diffusion_pytorch.utils.settings import check_number, check_switch, check_text, wrong
+from audio_diffusion_pytorch.utils.settings import (
+    check_number,
+    check_switch,
+    check_text,
+    check_transpose,
+    wrong,
+)
 
 AUTO = "auto"
 PIPE = "-"
@@ -132,14 +137,7 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
     check_number("latency", values["latency"], above=0, most=60)
     check_number("wet", values["wet"], least=0, most=1)
     check_number("seconds", values["seconds"], above=0, allowed=(None,))
-    check_number(
-        "transpose",
-        values["transpose"],
-        whole=True,
-        least=-MAX_OCTAVES,
-        most=MAX_OCTAVES,
-        allowed=(AUTO,),
-    )
+    check_transpose(values["transpose"])
 
 
 def _recording(key: str, value: Any) -> Path | None:

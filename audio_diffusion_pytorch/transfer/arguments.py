@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from audio_diffusion_pytorch.command_line import typed
 from audio_diffusion_pytorch.engine.engine import Engine
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.instruments import MAX_OCTAVES
 from audio_diffusion_pytorch.utils.settings import (
     check_choice,
     check_number,
     check_single,
     check_switch,
     check_text,
+    check_transpose,
     wrong,
 )
 
@@ -99,7 +99,4 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
     check_number("batch_size", values["batch_size"], whole=True, least=1)
     check_number("num_steps", values["num_steps"], whole=True, least=2, allowed=(None,))
     check_number("melody_guidance", values["melody_guidance"], least=0)
-    octaves = values["transpose"]
-    check_number(
-        "transpose", octaves, whole=True, least=-MAX_OCTAVES, most=MAX_OCTAVES, allowed=("auto",)
-    )
+    check_transpose(values["transpose"])

@@ -132,10 +132,6 @@ class PartTransfer(FileTransfer):
 
     job: Part
 
-    def claim(self) -> bool:
-        """Return True: the job that joins the parts is locked instead."""
-        return True
-
     def open(self) -> None:
         """Open the sound, instead of the input."""
         super().open()

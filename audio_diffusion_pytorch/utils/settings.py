@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.instruments import MAX_OCTAVES
 
 
 def check_number(
@@ -51,6 +52,19 @@ def check_number(
         kind = "a whole number" if whole else "a number"
         limits = describe_limits(least, above, most)
         raise wrong(key, value, f"{kind} {limits}".strip(), allowed)
+
+
+def check_transpose(value: Any) -> None:
+    """Check that `transpose` is a number of octaves or "auto".
+
+    Args:
+        value: value of the setting.
+
+    Raises:
+        InputError: the value is neither.
+    """
+    limits = {"least": -MAX_OCTAVES, "most": MAX_OCTAVES}
+    check_number("transpose", value, whole=True, **limits, allowed=("auto",))
 
 
 def check_switch(key: str, value: Any, allowed: Sequence[str | None] = ()) -> None:

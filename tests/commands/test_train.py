@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,20 +197,6 @@ def test_the_small_codec_trains(command, recordings, tmp_path):
 
 
 # One line for whatever is wrong.
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    path = tmp_path / ODD_NAME
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def train(command):
-    return lambda *arguments: command(
-        "train.py", "exp=flute_small", *TINY_SMALL, "datamodule.batch_size=4", *arguments
-    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import (
-    ODD_NAME,
     TINY_SMALL,
     start_process,
 )
@@ -23,20 +22,6 @@ def damage(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 64] = b"\xa5" * 64
     path.write_bytes(data)
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    path = tmp_path / ODD_NAME
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def train(command):
-    return lambda *arguments: command(
-        "train.py", "exp=flute_small", *TINY_SMALL, "datamodule.batch_size=4", *arguments
-    )
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -19,8 +20,15 @@ def test_a_node_that_sees_everything(tmp_path):
     recording.touch()
     with NodeCheck.marked({}, [recording], tmp_path / "out") as check:
         check.see_folders("a1")
-        assert [path.name for path in (tmp_path / "out").iterdir()] == [check.marker.name]
+        assert list((tmp_path / "out").iterdir()) == [check.marker]
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_node_that_starts_when_the_command_ends(tmp_path):
+    with NodeCheck.marked({}, [], tmp_path) as check:
+        pass
+    refused(check, f"does not see {tmp_path} of this command")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_node_that_does_not_see_a_recording(tmp_path):
@@ -30,15 +38,14 @@ def test_a_node_that_does_not_see_a_recording(tmp_path):
 
 def test_a_node_with_another_folder_of_the_same_name(tmp_path):
     with NodeCheck.marked({}, [], tmp_path) as check:
-        check.marker.unlink()
+        rmtree(check.marker)
         refused(check, f"does not see {tmp_path} of this command")
 
 
 def test_a_node_without_space(tmp_path, file_size_limit):
-    with NodeCheck.marked({}, [], tmp_path) as check:
-        with file_size_limit(0):
-            refused(check, f"cannot write to {tmp_path}: File too large; choose another output")
-        assert [path.name for path in tmp_path.iterdir()] == [check.marker.name]
+    with NodeCheck.marked({}, [], tmp_path) as check, file_size_limit(0):
+        refused(check, f"cannot write to {tmp_path}: File too large; choose another output")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_node_that_cannot_write(tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from conftest import ROOT, start_process
+import soundfile
+from conftest import RATE, ROOT, melody, start_process
 from folders import clips, outputs
 from toy_task import Events, Toy
 
@@ -21,14 +22,18 @@ from ray.cluster_utils import Cluster  # noqa: E402
 from audio_diffusion_pytorch.cli import ending_on_terminate  # noqa: E402
 from audio_diffusion_pytorch.engine import ray_actors  # noqa: E402
 from audio_diffusion_pytorch.engine.checks import NodeCheck  # noqa: E402
+from audio_diffusion_pytorch.engine.hand_out import _Todo  # noqa: E402
 from audio_diffusion_pytorch.engine.options import RayOptions  # noqa: E402
 from audio_diffusion_pytorch.engine.ray_actors import run_on_ray  # noqa: E402
+from audio_diffusion_pytorch.engine.task import SPLIT  # noqa: E402
 from audio_diffusion_pytorch.errors import InputError, Interrupted  # noqa: E402
+from audio_diffusion_pytorch.transfer import parts  # noqa: E402
 from audio_diffusion_pytorch.transfer.jobs import Job  # noqa: E402
 from audio_diffusion_pytorch.transfer.progress import TransferProgress  # noqa: E402
 
 JOBS = [f"job{index}" for index in range(20)]
-FILES = 10
+FILES = 12
+MANY = pytest.param(200, marks=pytest.mark.long)
 SYSTEM = {  # of Ray: a busy node may answer late, a dead one is noticed soon
     "health_check_timeout_ms": 60_000,
     "health_check_period_ms": 300,
@@ -53,7 +58,8 @@ def ray_settings() -> Iterator[None]:
 @contextmanager
 def started(**options: int) -> Iterator[Cluster]:
     """Start a cluster with one node."""
-    cluster = Cluster(True, head_node_args={"num_cpus": 2, "include_dashboard": False, **options})
+    few = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}  # daemons
+    cluster = Cluster(True, head_node_args={"num_cpus": 2, **few, **options})
     try:
         yield cluster
     finally:
@@ -97,7 +103,6 @@ def test_every_job_is_done_once_by_actors_that_end(cluster, tmp_path, monkeypatc
         time.sleep(0.1)
 
 
-@pytest.mark.long
 def test_a_job_that_ends_its_actor_twice_is_named_and_the_rest_is_done(cluster, tmp_path):
     toy, events = Toy(tmp_path), Events()
     run(cluster, toy, [*JOBS, "poison", "once"], events)
@@ -135,7 +140,6 @@ def test_a_signal_still_reaches_the_command(cluster, tmp_path):
         run(cluster, Toy(tmp_path), JOBS, tell)
 
 
-@pytest.mark.long
 def test_unlike_nodes_are_refused(cluster, tmp_path):
     options = RayOptions(cluster.address)
     with (
@@ -192,7 +196,7 @@ def written(out: Path) -> set[str]:
 
 
 class Losing:
-    """Remove a node of a cluster after some finished files; count the finished files."""
+    """Remove a node of a cluster after some finished files; note finished and split files."""
 
     def __init__(self, cluster: Cluster, count: int, monkeypatch):
         self.cluster = cluster
@@ -208,19 +212,29 @@ class Losing:
                 if self.done.total() == count:
                     cluster.remove_node(self.node, allow_graceful=False)
 
+        self.split: list[str] = []
+        handed = _Todo.tell
+
+        def note(todo: _Todo, event: str, job: Job, value: object) -> None:
+            if event == SPLIT:
+                self.split.append(job.input.name)
+            handed(todo, event, job, value)
+
         monkeypatch.setattr(TransferProgress, "__call__", tell)
+        monkeypatch.setattr(_Todo, "tell", note)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("files", [FILES, 200])
+@pytest.mark.parametrize("files", [FILES, MANY])
 def test_a_node_lost_amid_files(files, cluster, transfer, tmp_path, monkeypatch):
-    """Every file is there once, complete, equal to the local run's.
+    """Every file is there once, complete, equal to the local run's; one is split into parts.
 
     The other node has no room for the actor of the lost one. An unreadable file is named.
     """
-    folder = clips(tmp_path / "in", files, seconds=1.0)
+    monkeypatch.setattr(parts, "_WINDOWS", 4)  # in the actors by the plugin
+    folder = clips(tmp_path / "in", files - 1, seconds=1.0)
+    soundfile.write(folder / "1_long.wav", melody(12), RATE)
     (folder / "broken.wav").write_text("no sound")
-    arguments = f"input={folder}", "batch_size=1", "plugins=[toy_task]"
+    arguments = f"input={folder}", "batch_size=1", "plugins=[short_parts]"
     local = transfer(*arguments, f"output={tmp_path / 'local'}")
     losing = Losing(cluster, files // 4, monkeypatch)
     options = "engine=ray", f"ray.address={cluster.address}", "ray.actors=2", "ray.cpus=2"
@@ -232,13 +246,13 @@ def test_a_node_lost_amid_files(files, cluster, transfer, tmp_path, monkeypatch)
     assert local.err.splitlines()[-1] == other.err.splitlines()[-1]
     assert len(losing.done) == losing.done.total() == len(outputs(tmp_path / "ray")) == files
     assert same_bytes(tmp_path / "local", tmp_path / "ray")
-    assert not list(tmp_path.rglob(".engine-*"))
+    assert set(losing.split) == {"1_long.wav"}
+    assert not list(tmp_path.rglob(".engine-*")) and not list(tmp_path.rglob(".parts-*"))
     again = transfer(*arguments, f"output={tmp_path / 'ray'}", "dry_run=true")
     assert f"{files} already finished" in again.out
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("files", [FILES, 200])
+@pytest.mark.parametrize("files", [FILES, MANY])
 def test_the_head_lost_amid_files(files, ray_settings, transfer, instruments, tmp_path):
     """The same command goes on with the rest: of many files on a new cluster, of few without."""
     folder, out = clips(tmp_path / "in", files, seconds=1.0), tmp_path / "ray"
