@@ -11,7 +11,8 @@ PACKAGE = "audio_diffusion_pytorch"
 LAYERS = [  # top to bottom; packages in one row do not import each other
     {"__main__"},
     {"commands"},
-    {"app", "live"},
+    {"app"},
+    {"live"},
     {"training", "transfer", "evaluation", "compat", "render"},
     {"bridge", "data"},
     {"models", "metrics", "plots"},

@@ -72,10 +72,17 @@ def heard(recording: Recording) -> str:
     return f"It sounds like a {name} ({recording.probability:.0%} sure)."
 
 
-def progress(ticket: Ticket, ahead: int, step: str = "") -> str:
+def waiting(ahead: Sequence[Ticket]) -> str:
+    """Describe the work before a ticket in a sentence."""
+    if any(ticket.is_live for ticket in ahead):
+        return "Waiting: another visitor plays live"
+    return f"Waiting: {len(ahead)} {'transfer' if len(ahead) == 1 else 'transfers'} before yours"
+
+
+def progress(ticket: Ticket, ahead: Sequence[Ticket], step: str = "") -> str:
     """Show the progress of a ticket."""
     if ticket.state == "waiting" and ahead:
-        text = f"Waiting: {ahead} {'transfer' if ahead == 1 else 'transfers'} before yours"
+        text = waiting(ahead)
         return f'<div class="progress" role="status"><p>{text}</p><progress></progress></div>'
     share = ticket.share
     text = escape(f"{step}{ticket.stage or 'Starting'}")
@@ -285,8 +292,18 @@ def style() -> str:
 
 
 def script() -> str:
-    """Return the script of the page, for its head."""
-    return f"<script>{(FOLDER / 'page.js').read_text(encoding='utf-8')}</script>"
+    """Return the scripts of the page, for its head."""
+    texts = [(FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "live.js")]
+    return "".join(f"<script>{text}</script>" for text in texts)
+
+
+def live_panel(address: str) -> str:
+    """Show the state of live playing; `live.js` fills it.
+
+    Args:
+        address: path of the visitor's connection.
+    """
+    return f'<live-panel data-address="{escape(address)}"></live-panel>'
 
 
 def runs_table(rows: Sequence[Sequence[str]], folder: Path) -> str:

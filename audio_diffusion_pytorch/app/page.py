@@ -7,6 +7,7 @@ import gradio as gr
 from audio_diffusion_pytorch.app import markup
 from audio_diffusion_pytorch.app.compare_tab import add_compare_tab
 from audio_diffusion_pytorch.app.info_tabs import add_models_tab, add_runs_tab, add_scripts_tab
+from audio_diffusion_pytorch.app.live_tab import add_live_tab
 from audio_diffusion_pytorch.app.scripts_api import add_api
 from audio_diffusion_pytorch.app.service import Service
 from audio_diffusion_pytorch.app.transfer_tab import add_transfer_tab
@@ -29,6 +30,8 @@ def build(service: Service) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Play", id="play"):
                 history = add_transfer_tab(service, blocks)
+            with gr.Tab("Live", id="live"):
+                add_live_tab(service, blocks)
             with gr.Tab("Compare", id="compare"):
                 add_compare_tab(service, blocks, history)
             with gr.Tab("History", id="history"):

@@ -48,20 +48,20 @@ class Request:
         return {**defaults(), **named, **self.settings}
 
 
-@lru_cache(maxsize=1)
-def _transfer_config() -> dict[str, Any]:
+@lru_cache
+def _config(command: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    config = OmegaConf.load(CONFIGS / "transfer.yaml")
+    config = OmegaConf.load(CONFIGS / f"{command}.yaml")
     for key in ("defaults", "hydra"):
         config.pop(key)
     values: Any = OmegaConf.to_container(config)
     return values
 
 
-def defaults() -> dict[str, Any]:
-    """Return the settings of `transfer.py` with their default values."""
-    return dict(_transfer_config())
+def defaults(command: str = "transfer") -> dict[str, Any]:
+    """Return the settings of a command with their default values."""
+    return dict(_config(command))
 
 
 def output_name(stem: str, request: Request, several: bool = False) -> str:

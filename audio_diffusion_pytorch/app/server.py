@@ -86,6 +86,7 @@ def launch(service: Any, port: int) -> str:
     from starlette.middleware import Middleware
 
     from audio_diffusion_pytorch.app import page
+    from audio_diffusion_pytorch.app.live_socket import live_route
 
     settings = service.settings
     blocks = page.build(service)
@@ -103,7 +104,7 @@ def launch(service: Any, port: int) -> str:
         show_error=True,
         ssr_mode=False,
         footer_links=["settings"],
-        app_kwargs={"middleware": [Middleware(Headers)]},
+        app_kwargs={"middleware": [Middleware(Headers)], "routes": [live_route(service)]},
         **page.looks(),
     )
     return shared or local

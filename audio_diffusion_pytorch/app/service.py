@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from audio_diffusion_pytorch.app.catalog import Catalog
+from audio_diffusion_pytorch.app.live_play import LiveCache, LivePlay, live_settings
 from audio_diffusion_pytorch.app.pictures import SECONDS, draw_spectrogram, draw_trade_off
 from audio_diffusion_pytorch.app.recipes import Request
 from audio_diffusion_pytorch.app.settings import AppSettings
@@ -48,6 +49,7 @@ class Service:
         self.catalog = Catalog(settings.models)
         self.workers = Workers(settings.devices, settings.max_waiting)
         self.transfers = Transfers()
+        self._live = LiveCache()
 
     def warm_up(self) -> None:
         """Load torch, one pair of models and the analysis before a visitor needs them."""
@@ -167,13 +169,45 @@ class Service:
 
         return self._submit(visitor, work)
 
+    def play_live(self, session: str, message: Any) -> tuple[LivePlay, Ticket]:
+        """Queue a live session of the visitor.
+
+        Args:
+            session: the visitor.
+            message: settings as the browser sends them, see `live_settings`; not trusted.
+
+        Returns:
+            The session, which exchanges sound once its ticket runs, and its ticket.
+
+        Raises:
+            InputError: a setting is wrong, a model is not offered, the visitor's last work still
+                runs, or too many visitors wait.
+        """
+        visitor = self.storage.visitor(session)
+        settings = live_settings(message)
+        for model in (settings.source, settings.target):
+            self.catalog.check(model)
+        minutes = self.settings.live_minutes
+
+        def check_turn(seconds: float) -> None:
+            if seconds > 60 * minutes and self.workers.waiting:
+                raise InputError(
+                    f"another visitor waits, and you have played for {minutes:g} minutes: press "
+                    "Start to queue again"
+                )
+
+        play = LivePlay(settings, self._live, check_turn)
+        return play, self._submit(visitor, play.work, is_live=True)
+
     def _recording(self, visitor: Visitor) -> Recording:
         if visitor.recording is None:
             raise InputError("choose a recording first: drop a file, record, or take an example")
         return visitor.recording
 
-    def _submit(self, visitor: Visitor, work: Work) -> Ticket:
+    def _submit(self, visitor: Visitor, work: Work, is_live: bool = False) -> Ticket:
         if visitor.ticket is not None and visitor.ticket.is_open:
+            if visitor.ticket.is_live:
+                raise InputError("you are playing live: press Stop in the tab Live first")
             raise InputError("your last transfer is still running: cancel it, or wait for its end")
 
         def work_and_leave(ticket: Ticket, device: str) -> None:
@@ -183,7 +217,7 @@ class Service:
                 if visitor.is_gone:  # cancelled work may create its folder once more
                     shutil.rmtree(visitor.folder, ignore_errors=True)
 
-        visitor.ticket = self.workers.submit(work_and_leave)
+        visitor.ticket = self.workers.submit(work_and_leave, is_live)
         return visitor.ticket
 
     def _add(self, visitor: Visitor, ticket: Ticket, result: Result) -> None:

@@ -14,7 +14,7 @@ from audio_diffusion_pytorch.utils.settings import check_number, check_switch, c
 
 FIRST_PORT = 7860
 PORTS = 100  # ports that are tried
-NUMBERS = ("max_minutes", "max_megabytes", "max_waiting", "keep_minutes")
+NUMBERS = ("max_minutes", "max_megabytes", "max_waiting", "keep_minutes", "live_minutes")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class AppSettings:
         max_megabytes: largest upload.
         max_waiting: transfers that wait for a device.
         keep_minutes: time after the last use until the files of a visitor are deleted.
+        live_minutes: length of a live session after which it ends if another visitor waits.
     """
 
     port: int | None = None
@@ -50,6 +51,7 @@ class AppSettings:
     max_megabytes: float = 500
     max_waiting: int = 20
     keep_minutes: float = 120
+    live_minutes: float = 10
 
     @classmethod
     def from_arguments(cls, values: Mapping[str, Any]) -> AppSettings:

@@ -36,6 +36,7 @@ class Visitor:
 
     Attributes:
         folder: files of the visitor, under a name that nobody can guess.
+        token: name of the visitor for live sound, which nobody can guess either.
         recording: the recording that the visitor works on.
         opening: number of recordings that are being opened.
         ticket: the running work.
@@ -51,6 +52,7 @@ class Visitor:
     history: list[Any] = field(default_factory=list)
     used: float = field(default_factory=time.monotonic)
     is_gone: bool = False
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(18))
 
     def new_folder(self) -> Path:
         """Create a folder for the files of one recording or one result."""
@@ -104,6 +106,12 @@ class Storage:
                 visitor = self._visitors[session] = Visitor(folder)
             visitor.used = time.monotonic()
             return visitor
+
+    def session_of(self, token: str) -> str | None:
+        """Return the session of the visitor with a token; None: there is none."""
+        with self._lock:
+            found = (name for name, visitor in self._visitors.items() if visitor.token == token)
+            return next(found, None)
 
     def forget(self, session: str) -> None:
         """Cancel the work of a visitor and delete the files."""

@@ -274,7 +274,7 @@ class Transfers:
         """Return the run and the bridge of a request; files are loaded anew after a change."""
         from audio_diffusion_pytorch.transfer.run import TransferRun
 
-        models = tuple((name, _state(name)) for name in (request.source, request.target))
+        models = tuple((name, files_state(name)) for name in (request.source, request.target))
         key = (*models, request.quality, device)
         with self._lock:
             if key in self._bridges:
@@ -297,7 +297,7 @@ def _any_source() -> str:
     return shipped_instruments()[0]
 
 
-def _state(model: str) -> tuple[int, ...]:
+def files_state(model: str) -> tuple[int, ...]:
     """Times of a model's files, which change when training saves newer weights."""
     path = Path(model)
     if path.is_dir():

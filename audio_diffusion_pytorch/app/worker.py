@@ -23,7 +23,11 @@ class Cancelled(BaseException):
 class Ticket:
     """State of one piece of work.
 
+    Args:
+        is_live: whether the work is a live session.
+
     Attributes:
+        is_live: as given.
         state: "waiting", "running", "done", "failed" or "cancelled".
         stage: description of the present step.
         done: finished units of the present step.
@@ -33,7 +37,8 @@ class Ticket:
         picture: picture of all results; None without one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_live: bool = False) -> None:
+        self.is_live = is_live
         self.state: State = "waiting"
         self.stage = ""
         self.done = 0
@@ -117,12 +122,13 @@ class Workers:
         self._open: list[Ticket] = []
         self._lock = threading.Lock()
 
-    def submit(self, work: Work) -> Ticket:
+    def submit(self, work: Work, is_live: bool = False) -> Ticket:
         """Queue some work.
 
         Args:
             work: function of the ticket and of the device's name; an `InputError` becomes the
                 ticket's error.
+            is_live: whether the work is a live session.
 
         Returns:
             The ticket.
@@ -130,20 +136,29 @@ class Workers:
         Raises:
             InputError: too many tickets wait.
         """
-        ticket = Ticket()
+        ticket = Ticket(is_live)
         with self._lock:
-            waiting = sum(other.state == "waiting" and other.is_open for other in self._open)
+            waiting = self._waiting()
             if waiting >= self.max_waiting:
                 raise InputError(f"{waiting} transfers are waiting: try again in a few minutes")
             self._open.append(ticket)
         self._pool.submit(self._run, ticket, work)
         return ticket
 
-    def ahead(self, ticket: Ticket) -> int:
-        """Return the number of open tickets before a ticket."""
+    @property
+    def waiting(self) -> int:
+        """Number of tickets that wait for a device."""
+        with self._lock:
+            return self._waiting()
+
+    def _waiting(self) -> int:
+        return sum(ticket.state == "waiting" and ticket.is_open for ticket in self._open)
+
+    def ahead(self, ticket: Ticket) -> list[Ticket]:
+        """Return the open tickets before a ticket."""
         with self._lock:
             before = self._open[: self._open.index(ticket)] if ticket in self._open else []
-        return sum(other.is_open for other in before)
+        return [other for other in before if other.is_open]
 
     def close(self) -> None:
         """Cancel all work, and wait for its end."""

@@ -44,25 +44,53 @@ class FrozenDenoiser(nn.Module):
 
 def _record(denoiser: nn.Module, inputs: dict[str, Tensor]) -> Any:
     """Record the operations of a denoiser with its weights as constants."""
+    trained = [weight for weight in denoiser.parameters() if weight.requires_grad]
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         examples = {name: torch.ones(value.shape) for name, value in inputs.items()}
-        recorded = torch.jit.trace(denoiser, example_kwarg_inputs=examples, check_trace=False)
+        try:
+            for weight in trained:  # a constant has no gradient
+                weight.requires_grad_(False)
+            recorded = torch.jit.trace(
+                _Opaque(denoiser), example_kwarg_inputs=examples, check_trace=False
+            )
+        finally:
+            for weight in trained:
+                weight.requires_grad_(True)
         return torch.jit.freeze(recorded.eval())
 
 
-def with_frozen_networks(pair: ModelPair, window: int) -> ModelPair:
+class _Opaque(nn.Module):
+    """Hide the modules of a network from TorchScript, which takes long to convert each of them."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self._hidden = (network,)
+
+    def forward(self, x: Tensor, sigma: Tensor, melody: Tensor | None = None) -> Tensor:
+        """Call the network."""
+        network = self._hidden[0]
+        if melody is None:
+            return network(x=x, sigma=sigma)
+        return network(x=x, sigma=sigma, melody=melody)
+
+
+def with_frozen_networks(
+    pair: ModelPair, window: int, known: dict[nn.Module, FrozenDenoiser] | None = None
+) -> ModelPair:
     """Return a bridge whose networks are recorded for single windows of one length.
 
     Args:
         pair: bridge; the result shares its models. Bridges on a GPU stay unchanged.
         window: frames of a window.
+        known: recordings of other bridges that share models, by denoiser; new ones are added.
     """
     if pair.device.type != "cpu":
         return pair
     frozen = copy.copy(pair)
-    channels = pair.codec.latent_channels
-    frozen.denoisers = [
-        cast(Denoiser, FrozenDenoiser(net, window, channels)) for net in pair.denoisers
-    ]
+    known = {} if known is None else known
+    for net in pair.denoisers:
+        if net not in known:
+            known[net] = FrozenDenoiser(net, window, pair.codec.latent_channels)
+    frozen.denoisers = [cast(Denoiser, known[net]) for net in pair.denoisers]
     return frozen

@@ -89,6 +89,7 @@ class LiveEngine:
     Attributes:
         delay: samples from input to output.
         failure: error of the computing thread.
+        wet: as given; may change while the engine runs.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class LiveEngine:
         self.failure: BaseException | None = None
         self._choose = None if hasattr(transfer, "add") else transfer
         self._transfer: Transfer | None = None if self._choose else transfer  # type: ignore
-        self._wet = wet
+        self.wet = wet
         self._hop = round(sizes.hop_seconds * sample_rate)
         size = 2 * self.delay + 4 * self._hop + block
         self._dry = _Ring(size, channels)
@@ -148,8 +149,8 @@ class LiveEngine:
             self._waiting.append(block.copy())
             start, stop = self._dry.end - self.delay - len(block), self._dry.end - self.delay
             missing = stop - max(start, self._made.end, 0)
-            out = self._wet * self._made.read(start, stop)
-            out += (1 - self._wet) * self._dry.read(start, stop)
+            out = self.wet * self._made.read(start, stop)
+            out += (1 - self.wet) * self._dry.read(start, stop)
             self._ready.notify_all()
         self._count(max(0, missing))
         out = soft_limit(out)

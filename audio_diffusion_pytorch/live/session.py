@@ -6,29 +6,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, repeat
-from typing import cast
 
 import numpy as np
-import torch
 
 from audio_diffusion_pytorch.audio import info
-from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.bridge.frozen import with_frozen_networks
-from audio_diffusion_pytorch.bridge.hop_sizes import HopSizes
-from audio_diffusion_pytorch.bridge.hop_stream import HopTransfer
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.live.bridges import LiveBridges, Load
 from audio_diffusion_pytorch.live.devices import DeviceStream, find_device
 from audio_diffusion_pytorch.live.display import Display
-from audio_diffusion_pytorch.live.engine import EngineState, LiveEngine, Transfer, within_full_scale
-from audio_diffusion_pytorch.live.listener import Listener
+from audio_diffusion_pytorch.live.engine import EngineState, LiveEngine, within_full_scale
 from audio_diffusion_pytorch.live.recorder import Recorder
-from audio_diffusion_pytorch.live.settings import AUTO, PIPE, PIPE_RATE, LiveSettings
+from audio_diffusion_pytorch.live.settings import PIPE, PIPE_RATE, LiveSettings
 from audio_diffusion_pytorch.live.sources import file_blocks, pipe_blocks
-from audio_diffusion_pytorch.models.loading import load_instrument, shipped_instruments
-from audio_diffusion_pytorch.pitch.octaves import Octaves
-from audio_diffusion_pytorch.utils.devices import choose_device
 from audio_diffusion_pytorch.utils.threads import set_threads
 
 _DEVICE_SECONDS = 0.04  # of the delay that audio devices add
@@ -67,32 +57,19 @@ class LiveSession:
 
     Args:
         settings: checked settings.
-        load: function from the name of a source model to its bridge; None: `load_bridge`.
+        load: see `LiveBridges`.
 
     Raises:
         InputError: a model, a file or a device cannot be used.
     """
 
-    def __init__(self, settings: LiveSettings, load: Callable[[str], Bridge] | None = None):
+    def __init__(self, settings: LiveSettings, load: Load | None = None):
         self.settings = settings
-        self._load = load or (lambda source: load_bridge(settings, source))
         self.rate = sample_rate(settings)
         set_threads(spare=True)  # the audio device needs a core
-        sources = shipped_instruments() if settings.source == AUTO else [settings.source]
-        first = self._load(sources[0])
         devices = settings.from_microphone or settings.to_loudspeaker
         used = settings.block / self.rate + (_DEVICE_SECONDS if devices else 0.0)
-        self._budget = settings.latency - used
-        least = HopSizes.least_latency(first.framing)
-        if self._budget < least:
-            raise InputError(
-                f"latency={settings.latency:g} must be at least {used + least:.2f} s with "
-                f"block={settings.block}"
-            )
-        self.sizes = first.hop_sizes(self._budget)
-        self._transfers = {sources[0]: self._prepare(first)}
-        for source in sources[1:]:
-            self._transfers[source] = self._prepare(self._load(source))
+        self._bridges = LiveBridges(settings, self.rate, used, load)
 
     def run(self) -> LiveReport:
         """Play until the input ends, `seconds` have passed, or Ctrl-C.
@@ -103,13 +80,7 @@ class LiveSession:
         settings = self.settings
         display = Display(0.0)
         with ExitStack() as stack:
-            engine = LiveEngine(
-                self._transfer(display.tell),
-                self.sizes,
-                self.rate,
-                wet=settings.wet,
-                block=settings.block,
-            )
+            engine = self._bridges.engine(display.tell, settings.wet)
             exchange = self._recorded(engine, stack)
             stack.enter_context(engine)
             started = time.process_time()
@@ -121,34 +92,6 @@ class LiveSession:
             state = engine.state
             used = (time.process_time() - started) / max(state.seconds, 1e-6)
         return LiveReport(delay, state, glitches, used)
-
-    def _transfer(
-        self, tell: Callable[[str], None]
-    ) -> Transfer | Callable[[torch.Tensor], Transfer | None]:
-        """Return the bridge, or a listener that chooses it."""
-
-        def choose(source: str) -> HopTransfer:
-            if source in self._transfers:
-                return self._transfers[source]
-            return self._prepare(self._load(source))  # one of the model of thirteen instruments
-
-        if self.settings.source == AUTO:
-            return Listener(choose, self.rate, tell)
-        return self._transfers[self.settings.source]
-
-    def _prepare(self, bridge: Bridge) -> HopTransfer:
-        """Return a bridge for blocks, whose first calls, which take longer, are done."""
-        if bridge.hop_sizes(self._budget) != self.sizes:
-            raise InputError(
-                f"source=auto: the windows of {bridge.source.spec.name} differ: name a source"
-            )
-        pair = with_frozen_networks(bridge, self.sizes.window)
-        octaves = cast(Octaves, self.settings.transpose)
-        make = partial(HopTransfer, pair, self.rate, 1, self.sizes, octaves=octaves)
-        seconds = self.sizes.latency_seconds + self.sizes.hop_seconds
-        noise = torch.rand(1, round(seconds * self.rate)) - 0.5
-        make().add(0.1 * noise)
-        return make()
 
     def _recorded(self, engine: LiveEngine, stack: ExitStack) -> Callable[[np.ndarray], np.ndarray]:
         """Return the engine's `exchange`, with recordings of both sides."""
@@ -275,13 +218,6 @@ class _Watch:
             self._display.tell(f"dropout at {state.seconds:.1f} s")
         self._dropouts = state.dropouts
         self._display.show(state)
-
-
-def load_bridge(settings: LiveSettings, source: str) -> Bridge:
-    """Load the bridge from a source model to the target of the settings."""
-    device = choose_device(settings.device)
-    models = load_instrument(source), load_instrument(settings.target)
-    return Bridge(*models, device=device, batch_size=1, **settings.bridge)
 
 
 def sample_rate(settings: LiveSettings) -> int:

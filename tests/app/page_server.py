@@ -14,10 +14,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import soundfile
 from conftest import ROOT
+
+from audio_diffusion_pytorch.app.service import example
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 READY = re.compile(r"ready: (http://\S+)")
+OTHER_HOST = "studio.test"  # leads to this machine, but is another one for the browser
 LIMIT = 90  # seconds until a start counts as failed
 
 
@@ -104,13 +108,17 @@ def make_run(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator:
+def chromium(tmp_path_factory) -> Iterator:
+    """Chromium whose microphone plays a shipped clip again and again."""
     if find_spec("playwright") is None:
         pytest.skip("Playwright is not installed: pip install -e '.[dev]'")
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed: apt install chromium")
     from playwright.sync_api import sync_playwright
 
+    microphone = tmp_path_factory.mktemp("microphone") / "flute.wav"
+    wav, rate = soundfile.read(example("flute"))
+    soundfile.write(microphone, wav, rate, "PCM_16")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
@@ -119,6 +127,8 @@ def chromium() -> Iterator:
                 "--autoplay-policy=no-user-gesture-required",
                 "--use-fake-device-for-media-stream",
                 "--use-fake-ui-for-media-stream",
+                f"--use-file-for-fake-audio-capture={microphone}",
+                f"--host-resolver-rules=MAP {OTHER_HOST} 127.0.0.1",
             ],
         )
         yield browser

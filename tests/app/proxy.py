@@ -1,13 +1,16 @@
 """A reverse proxy that serves the page below /timbre: python proxy.py ADDRESS PORT."""
 
+import asyncio
 import sys
 
 import httpx
 import uvicorn
+import websockets
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 PREFIX = "/timbre"
 
@@ -32,7 +35,23 @@ def make_proxy(address: str) -> Starlette:
         }
         return StreamingResponse(answer.aiter_raw(), answer.status_code, headers)
 
-    return Starlette(routes=[Route("/{path:path}", forward, methods=["GET", "HEAD", "POST"])])
+    async def forward_messages(socket: WebSocket) -> None:
+        target = f"ws{address.rstrip('/').removeprefix('http')}/{socket.path_params['path']}"
+        await socket.accept()
+        async with websockets.connect(target) as server:
+
+            async def answer() -> None:
+                async for message in server:
+                    send = socket.send_bytes if isinstance(message, bytes) else socket.send_text
+                    await send(message)
+
+            answers = asyncio.create_task(answer())
+            while (message := await socket.receive())["type"] == "websocket.receive":
+                await server.send(message.get("bytes") or message["text"])
+            answers.cancel()
+
+    pages = Route("/{path:path}", forward, methods=["GET", "HEAD", "POST"])
+    return Starlette(routes=[WebSocketRoute(f"{PREFIX}/{{path:path}}", forward_messages), pages])
 
 
 if __name__ == "__main__":

@@ -1,126 +1,24 @@
 """The page in a real browser."""
 
-import io
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT, melody
+from page_server import OTHER_HOST
+from visitor import RECORD, Visitor, assert_no_foreign, contrast, wait_for
 
 from audio_diffusion_pytorch.app.service import example
 
-pytest_plugins = ["page_server"]  # fixtures
-DOCS = ROOT / "docs" / "app"
-UPDATE = os.environ.get("UPDATE_SCREENSHOTS") == "1"  # otherwise the tests change no file
-SLOW = 60_000  # milliseconds: a transfer on a busy machine
-TALLEST = 1500  # pixels of a picture in the documentation
+pytest_plugins = ["page_server", "visitor"]  # fixtures
 FLUTE = example("flute")
-
-
-class Visitor:
-    """One page of the browser, as a person uses it."""
-
-    def __init__(self, browser, url: str, width: int = 1280, theme: str = "light"):
-        self.context = browser.new_context(
-            viewport={"width": width, "height": 900}, accept_downloads=True
-        )
-        self.requests: list[str] = []
-        self.problems: list[str] = []
-        self.context.on("request", lambda request: self.requests.append(request.url))
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(SLOW)
-        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.url = url
-        self.page.goto(f"{url}?__theme={theme}")
-        self.page.get_by_role("button", name="Play it", exact=True).wait_for()
-
-    def upload(self, *files) -> None:
-        self.page.locator("#upload input[type=file]").set_input_files(*files)
-
-    def opened(self) -> str:
-        card = self.page.locator("#recording .recording")
-        card.wait_for()
-        return card.inner_text()
-
-    def take(self, path: Path) -> None:
-        self.upload(str(path))
-        self.page.locator("#recording .recording", has_text=path.name).wait_for()
-
-    def take_example(self, name: str = "Flute") -> None:
-        self.page.get_by_role("button", name=name, exact=True).click()
-        clip = example(name.lower()).name
-        self.page.locator("#recording .recording", has_text=clip).wait_for()
-
-    def play(self) -> None:
-        self.page.get_by_role("button", name="Play it", exact=True).click()
-
-    def player(self):
-        found = self.page.locator("#results ab-player")
-        found.wait_for()
-        return found
-
-    def problem(self, place: str = "#status") -> str:
-        alert = self.page.locator(f"{place} [role=alert]")
-        alert.wait_for()
-        return alert.inner_text()
-
-    def tab(self, name: str) -> None:
-        tab = self.page.get_by_role("tab", name=name, exact=True)
-        if not (tab.count() and tab.first.is_visible()):
-            self.page.locator(".overflow-menu button").first.click()
-            tab = self.page.locator(".overflow-dropdown button", has_text=name)
-        tab.first.click()
-
-    def download(self, name: str) -> Path:
-        with self.page.expect_download() as waiting:
-            self.page.locator(f"#results a[download='{name}']").first.click()
-        assert waiting.value.suggested_filename == name
-        return Path(waiting.value.path())
-
-    def sounds(self, expression: str):
-        """Evaluate JavaScript with `player`, the first player of the results."""
-        return self.page.evaluate(
-            f"() => {{ const player = document.querySelector('#results ab-player'); {expression} }}"
-        )
-
-    def shot(self, name: str, selector: str | None = None) -> None:
-        """Take a screenshot; write it into the documentation, with few colours, if asked."""
-        from PIL import Image
-
-        page = self.page
-        data = page.locator(selector).screenshot() if selector else page.screenshot(full_page=True)
-        if UPDATE:
-            DOCS.mkdir(exist_ok=True)
-            picture = Image.open(io.BytesIO(data)).convert("RGB")
-            picture = picture.crop((0, 0, picture.width, min(picture.height, TALLEST)))
-            picture.quantize(64).save(DOCS / f"{name}.png", optimize=True)
-
-    def close(self) -> None:
-        self.context.close()
-
-
-@pytest.fixture
-def visit(chromium, server) -> Iterator:
-    visitors: list[Visitor] = []
-
-    def open_page(url: str | None = None, **options) -> Visitor:
-        visitors.append(Visitor(chromium, url or server.url, **options))
-        return visitors[-1]
-
-    yield open_page
-    for visitor in visitors:
-        problems = visitor.problems
-        visitor.close()
-        assert not problems
 
 
 @pytest.fixture(scope="module")
@@ -175,13 +73,6 @@ def test_upload_transfer_listen_and_download(visit, command_file, tmp_path):
     assert_no_foreign(visitor)
     visitor.tab("Play")
     visitor.shot("play")
-
-
-def assert_no_foreign(visitor: Visitor) -> None:
-    foreign = [
-        url for url in visitor.requests if not url.startswith((visitor.url, "data:", "blob:"))
-    ]
-    assert visitor.requests and not foreign
 
 
 @pytest.mark.long
@@ -326,7 +217,7 @@ def test_narrow_and_wide_screens(visit, width, theme):
     visitor = visit(width=width, theme=theme)
     visitor.take_example()
     visitor.page.get_by_role("button", name="More settings").click()
-    for tab in ("Play", "Compare", "History", "Models", "Trainings", "For scripts"):
+    for tab in ("Play", "Live", "Compare", "History", "Models", "Trainings", "For scripts"):
         visitor.tab(tab)
         visitor.page.wait_for_timeout(300)
         assert visitor.page.evaluate("document.documentElement.scrollWidth") <= width, tab
@@ -334,34 +225,6 @@ def test_narrow_and_wide_screens(visit, width, theme):
     if width == 400:
         visitor.tab("Play")
         visitor.shot("narrow")
-
-
-def contrast(visitor: Visitor, selector: str) -> float:
-    """Lowest contrast of texts with the page, after WCAG 2."""
-    locator = visitor.page.locator(selector.replace(":visible", ""))
-    colours = locator.evaluate_all(
-        """elements => elements.map(element => {
-            const style = getComputedStyle(element);
-            const page = getComputedStyle(document.querySelector('gradio-app'));
-            return [style.color, style.opacity, page.backgroundColor];
-        })"""
-    )
-
-    def luminance(rgb) -> float:
-        parts = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
-        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
-
-    def parse(text: str) -> np.ndarray:
-        return np.array([float(x) for x in re.findall(r"[\d.]+", text)[:3]]) / 255
-
-    values = []
-    for text, opacity, ground in colours:
-        share, page = float(opacity), parse(ground)
-        ink = share * parse(text) + (1 - share) * page
-        high, low = sorted((luminance(ink), luminance(page)), reverse=True)
-        values.append((high + 0.05) / (low + 0.05))
-    assert values
-    return min(values)
 
 
 @pytest.mark.long
@@ -479,15 +342,6 @@ def test_behind_a_reverse_proxy(chromium, start_server):
             proxy.kill()
 
 
-def wait_for(port: int) -> None:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-
-
 @pytest.mark.long  # two servers; the files of a killed one: test_storage.py
 def test_a_killed_server_and_its_successor(chromium, start_server):
     first = start_server()
@@ -503,3 +357,60 @@ def test_a_killed_server_and_its_successor(chromium, start_server):
     visitor.close()
     assert second.stop() == 128 + signal.SIGTERM
     assert not list(first.temporary.glob("timbridge-app-*"))
+
+
+def dry_and_lost(given: np.ndarray, made: np.ndarray, delay: int) -> tuple[float, float]:
+    """Shares of the input that come back unchanged after `delay` samples, and as silence."""
+    made, given = made[delay:], given[: len(made) - delay]
+    sounding = np.abs(given) > 0.001
+    assert sounding.mean() > 0.3
+    dry = np.abs(made - given)[sounding] < 1e-4
+    return float(dry.mean()), float((made[sounding] == 0).mean())
+
+
+def test_sound_flows_with_the_constant_delay(player):
+    """Dry sound comes back sample by sample; a busy machine may lose some, but moves none."""
+    one = player()
+    one.open()
+    one.set_number("wet", 0)
+    one.refuse_microphone("NotAllowedError")
+    one.start()
+    assert "The browser refused the microphone. Allow it for this page" in one.problem()
+    one.page.evaluate("() => { delete navigator.mediaDevices.getUserMedia; }")
+    one.start()
+    one.until("Playing")
+    one.page.evaluate(RECORD)
+    one.page.wait_for_timeout(2000)
+    given, made = one.recorded()
+    delay = one.page.evaluate("() => livePlay.session.delay")
+    rate = one.page.evaluate("() => livePlay.session.context.sampleRate")
+    constant = delay["models"] + delay["page"]
+    dry, lost = dry_and_lost(given, made, round(constant * rate))
+    assert dry > 0.2 and dry + lost > 0.99
+    facts = one.facts()
+    seconds = re.match(r"([\d.]+) s: ([\d.]+) s for the models and ([\d.]+) s", facts["Delay"])
+    assert float(seconds[2]) + float(seconds[3]) == pytest.approx(constant, abs=0.02)
+    assert constant <= float(seconds[1]) < 1.2
+    assert "audio devices" in facts["Delay"] and facts["Your instrument"] == "flute, as chosen"
+    assert re.match(r"\d+", facts["Dropouts"]) and "%" in facts["Load"]
+
+    one.set_number("wet", 1)  # while it plays
+    one.page.evaluate("() => recorded.forEach((parts) => { parts.length = 0; })")
+    one.page.wait_for_timeout(1500)
+    assert dry_and_lost(*one.recorded(), round(constant * rate))[0] < 0.1
+    assert_no_foreign(one)
+
+    began = time.monotonic()
+    one.page.locator("#live-stop").click()
+    one.until("Stopped")
+    assert time.monotonic() - began < 2
+    assert one.page.evaluate("() => livePlay.session") is None
+    assert one.page.locator("#live-start").is_enabled()
+
+
+def test_a_page_that_is_not_secure(player, server):
+    one = player(server.url.replace("127.0.0.1", OTHER_HOST))
+    assert not one.page.evaluate("() => isSecureContext")
+    one.open(source=None)
+    one.start()
+    assert "only to pages with HTTPS" in one.problem()

@@ -161,7 +161,7 @@ def test_python_lines_make_the_same_sound(tmp_path, instruments, few_steps, monk
     recording = opened(tmp_path, melody(1.2))
     request = Request(*map(str, instruments), sigma=3.0, quality="draft", octaves=1)
     # the lines name no number of steps
-    monkeypatch.setattr(recipes, "defaults", lambda: dict(recipes._transfer_config()))
+    monkeypatch.setattr(recipes, "defaults", lambda: dict(recipes._config("transfer")))
     result = Transfers().run(Ticket(), "cpu", recording, request, tmp_path)
     exec(compile(python_lines(request, "source.wav", "out.wav"), "lines", "exec"), {})
     expected, got = (soundfile.read(path)[0] for path in (result.files["wav"], "out.wav"))

@@ -47,7 +47,7 @@ def test_tickets_run_in_order_one_at_a_time(workers):
         order.append("first")
 
     tickets = [workers.submit(first), workers.submit(lambda *_: order.append("second"))]
-    assert workers.ahead(tickets[1]) == 1 and workers.ahead(tickets[0]) == 0
+    assert workers.ahead(tickets[1]) == tickets[:1] and not workers.ahead(tickets[0])
     go.set()
     wait(tickets[1])
     assert order == ["first", "second"]
