@@ -21,8 +21,8 @@ class Encoded:
         sample_rate: rate of the recording in Hz.
         survey: level and tuning of the recording.
         sigma: hand-off noise level.
-        melody: [N, M, L] pitch posteriors, see `melody_input`; None: the bridge that encoded the
-            recording used no melody, and the bridge that decodes the noise uses none.
+        melody: [N, M + 1, L] pitch posteriors, see `drop_unpitched`; None: the bridge that encoded
+            the recording used no melody, and the bridge that decodes the noise uses none.
     """
 
     noise: Tensor

@@ -23,7 +23,7 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.instrument import InstrumentModel, select_condition
 from audio_diffusion_pytorch.models.labels import Labels
 from audio_diffusion_pytorch.models.loading import load_instrument, require_one_codec, shared_codec
-from audio_diffusion_pytorch.pitch.melody_input import melody_input
+from audio_diffusion_pytorch.pitch.melody_input import drop_unpitched, melody_input
 from audio_diffusion_pytorch.utils.iterables import batches
 from audio_diffusion_pytorch.utils.threads import map_rows
 
@@ -292,8 +292,9 @@ class ModelPair:
         return self.codec.encode(wav[:, None].to(self.device))
 
     def _melody(self, windows: Sequence[Window]) -> Tensor | None:
-        # Posteriors of silence and noise stay as they are: they are low, in training as well.
-        return self.melody_of(torch.stack([window.wav for window in windows]))
+        """Return the melody [B, M + 1, L] of the windows, dropped where nothing has a pitch."""
+        melody = self.melody_of(torch.stack([window.wav for window in windows]))
+        return None if melody is None else drop_unpitched(melody)
 
     def _to_target(
         self,

@@ -12,6 +12,7 @@ from audio_diffusion_pytorch.pitch.tracker import _tracker, frame_seconds
 from audio_diffusion_pytorch.utils.devices import exact_device
 
 MELODY_CHANNELS = CONTOUR_BINS  # three for each semitone from A0 upwards
+PITCHED = 0.5  # posterior that a pitch reaches: noise and drums stay below 0.4, notes exceed 0.8
 
 
 @torch.no_grad()
@@ -41,3 +42,29 @@ def melody_input(wav: Tensor, sample_rate: int, hop_length: int) -> Tensor:
     share = ((wanted - given[after - 1]) / (given[after] - given[after - 1])).clamp(0, 1)
     after, share = after.to(wav.device), share.to(wav.device)[:, None]
     return torch.lerp(posteriors[:, after - 1], posteriors[:, after], share).transpose(1, 2)
+
+
+def drop_melody(melody: Tensor, dropped: Tensor) -> Tensor:
+    """Set the melody of some samples to 0.
+
+    Args:
+        melody: melody [B, M, L].
+        dropped: whether to drop the melody of each sample [B].
+
+    Returns:
+        [B, M + 1, L]; the last channel is 0 where the melody is dropped and 1 elsewhere.
+    """
+    given = (~dropped).to(melody.dtype)[:, None, None]
+    return torch.cat([melody * given, given.expand_as(melody[:, :1])], dim=1)
+
+
+def drop_unpitched(melody: Tensor) -> Tensor:
+    """Drop the melody of clips without a pitch, such as noise and drums.
+
+    Args:
+        melody: melody [B, M, L].
+
+    Returns:
+        [B, M + 1, L], see `drop_melody`.
+    """
+    return drop_melody(melody, melody.amax((1, 2)) < PITCHED)

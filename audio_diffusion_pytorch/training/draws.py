@@ -80,18 +80,4 @@ def draw_by_batch(
     return Draws(noise, sigma, label if with_label else None, melody if with_melody else None)
 
 
-def drop_melody(melody: Tensor, dropped: Tensor) -> Tensor:
-    """Set the melody of some samples to 0.
-
-    Args:
-        melody: melody [B, M, L].
-        dropped: whether to drop the melody of each sample [B].
-
-    Returns:
-        [B, M + 1, L]; the last channel is 0 where the melody is dropped and 1 elsewhere.
-    """
-    given = (~dropped).to(melody.dtype)[:, None, None]
-    return torch.cat([melody * given, given.expand_as(melody[:, :1])], dim=1)
-
-
 DRAWS = {"sample": draw_by_sample, "batch": draw_by_batch}

@@ -27,8 +27,9 @@ from audio_diffusion_pytorch.models.instrument import InstrumentModel, Instrumen
 from audio_diffusion_pytorch.models.labels import Labels, statistics_of
 from audio_diffusion_pytorch.models.networks import network_name
 from audio_diffusion_pytorch.models.unet import UNet1d
+from audio_diffusion_pytorch.pitch.melody_input import drop_melody
 from audio_diffusion_pytorch.training.base_module import FrozenCodecModule
-from audio_diffusion_pytorch.training.draws import DRAWS, drop_melody
+from audio_diffusion_pytorch.training.draws import DRAWS
 from audio_diffusion_pytorch.training.ema import EMA
 from audio_diffusion_pytorch.training.lightning_internals import attached_trainer
 from audio_diffusion_pytorch.training.noise_recordings import validation_recordings

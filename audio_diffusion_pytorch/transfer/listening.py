@@ -1,4 +1,4 @@
-"""Analyse the start of a recording: register, instrument, and simultaneous voices.
+"""Analyse the start of a recording: register, instrument, and number of voices.
 
 The thresholds were chosen on half of the shipped clips and their mixes; `benchmarks/listening.py`
 measures the rest.
@@ -23,6 +23,8 @@ UNLIKELY = 0.02  # probability below which the given source is wrong ...
 LIKELY = 0.3  # ... if another instrument has at least this probability
 SEVERAL_VOICES = 0.15  # share of pitched frames with two notes from which several voices play
 SHORTEST = 0.5  # seconds of pitched sound below which the evidence is too weak for a warning
+LEAST_PITCHED = 0.05  # share of pitched sound below which a recording is no melody ...
+LONG = 2.0  # ... if it is this long, in seconds
 _SEGMENT = 6.0  # seconds per segment of the classifier
 _LOUD = 0.1  # RMS relative to the loudest segment, below which a segment is ignored
 _NOTE = 0.4  # note posterior from which a key sounds
@@ -42,6 +44,7 @@ class Analysis:
             recordings.
         overlap: share of the pitched frames with two notes that are not partials of each other.
         seconds: duration of the pitched sound.
+        duration: seconds of the analysed sound, up to a minute.
         silent: whether the recording holds no sound.
     """
 
@@ -49,12 +52,18 @@ class Analysis:
     instruments: dict[str, float] = field(default_factory=dict)
     overlap: float = 0.0
     seconds: float = 0.0
+    duration: float = 0.0
     silent: bool = False
 
     @property
     def several_voices(self) -> bool:
         """Whether several voices sound at once."""
         return self.seconds >= SHORTEST and self.overlap >= SEVERAL_VOICES
+
+    @property
+    def unpitched(self) -> bool:
+        """Whether hardly any sound has a clear pitch."""
+        return self.duration >= LONG and self.seconds < LEAST_PITCHED * self.duration
 
     def is_unlikely(self, instrument: str) -> bool:
         """Return whether another instrument plays; False for names unknown to the classifier.
@@ -68,13 +77,15 @@ class Analysis:
         return probability < UNLIKELY and max(self.instruments.values()) >= LIKELY
 
     def warning(self, source: str | None) -> str | None:
-        """Return a sentence about several voices or a wrong source; None without a reason.
+        """Return a sentence about missing or several voices or a wrong source; None without one.
 
         Args:
             source: name of the source model's instrument; None: this analysis chose it.
         """
         if self.silent:
             return "the recording is silent"
+        if self.unpitched:
+            return "no clear pitch, as in drums or noise: the models play melodies"
         if self.several_voices:
             share = f"{self.overlap:.0%} of it"
             return f"several voices at once in {share}: the models play one voice at a time"
@@ -147,7 +158,11 @@ def analyse_wav(wav: Tensor, sample_rate: int) -> Analysis:
     note = without_pauses(posteriors(wav, sample_rate)["note"][0], wav)
     overlap, seconds = voices_overlap(note)
     return Analysis(
-        clear_pitches(note), instrument_probabilities(wav, sample_rate), overlap, seconds
+        clear_pitches(note),
+        instrument_probabilities(wav, sample_rate),
+        overlap,
+        seconds,
+        wav.shape[1] / sample_rate,
     )
 
 

@@ -63,6 +63,12 @@ def test_without_melody_is_the_model_with_its_input_dropped(make, given):
     assert not torch.allclose(dropped(clip(), RATE), used(clip(), RATE), atol=20 * BRIDGED)
 
 
+def test_noise_is_bridged_without_a_melody(make):
+    noise = 0.2 * torch.randn(1, RATE, generator=torch.Generator().manual_seed(0))
+    used, dropped = make()(noise, RATE), make(melody=False)(noise, RATE)
+    assert torch.allclose(used, dropped, atol=BRIDGED)
+
+
 def test_models_without_the_input_need_no_melody(make, monkeypatch):
     """Neither the tracker nor another argument of the networks, and no other settings."""
     monkeypatch.setattr(model_pair, "melody_input", lambda *_: pytest.fail("tracked"))
@@ -143,7 +149,7 @@ def test_rows_of_melodies_stay_with_their_windows_in_threads(make, given):
 def test_encoded_recordings_keep_their_melody(make):
     bridge = make()
     encoded = bridge.encode(clip(), RATE)
-    assert encoded.melody.shape == (len(encoded.noise), MELODY_CHANNELS, bridge.window)
+    assert encoded.melody.shape == (len(encoded.noise), MELODY_CHANNELS + 1, bridge.window)
     assert torch.equal(bridge.decode(encoded), bridge(clip(), RATE, octaves=0))
     dropped = bridge.decode(replace(encoded, melody=None))
     assert torch.equal(dropped, make(melody=False).decode(encoded))

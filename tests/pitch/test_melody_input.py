@@ -4,7 +4,11 @@ import math
 
 import torch
 
-from audio_diffusion_pytorch.pitch.melody_input import MELODY_CHANNELS, melody_input
+from audio_diffusion_pytorch.pitch.melody_input import (
+    MELODY_CHANNELS,
+    drop_unpitched,
+    melody_input,
+)
 
 RATE = 24000
 
@@ -29,3 +33,14 @@ def test_the_strongest_channel_is_the_pitch_of_each_frame():
 def test_frames_are_rounded_up():
     assert melody_input(tone(60, 1.0)[None, :-1], RATE, 320).shape[-1] == 75
     assert melody_input(tone(60, 1.0)[None, :321], RATE, 320).shape[-1] == 2
+
+
+def test_the_melody_of_noise_and_drums_is_dropped():
+    noise = torch.randn(RATE, generator=torch.Generator().manual_seed(0))
+    drum = noise * torch.exp(-30 * (torch.arange(RATE) % (RATE // 4)) / RATE)
+    sounds = torch.stack([0.2 * noise, 0.5 * drum, tone(60, 1.0), tone(90, 1.0)])
+    melody = melody_input(sounds, RATE, 320)
+    kept = drop_unpitched(melody)
+    assert kept.shape == (4, MELODY_CHANNELS + 1, 75)
+    assert kept[:, -1, 0].tolist() == [0, 0, 1, 1]
+    assert not kept[:2].any() and torch.equal(kept[2:, :-1], melody[2:])

@@ -58,6 +58,16 @@ def test_a_third_is_two_voices_and_an_octave_is_one():
     assert not analyse_wav(wav + octave, rate).several_voices
 
 
+def test_drums_have_no_clear_pitch():
+    rate = 24000
+    noise = torch.randn(1, 3 * rate, generator=torch.Generator().manual_seed(0))
+    drum = 0.5 * noise * torch.exp(-30 * (torch.arange(3 * rate) % (rate // 4)) / rate)
+    assert "no clear pitch" in analyse_wav(drum, rate).warning(None)
+    assert analyse_wav(drum[:, :rate], rate).warning(None) is None  # too short
+    wav, rate = clip("flute")
+    assert not analyse_wav(wav, rate).unpitched
+
+
 def test_overlaps_count_when_they_last_and_are_no_partials():
     note = torch.zeros(100, 88)
     note[:, 40] = 0.9
