@@ -5,15 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import melody
+from conftest import RATE, ROOT, melody
 from folders import outputs, plan
 
 from audio_diffusion_pytorch.bridge import overlap_add
 from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.engine.hand_out import hand_out
+from audio_diffusion_pytorch.engine.hand_out import _Todo, hand_out
 from audio_diffusion_pytorch.transfer import parts
 from audio_diffusion_pytorch.transfer.batch import TransferBatches
 from audio_diffusion_pytorch.transfer.file_transfer import FileOptions
+from audio_diffusion_pytorch.transfer.jobs import Job
 
 
 class Worker:
@@ -61,11 +62,11 @@ def short_blocks(monkeypatch):
     monkeypatch.setattr(overlap_add, "DECODE_CONTEXT", 8)
 
 
-@pytest.mark.parametrize(("windows", "listen"), [(9, False), (10, True), (12, False)])
+@pytest.mark.parametrize(("windows", "listen"), [(9, False), (10, True)])
 def test_parts_are_joined_without_a_seam(
     windows, listen, short_blocks, make_instrument, codec, tmp_path, monkeypatch
 ):
-    """Stereo at another rate, out of tune, moved by an octave; the last part has 1, 2, 4 windows.
+    """Stereo at another rate, out of tune, moved by an octave; the last part has 1 or 2 windows.
 
     A lost part is repeated. Parts decode some blocks, and no block is decoded twice.
     """
@@ -113,3 +114,26 @@ def test_parts_are_joined_without_a_seam(
     assert blocks == len(decoded) - 2 - blocks
     assert blocks / 4 < len(ahead) == len(set(ahead))
     assert not list((tmp_path / "parts").iterdir())
+
+
+@pytest.mark.long
+def test_the_workers_of_a_command_share_a_recording(transfer, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_WINDOWS", 4)
+    monkeypatch.syspath_prepend(ROOT / "tests" / "engine")
+    soundfile.write(tmp_path / "long.wav", melody(8), RATE)
+    tell, found = _Todo.tell, []
+
+    def note(todo: _Todo, event: str, job: Job, value: object) -> None:
+        found.append(event)
+        tell(todo, event, job, value)
+
+    monkeypatch.setattr(_Todo, "tell", note)
+    arguments = f"input={tmp_path / 'long.wav'}", "plugins=[short_parts]"
+    results = [
+        transfer(*arguments, f"output={tmp_path}/{count}.wav", f"workers={count}")
+        for count in (1, 2)
+    ]
+    assert [result.code for result in results] == [0, 0]
+    assert found.count("split") == 1 and found.count("done") == 1 + 4
+    assert (tmp_path / "1.wav").read_bytes() == (tmp_path / "2.wav").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"long.wav", "1.wav", "2.wav"}
