@@ -207,7 +207,8 @@ class Bridge(ModelPair):
             octaves: octaves by which the recording moves first; "auto": into the target's range,
                 decided once, on the first second of sound.
             latency: largest delay from sound in to sound out in seconds, if the stream is played in
-                real time. Level and tuning then follow the last seconds of sound.
+                real time. The level then follows the last 20 seconds of sound, and the tuning all
+                of the sound so far.
 
         Returns:
             Blocks [C, n], each as soon as it is complete. With `latency` an iterator with the

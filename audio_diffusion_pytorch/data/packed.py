@@ -54,7 +54,7 @@ class PackedRecording:
         latents: latents of a codec [L, D], or their quantised values in uint8.
         melody: posteriors of the pitches [L, M] from 0 to 1, or their quantised values in uint8.
         instrument: name of the instrument.
-        varied: whether the recording was augmented.
+        varied: whether the recording is a varied copy.
         valid: whether the recording belongs to the validation set.
         peak: highest absolute sample value of each frame [L]; None: unknown.
     """
@@ -105,7 +105,7 @@ class Pack:
         first: first row of each recording [R].
         frames: number of frames of each recording [R].
         instrument: index in `metadata.instruments` of each recording [R].
-        varied: 1 for each augmented recording [R].
+        varied: 1 for each varied copy [R].
         split: 0 for training, 1 for validation [R].
         peak: highest absolute sample value of each frame [N]; None: unknown.
     """

@@ -99,7 +99,7 @@ class PackedDatamodule(pl.LightningDataModule):
         valid_items: upper limit of validation items, spread over the validation recordings.
         batches_per_epoch: batches of an epoch of a single process; None: as many as the frames of
             the training recordings fill, at least 16.
-        varied_share: share of the crops of augmented recordings, if there are both kinds.
+        varied_share: share of the crops of varied copies, if there are both kinds.
 
     Attributes:
         train_set: training items, for their number.

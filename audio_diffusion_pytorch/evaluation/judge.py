@@ -1,4 +1,4 @@
-"""Judge transfers by a pitch tracker from elsewhere: `tracker=crepe`.
+"""Judge transfers by the pitch tracker CREPE: `tracker=crepe`.
 
 CREPE judges and nothing else: it never trains, conditions or chooses a model of this project.
 """
