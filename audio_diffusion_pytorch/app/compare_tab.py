@@ -32,7 +32,11 @@ def add_compare_tab(service: Service, blocks: gr.Blocks, history: gr.HTML) -> No
     gr.HTML(_TEXT)
     with gr.Row(equal_height=False):
         target = gr.Dropdown(
-            service.catalog.choices(), value="violin", label="New instrument", scale=3
+            service.catalog.choices(),
+            value="violin",
+            label="New instrument",
+            scale=3,
+            min_width=320,
         )
         start = gr.Button("Compare", variant="primary", elem_id="compare-start", min_width=120)
         cancel = gr.Button("Cancel", interactive=False, elem_id="compare-cancel", min_width=120)

@@ -44,6 +44,10 @@ def add_runs_tab(service: Service, tab: gr.Tab) -> None:
     """Add the table of trainings, and curves and previews of a chosen one."""
     root = service.settings.root_path
     folder = service.settings.logs
+    gr.HTML(
+        '<div class="step-head"><h2>Trainings on this machine</h2></div><p class="hint">State and '
+        "loss of each training. This page does not change them.</p>"
+    )
     table = gr.HTML(elem_id="runs")
     choice = gr.Dropdown([], label="Show the curves of", elem_id="run", visible=False)
     details = gr.HTML(elem_id="run-details")

@@ -12,8 +12,8 @@ from audio_diffusion_pytorch.app.transfer_tab import AUTO, HIDDEN, QUALITIES, oc
 
 _TEXT = """\
 <div class="step-head"><h2>Play into the microphone, hear another instrument</h2></div>
-<p>The sound comes about a second later, always by the same time. Wear headphones: a microphone that
-hears the loudspeaker plays the output again. Play one note at a time.</p>"""
+<p>You hear it about a second later, always with the same delay. Wear headphones: a microphone that
+picks up the loudspeaker feeds the output back. Play one note at a time.</p>"""
 _LATENCY_INFO = "A longer delay needs less computing."
 _WET_INFO = "0: only your playing, 1: only the new instrument. Both have the same delay."
 
@@ -28,10 +28,18 @@ def add_live_tab(service: Service, blocks: gr.Blocks) -> None:
     gr.HTML(_TEXT)
     with gr.Row(equal_height=False):
         source = gr.Dropdown(
-            _sources(service), value=AUTO, label="Your instrument", elem_id="live-source"
+            _sources(service),
+            value=AUTO,
+            label="Your instrument",
+            elem_id="live-source",
+            min_width=280,
         )
         target = gr.Dropdown(
-            service.catalog.choices(), value="violin", label="New instrument", elem_id="live-target"
+            service.catalog.choices(),
+            value="violin",
+            label="New instrument",
+            elem_id="live-target",
+            min_width=280,
         )
     wet = gr.Slider(
         0, 1, 1, step=0.05, label="Share of the new instrument (wet)", info=_WET_INFO,

@@ -232,7 +232,7 @@ def history(entries: Iterable[Result], root_path: str) -> str:
     """Show the results of the visitor, the newest first."""
     cards = [_history_card(entry, root_path) for entry in entries][::-1]
     if not cards:
-        return '<p class="hint">Your results appear here until you close the page.</p>'
+        return '<p class="hint">None yet: play a recording.</p>'
     return f'<div class="cards history">{"".join(cards)}</div>'
 
 

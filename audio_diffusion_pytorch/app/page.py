@@ -18,6 +18,10 @@ _HEAD = f"""\
 <p>The melody stays, the instrument changes.
 Your recordings stay on the machine that runs this page.</p></header>"""
 
+_HISTORY = """\
+<div class="step-head"><h2>Your results</h2></div>
+<p class="hint">The newest first. They stay until you close the page.</p>"""
+
 
 def build(service: Service) -> gr.Blocks:
     """Build the page.
@@ -35,6 +39,7 @@ def build(service: Service) -> gr.Blocks:
             with gr.Tab("Compare", id="compare"):
                 add_compare_tab(service, blocks, history)
             with gr.Tab("History", id="history"):
+                gr.HTML(_HISTORY)
                 history.render()
             with gr.Tab("Models", id="models") as tab:
                 add_models_tab(service, tab)

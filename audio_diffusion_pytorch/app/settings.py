@@ -176,10 +176,14 @@ def _is_free(host: str, port: int) -> bool:
 
 
 def check_gradio() -> None:
-    """Check that Gradio is installed.
+    """Check that Gradio and websockets are installed.
 
     Raises:
-        InputError: Gradio is missing; the message has the command that installs it.
+        InputError: one of them is missing; the message has the command that installs it.
     """
-    if find_spec("gradio") is None:
-        raise InputError("the page needs Gradio: pip install 'timbridge[app]', in a clone '.[app]'")
+    missing = [name for name in ("gradio", "websockets") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"the page needs {' and '.join(missing)}: pip install 'timbridge[app]', in a clone "
+            "'.[app]'"
+        )

@@ -31,7 +31,7 @@ SIGMA_INFO = "Low keeps more of your recording. High changes more, and loses the
 def octave_choices() -> list[tuple[str, int | str]]:
     """Return the choices of octaves, with titles."""
     numbers = [number for number in range(-MAX_OCTAVES, MAX_OCTAVES + 1) if abs(number) <= 3]
-    named: list[tuple[str, int | str]] = [("Automatic: into the range of the instrument", AUTO)]
+    named: list[tuple[str, int | str]] = [("Automatic: into its range", AUTO)]
     for number in numbers:
         title = "None" if number == 0 else f"{abs(number)} {'up' if number > 0 else 'down'}"
         named.append((title, number))

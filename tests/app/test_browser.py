@@ -86,7 +86,7 @@ def test_several_targets_own_model_and_settings(visit):
     page.locator("#targets").get_by_label("Cello").check()
     page.get_by_role("button", name="More settings").click()
     page.get_by_label("Usual amount of change").uncheck()
-    page.get_by_label("Draft: fastest").check()
+    page.get_by_label("Draft: fast", exact=True).first.check()
     slider = page.get_by_role("spinbutton", name=re.compile("How much to change"))
     slider.fill("2")
     slider.press("Tab")

@@ -28,5 +28,6 @@ def test_a_requested_port_in_use(command, monkeypatch):
 def test_without_the_extra(command, monkeypatch):
     monkeypatch.setattr(settings, "find_spec", lambda name: None)
     assert command("app.py").error() == (
-        "error: the page needs Gradio: pip install 'timbridge[app]', in a clone '.[app]'"
+        "error: the page needs gradio and websockets: pip install 'timbridge[app]', in a clone "
+        "'.[app]'"
     )

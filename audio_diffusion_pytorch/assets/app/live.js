@@ -92,6 +92,8 @@ window.livePlay = (() => {
   const INSECURE = "The browser gives the microphone only to pages with HTTPS, and to pages on its own machine. "
     + "Open this page on the machine that runs it, at the address localhost, or serve it through HTTPS.";
 
+  const REMEDY = "Press Stop, and change it under More settings.";
+
   let session = null;
   const shown = { text: "Press Start. The browser asks for the microphone.", problem: "", warning: "" };
 
@@ -259,7 +261,7 @@ window.livePlay = (() => {
       if (this.text.textContent !== shown.text) this.text.textContent = shown.text;
       this.text.hidden = !shown.text;
       this.put(this.alert, "problem", shown.problem);
-      this.put(this.warn, "notice", shown.warning && session ? `Too slow: ${shown.warning}` : "");
+      this.put(this.warn, "notice", shown.warning && session ? `Too slow: ${shown.warning}. ${REMEDY}` : "");
       const one = shown.figures;
       this.figures.hidden = !one;
       if (!one) return;
