@@ -31,6 +31,7 @@ QUALITIES = ("instant", "draft", "normal", "high")
 _KEPT = 2  # sets of bridges that stay in memory
 _SILENCE = 5.0  # seconds without a message until a session counts as gone
 _AHEAD = 2.0  # seconds of sound that may arrive too early
+_MANY = 10  # dropouts after which the page names remedies
 _TICK = 0.05  # seconds between two looks at the session
 
 
@@ -190,7 +191,8 @@ class LivePlay:
         """Load, dropouts, source and warning of a ready session, for the page."""
         assert self.engine is not None
         state = self.engine.state
-        if state.too_slow and not self._warning:
+        gaps = state.load > 0 and state.dropouts > _MANY
+        if (state.too_slow or gaps) and not self._warning:
             self._warning = self.engine.advice()
         return {
             "load": round(state.load, 3),

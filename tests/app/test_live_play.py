@@ -149,6 +149,20 @@ def test_a_slow_machine_is_told_once():
     assert play.state["warning"] == "use quality=instant"
 
 
+def test_many_gaps_are_told_too():
+    class Busy:
+        state = EngineState(load=0.9, dropouts=10)
+
+        def advice(self):
+            return "use latency=2"
+
+    play = LivePlay(live_settings(SETTINGS), LiveCache(), lambda seconds: None)
+    play.engine = Busy()
+    assert play.state["warning"] == ""
+    Busy.state = EngineState(load=0.9, dropouts=11)
+    assert play.state["warning"] == "use latency=2"
+
+
 def test_prepared_bridges_are_kept(quick, monkeypatch):
     loaded = []
     monkeypatch.setattr(
