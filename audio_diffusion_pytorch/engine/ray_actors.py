@@ -27,6 +27,7 @@ except ImportError:
 _PENDING = 64  # events that an actor holds before it waits for the command
 _ANSWER = 2.0  # seconds in which an address must answer
 _JOIN = {"RAY_gcs_server_port_wait_time_s": "5"}  # for joining a cluster; Ray's default is 20 s
+_START = {"RAY_prestart_worker_first_driver": "0"}  # for starting one: actors need no idle workers
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # of gRPC
 _STOP = 20.0  # seconds in which actors may end by themselves
 _STARTS = 3  # tries to start an actor
@@ -87,7 +88,7 @@ def _connected(address: str | None) -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         options = {} if address else {"include_dashboard": False}
-        with _environment(_JOIN if address else {}):
+        with _environment(_JOIN if address else _START):
             ray.init(address or "local", logging_level="error", log_to_driver=False, **options)
     except (RayError, RuntimeError, OSError, ValueError) as error:  # other versions of Ray, Python
         reason = " ".join(str(error).split())
