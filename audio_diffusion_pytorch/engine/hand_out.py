@@ -20,7 +20,8 @@ def hand_out(workers: Sequence[Any], jobs: Sequence[Any], tell: Tell, wait: Call
     """Do all jobs.
 
     After the death of a worker, each of its unfinished jobs is repeated alone. A job fails after a
-    second death.
+    second death. A job that ends with `SPLIT` is done by its parts, and by the job that joins them
+    after the last one; if a part fails, the others are dropped and this job fails.
 
     Args:
         workers: idle workers.
