@@ -111,6 +111,8 @@ def test_by_keyboard_alone(player):
 def test_narrow_and_wide_screens(player, width, theme):
     one = player(width=width, theme=theme)
     one.open()
+    one.page.get_by_role("button", name="More settings").last.click()
+    one.page.get_by_label("Instant: fastest").last.check()
     one.start()
     one.until("Playing")
     one.page.wait_for_timeout(5000)
