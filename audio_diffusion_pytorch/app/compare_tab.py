@@ -16,7 +16,8 @@ _TEXT = f"""\
 <div class="step-head"><h2>How much to change?</h2></div>
 <p>Plays your recording at {len(SIGMAS)} amounts of change (sigma {SIGMAS[0]:g} to {SIGMAS[-1]:g}).
 A low amount keeps more of your recording; a high amount sounds more like the new instrument, until
-notes get lost. The plot shows both. The recording is that of the tab Play.</p>"""
+notes get lost. The plot shows both shares, as the program judges them. The recording is that of the
+tab Play. The number keys change between the versions.</p>"""
 _ALT = "Shares of kept notes and of likeness to the target at each amount of change"
 
 

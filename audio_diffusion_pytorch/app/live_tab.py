@@ -12,9 +12,9 @@ from audio_diffusion_pytorch.app.transfer_tab import AUTO, HIDDEN, QUALITIES, oc
 
 _TEXT = """\
 <div class="step-head"><h2>Play into the microphone, hear another instrument</h2></div>
-<p>You hear it about a second later, always with the same delay. Wear headphones: a microphone that
+<p>You hear it a moment later, always with the same delay. Wear headphones: a microphone that
 picks up the loudspeaker feeds the output back. Play one note at a time.</p>"""
-_LATENCY_INFO = "A longer delay needs less computing."
+_LATENCY_INFO = "Without your audio devices. A longer delay needs less computing."
 _WET_INFO = "0: only your playing, 1: only the new instrument. Both have the same delay."
 
 

@@ -242,7 +242,7 @@ def _history_card(result: Result, root_path: str) -> str:
     return (
         f'<article class="card"><h3><span class="picture" style="{picture_style(title)}" '
         f'aria-hidden="true"></span><span>{title}<br><span class="kind">{name}</span></span></h3>'
-        f'<audio controls preload="none" src="{url}" aria-label="{name} on {title}"></audio>'
+        f'<audio controls preload="metadata" src="{url}" aria-label="{name} on {title}"></audio>'
         f"{_files(result, root_path)}</article>"
     )
 
@@ -310,7 +310,7 @@ def runs_table(rows: Sequence[Sequence[str]], folder: Path) -> str:
     """Show the states of trainings."""
     if not rows:
         return f'<p class="hint">No trainings below {escape(str(folder))}.</p>'
-    titles = ("Training", "State", "Step", "Loss now", "Lowest loss", "Last log")
+    titles = ("Training", "State", "Step", "Loss on held-out files", "Lowest of them", "Last log")
     head = "".join(f'<th scope="col">{title}</th>' for title in titles)
     body = "".join(
         f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows

@@ -103,7 +103,7 @@ def launch(service: Any, port: int) -> str:
         allowed_paths=[str(service.storage.visitors_folder)],
         show_error=True,
         ssr_mode=False,
-        footer_links=["settings"],
+        footer_links=[],
         app_kwargs={"middleware": [Middleware(Headers)], "routes": [live_route(service)]},
         **page.looks(),
     )

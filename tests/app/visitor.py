@@ -103,6 +103,8 @@ class Visitor:
         from PIL import Image
 
         page = self.page
+        page.mouse.move(0, 0)  # no button is under the mouse
+        page.wait_for_timeout(300)  # changes of colours end
         data = page.locator(selector).screenshot() if selector else page.screenshot(full_page=True)
         if UPDATE:
             DOCS.mkdir(exist_ok=True)
