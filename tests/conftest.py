@@ -75,7 +75,7 @@ GET_MODE = Hydra.get_mode  # composes the configuration a second time
 torch.set_num_threads(int(THREADS))
 # CI draws the same examples every time, so that no run is red by chance; `make test-long` searches
 # anew, and further.
-settings.register_profile("default", deadline=None, derandomize=True)
+settings.register_profile("default", deadline=None, derandomize=True, max_examples=50)
 settings.register_profile("long", deadline=None, max_examples=1000, print_blob=True)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 settings.load_profile(PROFILE)

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.long
 def test_the_documented_example_works(server, tmp_path, monkeypatch):
     from audio_diffusion_pytorch.app.scripts_api import EXAMPLE
 

@@ -88,6 +88,7 @@ def test_samples_that_are_no_numbers(value, tmp_path):
         audio.read(tmp_path / "a.wav")
 
 
+@pytest.mark.long
 def test_what_libsndfile_reads_needs_no_ffmpeg(tmp_path):
     """And the length of an MP3 neither: commands start quicker."""
     for name in ("a.wav", "a.flac", "a.ogg", "a.aiff", "a.mp3"):

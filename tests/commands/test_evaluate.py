@@ -232,6 +232,7 @@ def test_another_model_or_setting_is_scored_anew(evaluate, make_instrument, inst
     assert "2 of 4 scores found" in evaluate(*arguments).out
 
 
+@pytest.mark.long
 def test_a_sweep_of_sigma_and_a_comparison_of_models(evaluate, instruments, tmp_path):
     for path, name in zip(
         instruments, ("one", "two"), strict=True

@@ -145,6 +145,7 @@ def test_two_runs_and_their_workers_share_a_folder(workers, command, instruments
 @pytest.mark.parametrize(  # SIGTERM: also test_workers_end_with_the_command
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
 )
+@pytest.mark.long
 def test_ctrl_c_keeps_what_is_finished(number, command, instruments, tmp_path):
     folder, out = clips(tmp_path / "in", 2), tmp_path / "out"
     soundfile.write(folder / "z.wav", np.tile(melody(10.0), 15), RATE)

@@ -163,6 +163,7 @@ def test_from_own_recordings_to_a_transfer(command, own, tmp_path):
     assert OmegaConf.load(run / "config.yaml").exp_tag == "mine"
 
 
+@pytest.mark.long
 def test_one_recording_trains(command, tmp_path):
     soundfile.write(tmp_path / "flute.mp3", melody(5, 44100), 44100)
     result = command(

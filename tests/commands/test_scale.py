@@ -24,6 +24,7 @@ def scalars(run, *names: str) -> dict[str, list[float]]:
     return {name: [event.value for event in events.Scalars(name)] for name in names}
 
 
+@pytest.mark.long
 def test_two_processes_are_one_with_twice_the_batch(command, recordings, tmp_path):
     """Losses, validation of an odd number of items, weights, the latent cache, the files."""
     tiny = [argument for argument in TINY_SMALL if argument != "trainer.gpus=0"]
@@ -74,6 +75,7 @@ def sweep(command, monkeypatch):
     return lambda *arguments: command("train.py", "-m", "exp=flute_small,violin_small", *arguments)
 
 
+@pytest.mark.long
 def test_a_sweep_has_a_folder_for_each_run(sweep, recordings, tmp_path):
     settings = (
         *TINY_SMALL,

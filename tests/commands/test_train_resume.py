@@ -51,6 +51,7 @@ def trained(kept_run, train, recordings, tmp_path) -> Path:
         pytest.param(signal.SIGTERM, id="terminate", marks=pytest.mark.long),
     ],
 )
+@pytest.mark.long
 def test_interrupted_training_continues_where_it_stopped(number, command, recordings, tmp_path):
     """The step it stops at is saved, and the losses go on from there; kills: test_faults.py."""
     settings = (

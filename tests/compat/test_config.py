@@ -485,6 +485,7 @@ def test_their_checkpoints_start_a_training_and_cannot_be_resumed(
     assert "does not fit" in error and "instead of" in error
 
 
+@pytest.mark.long
 def test_our_models_start_a_training(train, trained, tmp_path):
     assert "trained on the codec" in train(f"init_from={trained}").error()
     assert "no such checkpoint: nowhere.ckpt" in train("init_from=nowhere.ckpt").error()

@@ -56,6 +56,7 @@ def dataset(tmp_path) -> InstrumentDataset:
 @pytest.mark.parametrize(
     "method", METHODS[:1] + [pytest.param(other, marks=pytest.mark.long) for other in METHODS[1:]]
 )
+@pytest.mark.long
 def test_items_do_not_depend_on_how_processes_start(method, dataset):
     """Python 3.14 uses forkserver, macOS and Windows use spawn: both pickle the data set."""
     dataset.prepare()

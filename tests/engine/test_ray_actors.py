@@ -253,6 +253,7 @@ def test_a_node_lost_amid_files(files, cluster, transfer, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("files", [FILES, MANY])
+@pytest.mark.long
 def test_the_head_lost_amid_files(files, ray_settings, transfer, instruments, tmp_path):
     """The same command goes on with the rest: of many files on a new cluster, of few without."""
     folder, out = clips(tmp_path / "in", files, seconds=1.0), tmp_path / "ray"

@@ -90,6 +90,7 @@ def test_without_slurm(tmp_path):
         run_with_submitit(Toy(tmp_path), SlurmOptions(), JOBS, Events(), check)
 
 
+@pytest.mark.long
 def test_transfer_writes_the_same_bytes_as_local_processes(transfer, tmp_path):
     folder = clips(tmp_path / "in", 3, seconds=1.0)
     arguments = f"input={folder}", "batch_size=1"

@@ -18,6 +18,7 @@ def test_a_missing_package_is_named(monkeypatch):
         track_crepe(torch.zeros(1, RATE), RATE)
 
 
+@pytest.mark.long
 def test_pitches_and_pauses_are_found():
     pytest.importorskip("torchcrepe", reason="needs the extra `judge`")
     time = torch.arange(RATE) / RATE

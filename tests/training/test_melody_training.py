@@ -106,6 +106,7 @@ def test_a_batch_keyed_as_a_whole(codec):
     assert float(noise.mean()) == pytest.approx(0, abs=5 / 256)
 
 
+@pytest.mark.long
 def test_training_from_a_pack_resumes_bit_for_bit(train, tmp_path):
     steps = ["datamodule.batches_per_epoch=3"]
     result = train("exp_tag=whole", *steps)

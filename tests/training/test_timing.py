@@ -84,6 +84,7 @@ def test_the_time_of_a_batch_is_extrapolated_from_a_part(seconds, monkeypatch):
     assert module.weight.tolist() == [1.0]
 
 
+@pytest.mark.long
 def test_a_dry_run_estimates_the_duration(command, tmp_path):
     import soundfile
 

@@ -164,6 +164,7 @@ def train(command):
     )
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_when_losses_are_logged(train, recordings, tmp_path, monkeypatch):
     """The run ends with the reason, its last checkpoint is whole, and it can go on."""
     write, count = RecordWriter.write, []
