@@ -33,7 +33,7 @@ test: setup-dev
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/codespell" $(SPELLED)
 	"$(BIN)/mypy"
-	$(PYTEST) -n $(JOBS) --dist loadfile
+	$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-long: setup-dev
 	HYPOTHESIS_PROFILE=long $(PYTEST) -m "long or faults or not long"

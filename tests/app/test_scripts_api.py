@@ -11,12 +11,13 @@ from audio_diffusion_pytorch.app.service import example
 
 pytest_plugins = ["page_server"]  # fixtures
 
-pytestmark = pytest.mark.skipif(
-    find_spec("gradio_client") is None, reason="Gradio is not installed: pip install -e '.[app]'"
-)
+MISSING = "Gradio is not installed: pip install -e '.[app]'"
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(find_spec("gradio_client") is None, reason=MISSING),
+]
 
 
-@pytest.mark.long
 def test_the_documented_example_works(server, tmp_path, monkeypatch):
     from audio_diffusion_pytorch.app.scripts_api import EXAMPLE
 

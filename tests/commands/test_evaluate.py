@@ -387,6 +387,7 @@ def test_outputs_are_found_by_place_and_by_names_that_tell(inputs, outputs, expe
 MOVES = "identity", "moved input"
 
 
+@pytest.mark.long
 def test_a_melody_out_of_range_moves_by_octaves(evaluate, data, tmp_path):
     """A flute two octaves too low for a violin, with a true performance in its register."""
     for path in [*data.glob("flute/*"), *data.glob("violin/*")]:

@@ -124,6 +124,7 @@ def test_a_job_that_another_run_holds_is_left_to_it(quick, tmp_path):
 
 # Workers that share jobs: also engine/test_local.py and test_evaluate.py.
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
 def test_two_runs_and_their_workers_share_a_folder(workers, command, instruments, tmp_path):
     """Every file is made once."""
     arguments = f"source={instruments[0]}", f"target={instruments[1]}", "num_steps=2", "device=cpu"

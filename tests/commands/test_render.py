@@ -128,6 +128,7 @@ def test_a_second_run_renders_only_what_is_missing(rendered: Path) -> None:
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_bytes_anywhere(rendered: Path, tmp_path: Path) -> None:
     folder = tmp_path / "à côté"
     done = command("--output", folder, "--instruments", "cello", "--pieces", 2, "--workers", 2)

@@ -147,6 +147,7 @@ def test_resuming_a_finished_run_ends_at_once(train, trained, recordings):
     assert result.code == 0 and "flute_small.safetensors" in result.out, result.err
 
 
+@pytest.mark.long
 def test_a_checkpoint_from_elsewhere_does_not_take_another_runs_folder(train, trained, recordings):
     data = f"dataset_path={recordings}"
     assert train(data, "exp_tag=b", "trainer.max_steps=1").code == 0
