@@ -23,8 +23,8 @@ UNLIKELY = 0.02  # probability below which the given source is wrong ...
 LIKELY = 0.3  # ... if another instrument has at least this probability
 SEVERAL_VOICES = 0.15  # share of pitched frames with two notes from which several voices play
 SHORTEST = 0.5  # seconds of pitched sound below which the evidence is too weak for a warning
-LEAST_PITCHED = 0.05  # share of pitched sound below which a recording is no melody ...
-LONG = 2.0  # ... if it is this long, in seconds
+LEAST_PITCHED = 0.05  # least share of pitched sound in a melody
+LONG = 2.0  # seconds; a shorter recording gets no warning about missing pitch
 _SEGMENT = 6.0  # seconds per segment of the classifier
 _LOUD = 0.1  # RMS relative to the loudest segment, below which a segment is ignored
 _NOTE = 0.4  # note posterior from which a key sounds
@@ -77,7 +77,7 @@ class Analysis:
         return probability < UNLIKELY and max(self.instruments.values()) >= LIKELY
 
     def warning(self, source: str | None) -> str | None:
-        """Return a sentence about missing or several voices or a wrong source; None without one.
+        """Return a sentence about unsuitable sound or a wrong source; None without a reason.
 
         Args:
             source: name of the source model's instrument; None: this analysis chose it.

@@ -189,32 +189,27 @@ class Player(Visitor):
 
 
 @pytest.fixture
-def player(chromium, server):
-    players: list[Player] = []
-
-    def open_page(url: str | None = None, **options) -> Player:
-        players.append(Player(chromium, url or server.url, **options))
-        return players[-1]
-
-    yield open_page
-    for one in players:
-        problems = one.problems
-        one.close()
-        assert not problems
+def player(chromium, server) -> Iterator:
+    yield from _pages(Player, chromium, server)
 
 
 @pytest.fixture
 def visit(chromium, server) -> Iterator:
-    visitors: list[Visitor] = []
+    yield from _pages(Visitor, chromium, server)
 
-    def open_page(url: str | None = None, **options) -> Visitor:
-        visitors.append(Visitor(chromium, url or server.url, **options))
-        return visitors[-1]
+
+def _pages(kind: type, chromium, server) -> Iterator:
+    """Open pages of one kind; none of them may report a problem."""
+    pages: list = []
+
+    def open_page(url: str | None = None, **options):
+        pages.append(kind(chromium, url or server.url, **options))
+        return pages[-1]
 
     yield open_page
-    for visitor in visitors:
-        problems = visitor.problems
-        visitor.close()
+    for page in pages:
+        problems = page.problems
+        page.close()
         assert not problems
 
 
