@@ -21,7 +21,9 @@ LATENT = [name for name in EXPERIMENTS if name.endswith("_latent")]
 SMALL = [
     name
     for name in EXPERIMENTS
-    if name.endswith("_small") and name.count("_") == 1 and name not in ("codec_small", "all_small")
+    if name.endswith("_small")
+    and name.count("_") == 1
+    and name not in ("codec_small", "all_small", "distill_small")
 ]
 # Names in the experiments and groups of the original, which users' command lines and scripts set.
 KEYS = """exp_name instruments sampling_rate length channels log_every_n_steps mean_path std_path
@@ -55,12 +57,14 @@ def test_the_experiments_there_are():
     instruments = ("flute", "violin", "bassoon", "cello", "trumpet")
     expected = {f"{name}_{kind}" for name in instruments for kind in ("latent", "small", "melody")}
     others = {"pitch_flute_latent", "pitch_flute_small", "all_small", "codec_small", "classifier"}
+    others |= {"distill_small"}
     assert set(EXPERIMENTS) == expected | others
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_names_what_exists(name):
-    config = composed(name, "dataset_path=data", "exp_tag=tag")
+    given = ["teacher=flute"] if name == "distill_small" else []
+    config = composed(name, "dataset_path=data", "exp_tag=tag", *given)
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert plain["exp_name"] == name and plain["run_dir"] == str(ROOT / "logs" / "tag")
     found = targets(plain)

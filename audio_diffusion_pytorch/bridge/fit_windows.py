@@ -103,7 +103,7 @@ def cut_windows(
     Raises:
         InputError: the recordings contain too few windows with played sound.
     """
-    cut = [found for recording in recordings if (found := _cut(pair, recording))]
+    cut = [found for recording in recordings if (found := played_windows(pair, recording))]
     if len(cut) == 1:  # neighbours overlap by a quarter
         middle = -(-len(cut[0]) // 2)
         cut = [cut[0][:middle], cut[0][middle:]]
@@ -113,7 +113,7 @@ def cut_windows(
             f"each with {pair.framing.seconds:.1f} s of sound; choose another folder with --data"
         )
     halves = [_spread(cut[start::2], count) for start in (0, 1)]
-    return _encoded(pair, halves[0]), _encoded(pair, halves[1])
+    return encode_windows(pair, halves[0]), encode_windows(pair, halves[1])
 
 
 def _at_levels(pair: ModelPair, sigmas: Tensor) -> ModelPair:
@@ -138,8 +138,13 @@ def solve_target(pair: ModelPair, noise: Tensor, melody: Tensor | None, sigmas: 
     return pair.target.normalise(_at_levels(pair, sigmas).from_noise(noise, melody))
 
 
-def _cut(pair: ModelPair, recording: Recording) -> list[Window]:
-    """Cut the windows of a recording, in the target's register, in which sound is played."""
+def played_windows(pair: ModelPair, recording: Recording) -> list[Window]:
+    """Cut the windows of a recording, in the target's register, in which sound is played.
+
+    Args:
+        pair: source and target.
+        recording: recording of the source instrument.
+    """
     octaves = recording.octaves_into(pair.target.spec)
     cutter = WindowCutter(pair.framing, recording.sample_rate, 1, recording.stats, octaves)
     windows = cutter.windows([recording.audible])
@@ -158,7 +163,13 @@ def _spread(recordings: Sequence[Sequence[Window]], count: int) -> list[Window]:
     return [chosen[index] for index in kept]
 
 
-def _encoded(pair: ModelPair, windows: Sequence[Window]) -> Windows:
+def encode_windows(pair: ModelPair, windows: Sequence[Window]) -> Windows:
+    """Encode windows with the codec.
+
+    Args:
+        pair: source and target.
+        windows: windows of the source's recordings.
+    """
     with torch.inference_mode():
         wav = torch.stack([window.wav for window in windows])
         latents = pair.codec.encode(wav[:, None].to(pair.device))

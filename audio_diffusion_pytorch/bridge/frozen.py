@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from audio_diffusion_pytorch.bridge.model_pair import ModelPair
-from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
 
 
 class FrozenDenoiser(nn.Module):
-    """Denoiser that is recorded for single windows of one length.
+    """Denoiser or flow map that is recorded for single windows of one length.
 
     The first call takes about a second: it records. The recording computes the same numbers. Inputs
     of other shapes use the denoiser itself.
 
     Args:
-        denoiser: the denoiser.
+        denoiser: the denoiser or the flow map.
         window: frames L of a window.
         channels: latent channels D.
     """
@@ -29,14 +28,14 @@ class FrozenDenoiser(nn.Module):
         super().__init__()
         self.denoiser = denoiser
         self._shape = (1, channels, window)
-        self._recorded: dict[bool, Any] = {}  # without and with melody
+        self._recorded: dict[tuple[str, ...], Any] = {}  # by the names of the inputs
 
-    def forward(self, x: Tensor, sigma: Tensor, melody: Tensor | None = None) -> Tensor:
-        """Return D(x; sigma) [B, D, L] for x [B, D, L], and a melody [B, M, L] if it is given."""
-        inputs = {"x": x, "sigma": sigma} | ({} if melody is None else {"melody": melody})
+    def forward(self, x: Tensor, sigma: Tensor, *end: Tensor, **melody: Tensor) -> Tensor:
+        """Call the denoiser with x [B, D, L], sigma, perhaps an end level and a melody."""
+        inputs = {"x": x, "sigma": sigma, **dict(zip(("end",), end, strict=False)), **melody}
         if x.shape != self._shape or sigma.shape != (1,):
             return self.denoiser(**inputs)
-        key = melody is not None
+        key = tuple(inputs)
         if key not in self._recorded:
             self._recorded[key] = _record(self.denoiser, inputs)
         return self._recorded[key](**inputs)
@@ -67,12 +66,17 @@ class _Opaque(nn.Module):
         super().__init__()
         self._hidden = (network,)
 
-    def forward(self, x: Tensor, sigma: Tensor, melody: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        end: Tensor | None = None,
+        melody: Tensor | None = None,
+    ) -> Tensor:
         """Call the network."""
-        network = self._hidden[0]
-        if melody is None:
-            return network(x=x, sigma=sigma)
-        return network(x=x, sigma=sigma, melody=melody)
+        inputs = {"x": x, "sigma": sigma, "end": end, "melody": melody}
+        given = {name: value for name, value in inputs.items() if value is not None}
+        return self._hidden[0](**given)
 
 
 def with_frozen_networks(
@@ -89,8 +93,13 @@ def with_frozen_networks(
         return pair
     frozen = copy.copy(pair)
     known = {} if known is None else known
-    for net in pair.denoisers:
+
+    def record(net: nn.Module) -> Any:
         if net not in known:
             known[net] = FrozenDenoiser(net, window, pair.codec.latent_channels)
-    frozen.denoisers = [cast(Denoiser, known[net]) for net in pair.denoisers]
+        return known[net]
+
+    frozen.denoisers = [record(net) for net in pair.denoisers]
+    maps = [pair.flow_map(index) for index in (0, 1)]
+    frozen.flow_maps = {index: record(flow) for index, flow in enumerate(maps) if flow is not None}
     return frozen

@@ -92,13 +92,18 @@ class MelodyUse:
         Returns:
             A denoiser of x [B, D, L] and sigma.
         """
-        if melody is None or not self.given[index]:
+        given = self.conditions(index, melody)
+        if not given:
             return denoise
         if self.calls(index) == 1:
-            return lambda x, sigma: denoise(x, sigma, melody=melody)
+            return lambda x, sigma: denoise(x, sigma, **given)
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
             without = denoise(x, sigma)
-            return without + self.guidance * (denoise(x, sigma, melody=melody) - without)
+            return without + self.guidance * (denoise(x, sigma, **given) - without)
 
         return guided
+
+    def conditions(self, index: int, melody: Tensor | None) -> dict[str, Tensor]:
+        """Return the melody [B, M, L] as a keyword, if the source (0) or the target (1) gets it."""
+        return {} if melody is None or not self.given[index] else {"melody": melody}

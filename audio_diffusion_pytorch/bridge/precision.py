@@ -1,14 +1,17 @@
 """Run a denoiser in single or half precision, compiled or not."""
 
 import copy
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
+from audio_diffusion_pytorch.diffusion.flow_map import FlowMap
 from audio_diffusion_pytorch.models.unet import UNet1d
 from audio_diffusion_pytorch.utils.settings import check_choice
+
+Network = TypeVar("Network", Denoiser, FlowMap)
 
 DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 
@@ -33,11 +36,11 @@ def choose_dtype(precision: str | int, device: torch.device) -> torch.dtype:
     return DTYPES[str(precision)]
 
 
-def at_precision(denoiser: Denoiser, dtype: torch.dtype, compile: bool = False) -> Denoiser:
+def at_precision(denoiser: Network, dtype: torch.dtype, compile: bool = False) -> Network:
     """Return a denoiser whose network computes in another type.
 
     Args:
-        denoiser: denoiser in float32; it stays unchanged.
+        denoiser: denoiser or flow map in float32; it stays unchanged.
         dtype: type of the network.
         compile: compile the network with torch.compile, and CUDA graphs on a GPU: the first calls
             of each batch size take minutes.
@@ -52,7 +55,7 @@ def at_precision(denoiser: Denoiser, dtype: torch.dtype, compile: bool = False) 
     if compile:
         cuda = next(denoiser.parameters()).is_cuda
         net = cast(nn.Module, torch.compile(net, mode="reduce-overhead" if cuda else None))
-    return denoiser if net is denoiser.net else Denoiser(net, denoiser.sigma_data)
+    return denoiser if net is denoiser.net else type(denoiser)(net, denoiser.sigma_data)
 
 
 class Reduced(nn.Module):
@@ -69,12 +72,14 @@ class Reduced(nn.Module):
         super().__init__()
         self.net = copy.deepcopy(net).to(dtype)
         self.net.to_time = copy.deepcopy(net.to_time)
+        if net.config.get("end_level"):
+            self.net.to_end = copy.deepcopy(net.to_end)
         self.net.to_mapping = nn.Sequential(*copy.deepcopy(net.to_mapping), _Cast(dtype))
         self.dtype = dtype
 
-    def forward(self, x: Tensor, c_noise: Tensor, melody: Tensor | None = None) -> Tensor:
-        """Run the network on x [B, D, L], c_noise [B] and perhaps a melody [B, M, L]: [B, D, L]."""
-        return self.net(x.to(self.dtype), c_noise, melody=melody).to(x.dtype)
+    def forward(self, x: Tensor, c_noise: Tensor, **conditions: Tensor) -> Tensor:
+        """Run the network on x [B, D, L], c_noise [B] and perhaps conditions: [B, D, L]."""
+        return self.net(x.to(self.dtype), c_noise, **conditions).to(x.dtype)
 
 
 class _Cast(nn.Module):

@@ -15,6 +15,7 @@ class Quality:
         rho: spacing of the schedule.
         fitted: use noise levels that were fitted to the models, where they exist: see
             `bridge.schedules`.
+        student: use students of the models, where they exist, see `models.students`.
     """
 
     solver: str
@@ -22,12 +23,13 @@ class Quality:
     sigma_min: float | None
     rho: float
     fitted: bool = False
+    student: bool = False
 
 
 # Chosen by the relative error of the target's latents against the converged solution, at the
 # default hand-off of the shipped models: `python benchmarks/transfer.py --only error`.
 QUALITY = {
-    "instant": Quality("unipc", 5, 0.1, 7.0, fitted=True),
+    "instant": Quality("unipc", 5, 0.1, 7.0, fitted=True, student=True),
     "draft": Quality("unipc", 9, 0.05, 7.0, fitted=True),
     "normal": Quality("unipc", 14, 0.02, 6.0),
     "high": Quality("unipc", 32, None, 7.0),

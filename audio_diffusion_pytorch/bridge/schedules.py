@@ -1,4 +1,4 @@
-"""Choose the noise levels of both halves of a bridge: fitted to the models, or Karras levels."""
+"""Choose how each half of a bridge is solved: by a student, at fitted levels or Karras levels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.models.fitted_schedules import DIRECTIONS, FittedSchedule
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
+from audio_diffusion_pytorch.models.students import Student, student_of
 
 if TYPE_CHECKING:
     from audio_diffusion_pytorch.bridge.settings import ResolvedSettings
 
 KARRAS = "Karras"
 FITTED = "fitted"
+STUDENT = "student"
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,16 @@ class Schedules:
     Args:
         to_noise: rising levels of the source [N].
         to_data: falling levels of the target [N].
-        path: kind of the levels, for reports: "fitted", "Karras", or one for each half.
+        path: kind of the levels, for reports: "student", "fitted", "Karras", or one for each half.
         notice: reason for Karras levels where the quality asks for fitted ones, else None.
+        students: students of the source and of the target that replace the solver, or None.
     """
 
     to_noise: Tensor
     to_data: Tensor
     path: str = KARRAS
     notice: str | None = None
+    students: tuple[Student | None, Student | None] = (None, None)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -41,13 +45,18 @@ class Schedules:
         if self.path == KARRAS:
             return {}
         levels = {"to_noise": self.to_noise.tolist(), "to_data": self.to_data.tolist()}
-        return {"schedule": self.path, **levels}
+        digests = {
+            f"student_{direction}": student.digest
+            for direction, student in zip(DIRECTIONS, self.students, strict=True)
+            if student is not None
+        }
+        return {"schedule": self.path, **levels, **digests}
 
 
 def choose_schedules(
     resolved: ResolvedSettings, source: InstrumentModel, target: InstrumentModel
 ) -> Schedules:
-    """Choose fitted noise levels where the quality asks for them and the models have them.
+    """Choose students and fitted levels where the quality asks for them and the models have them.
 
     Args:
         resolved: settings of the bridge.
@@ -61,16 +70,28 @@ def choose_schedules(
     karras = resolved.schedule
     if resolved.fitted is None:
         return Schedules(karras.flip(0), karras)
-    models = source, target
-    found = [
-        _fitted(model, direction, resolved)
-        for model, direction in zip(models, DIRECTIONS, strict=True)
-    ]
-    levels = [
-        karras if one is None else torch.tensor(one.sigmas, dtype=torch.float64) for one in found
-    ]
-    lacking = [model for model, one in zip(models, found, strict=True) if one is None]
-    return Schedules(levels[0].flip(0), levels[1], _path(found), _notice(resolved, lacking))
+    levels, kinds, students = [], [], []
+    for model, direction in zip((source, target), DIRECTIONS, strict=True):
+        student = _student(model, resolved)
+        fitted = None if student else _fitted(model, direction, resolved)
+        if student is not None:
+            levels.append(student.spec.levels(resolved.sigma))
+        elif fitted is not None:
+            levels.append(torch.tensor(fitted.sigmas, dtype=torch.float64))
+        else:
+            levels.append(karras)
+        students.append(student)
+        kinds.append(STUDENT if student else FITTED if fitted else KARRAS)
+    lacking = [model for model, kind in zip((source, target), kinds, strict=True) if kind == KARRAS]
+    path = kinds[0] if kinds[0] == kinds[1] else f"{kinds[0]} to noise, {kinds[1]} to data"
+    notice = _notice(resolved, lacking)
+    return Schedules(levels[0].flip(0), levels[1], path, notice, (students[0], students[1]))
+
+
+def _student(model: InstrumentModel, resolved: ResolvedSettings) -> Student | None:
+    """Return the student of a model if it covers the settings."""
+    student = student_of(model) if resolved.student else None
+    return student if student is not None and student.spec.covers(resolved.sigma) else None
 
 
 def _fitted(
@@ -80,11 +101,6 @@ def _fitted(
         return None
     steps = resolved.num_steps
     return model.fitted.find(model.spec.name, direction, resolved.solver, steps, resolved.sigma)
-
-
-def _path(found: Sequence[FittedSchedule | None]) -> str:
-    kinds = [KARRAS if one is None else FITTED for one in found]
-    return kinds[0] if kinds[0] == kinds[1] else f"{kinds[0]} to noise, {kinds[1]} to data"
 
 
 def _notice(resolved: ResolvedSettings, lacking: Sequence[InstrumentModel]) -> str | None:

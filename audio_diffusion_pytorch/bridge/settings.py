@@ -31,6 +31,7 @@ class ResolvedSettings:
         handoff: "plain" or "matched".
         melody: use of the models' melody inputs.
         fitted: quality whose noise levels may be fitted ones; None: they are Karras levels.
+        student: students may replace the solver.
     """
 
     sigma: float
@@ -41,6 +42,7 @@ class ResolvedSettings:
     handoff: str
     melody: MelodyUse
     fitted: str | None = None
+    student: bool = False
 
     @property
     def schedule(self) -> Tensor:
@@ -113,7 +115,12 @@ class BridgeSettings:
         given = self.sigma_min, self.rho  # either asks for Karras levels
         fitted = self.quality if preset.fitted and given == (None, None) else None
         melody = MelodyUse.resolve(self.melody, self.melody_guidance, source, target)
-        return ResolvedSettings(sigma, sigma_min, rho, num_steps, solver, handoff, melody, fitted)
+        # Students were taught one solution, without guidance.
+        asked = self.num_steps, self.solver, *given
+        student = preset.student and not any(asked) and melody.guidance == 1
+        return ResolvedSettings(
+            sigma, sigma_min, rho, num_steps, solver, handoff, melody, fitted, student
+        )
 
     def _sigma(self, source: InstrumentSpec, target: InstrumentSpec) -> float:
         if self.sigma is not None:

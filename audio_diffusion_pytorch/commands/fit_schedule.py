@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from audio_diffusion_pytorch.bridge.fit_windows import Recording
     from audio_diffusion_pytorch.bridge.schedule_plan import Fits
     from audio_diffusion_pytorch.models.fitted_schedules import FittedSchedules
-    from audio_diffusion_pytorch.models.instrument import InstrumentModel
 
 EVALUATIONS = (4, 5, 8)  # instant, instant with num_steps=6, draft
 WINDOWS = 6
@@ -149,7 +148,7 @@ class ModelFit:
     def __init__(self, name: str, arguments: argparse.Namespace, device: str):
         from audio_diffusion_pytorch.bridge.schedule_plan import plan_fits
         from audio_diffusion_pytorch.codecs.loading import load_codec
-        from audio_diffusion_pytorch.models.loading import load_instrument
+        from audio_diffusion_pytorch.models.loading import load_instrument, load_others
 
         self.arguments = arguments
         self.model = load_instrument(name, device)
@@ -159,7 +158,7 @@ class ModelFit:
             )
         if self.model.codec is None:
             self.model.codec = load_codec(self.model.spec.codec)
-        others = load_others(self.model, arguments.others, device)
+        others = load_others(self.model, arguments.others)
         self.tasks = plan_fits(self.model, others, arguments.evaluations, arguments.sigmas)
         self.fitted = self._fitted()
 
@@ -200,31 +199,6 @@ class ModelFit:
             self.fitted.save(output)
             with tqdm.external_write_mode(file=sys.stdout):
                 print(f"  {task}: error {schedule.error:.4f}, Karras {schedule.karras_error:.4f}")
-
-
-def load_others(
-    model: InstrumentModel, names: Sequence[str] | None, device: str
-) -> list[InstrumentModel]:
-    """Load the models at the other ends of a model's bridges.
-
-    Args:
-        model: model of the fit.
-        names: names or paths; None: the other shipped models on the same codec.
-        device: name of a torch device.
-
-    Raises:
-        InputError: a model cannot be loaded.
-    """
-    from audio_diffusion_pytorch.models.loading import load_instrument, shipped_instruments
-
-    if names is not None:
-        return [load_instrument(name, device) for name in names]
-    shipped = [load_instrument(name) for name in shipped_instruments()]
-    return [
-        other.to(device)
-        for other in shipped
-        if other.spec.name != model.spec.name and other.spec.codec == model.spec.codec
-    ]
 
 
 def read_recordings(folders: Sequence[Path], instrument: str) -> list[Recording]:

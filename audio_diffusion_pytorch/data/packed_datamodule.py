@@ -12,7 +12,7 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.data.packed import Pack, dequantise, open_pack
-from audio_diffusion_pytorch.data.packed_crops import Batch, PackedCrops
+from audio_diffusion_pytorch.data.packed_crops import PackedCrops
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instruments import _plain
 from audio_diffusion_pytorch.models.labels import Labels
@@ -35,7 +35,7 @@ class PackedBatches:
 
     def __init__(
         self,
-        make: Callable[[int, int], Batch],
+        make: Callable[[int, int], Any],
         count: int,
         batch_size: int,
         resumed: tuple[int, int] = (0, 0),
@@ -60,11 +60,26 @@ class PackedBatches:
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         epoch, seen = self.resumed
         skipped = seen if epoch == self.epoch else 0  # batches already read come last
         for number in range(self.count):
             yield self.make(self.epoch, (number + skipped) % self.count)
+
+
+def place_of_resuming(trainer: pl.Trainer | None, count: int) -> tuple[int, int]:
+    """Return the interrupted epoch of a resumed run, and the number of its batches that were read.
+
+    Args:
+        trainer: trainer of the run; None: outside of a run.
+        count: batches of an epoch.
+    """
+    if trainer is None:
+        return 0, 0
+    loop = trainer.fit_loop
+    begun = loop.epoch_progress.current.ready
+    batches = loop.epoch_loop.batch_progress.current.ready
+    return (max(begun - 1, 0), batches) if batches < count else (begun, 0)
 
 
 class _Epoch:
@@ -292,17 +307,11 @@ class PackedDatamodule(pl.LightningDataModule):
                 f"datamodule.batches_per_epoch={len(self.train_set) // self.batch_size} is less "
                 f"than the {world} processes: raise it"
             )
-        resumed = (0, 0)
-        if self.trainer is not None:
-            loop = self.trainer.fit_loop
-            begun = loop.epoch_progress.current.ready
-            batches = loop.epoch_loop.batch_progress.current.ready
-            resumed = (max(begun - 1, 0), batches) if batches < count else (begun, 0)
         return PackedBatches(
             lambda epoch, batch: self.crops.batch(self._draw(epoch, batch)),
             count,
             self.batch_size,
-            resumed,
+            place_of_resuming(self.trainer, count),
         )
 
     def val_dataloader(self) -> PackedBatches:

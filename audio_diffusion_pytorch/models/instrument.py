@@ -191,7 +191,7 @@ def _relabelled(
     std: Tensor,
 ) -> InstrumentModel:
     spec = replace(spec, unet={**spec.unet, "num_labels": Labels(spec.labels).count})
-    with _NoInitialValues():
+    with NoInitialValues():
         denoiser = Denoiser(build_network(spec.network, spec.unet), spec.sigma_data)
     denoiser.net.load_state_dict(state, assign=True)
     made = InstrumentModel(spec, mean, std, denoiser, model.codec)
@@ -199,7 +199,7 @@ def _relabelled(
     return made.requires_grad_(False)
 
 
-class _NoInitialValues(TorchFunctionMode):
+class NoInitialValues(TorchFunctionMode):
     """Skip the initialisation of modules.
 
     The meta device would import torch's compiler, which takes a second.
@@ -223,7 +223,7 @@ def build_model(spec: InstrumentSpec, tensors: Mapping[str, Tensor]) -> Instrume
         RuntimeError: the weights do not fit the network.
     """
     spec = replace(spec, unet=dict(spec.unet), labels=tuple(spec.labels))
-    with _NoInitialValues():
+    with NoInitialValues():
         denoiser = Denoiser(build_network(spec.network, spec.unet), spec.sigma_data)
     weights = {
         key[len("net.") :]: value.float()

@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -278,3 +278,24 @@ def other_shipped(name: str, codec: str) -> InstrumentModel | None:
             if model.spec.codec == codec:
                 return model
     return None
+
+
+def load_others(model: InstrumentModel, names: Sequence[str] | None) -> list[InstrumentModel]:
+    """Load the models at the other ends of a model's bridges, onto its device.
+
+    Args:
+        model: model at one end.
+        names: names or paths; None: the other shipped models on the same codec.
+
+    Raises:
+        InputError: a model cannot be loaded.
+    """
+    device = model.mean.device
+    if names is not None:
+        return [load_instrument(name, device) for name in names]
+    shipped = [load_instrument(name) for name in shipped_instruments()]
+    return [
+        other.to(device)
+        for other in shipped
+        if other.spec.name != model.spec.name and other.spec.codec == model.spec.codec
+    ]

@@ -134,6 +134,7 @@ class UNet1d(nn.Module):
         out_channels: channels of the output, None for `in_channels`.
         num_labels: labels that condition the network; 0: an unconditional network.
         melody_channels: channels M of the melody input, see `pitch.melody_input`; 0: no such input.
+        end_level: embed a second noise level, the end of the step of a `FlowMap`.
 
     Attributes:
         config: the arguments by name, sequences as lists.
@@ -162,6 +163,7 @@ class UNet1d(nn.Module):
         out_channels: int | None = None,
         num_labels: int = 0,
         melody_channels: int = 0,
+        end_level: bool = False,
     ):
         super().__init__()
         config = UNetConfig(
@@ -182,6 +184,7 @@ class UNet1d(nn.Module):
             out_channels=out_channels,
             num_labels=num_labels,
             melody_channels=melody_channels,
+            end_level=end_level,
         )
         self.config = config.to_dict()
         self.in_channels = in_channels
@@ -219,6 +222,11 @@ class UNet1d(nn.Module):
             self.to_melody = nn.Conv1d(
                 melody_channels + 1, widths[0], kernel, stride=patch_factor, padding=patch_factor
             )
+        if end_level:  # without effect at first: a student begins as its teacher
+            end = nn.Linear(channels + 1, features)
+            nn.init.zeros_(end.weight)
+            nn.init.zeros_(end.bias)
+            self.to_end = nn.Sequential(FourierFeatures(channels), end)
 
     def forward(
         self,
@@ -226,6 +234,7 @@ class UNet1d(nn.Module):
         c_noise: Tensor,
         label: Tensor | None = None,
         melody: Tensor | None = None,
+        c_end: Tensor | None = None,
     ) -> Tensor:
         """Map latents to the raw network output.
 
@@ -237,6 +246,8 @@ class UNet1d(nn.Module):
             melody: posteriors of the pitches [B, melody_channels, T], or one more channel with 1
                 where the melody is given and 0 where it is dropped; None: without melody. Ignored
                 by a network without this input.
+            c_end: [B], the transformed noise level at the end of a step, for a network with
+                `end_level`.
 
         Returns:
             [B, out_channels, T].
@@ -261,6 +272,8 @@ class UNet1d(nn.Module):
             if label is None:
                 label = torch.full_like(c_noise, self.num_labels, dtype=torch.long)
             embedding = embedding + self.to_label(label)
+        if c_end is not None:
+            embedding = embedding + self.to_end(c_end)
         mapping = self.to_mapping(embedding)
         x = self.to_in(x, mapping)
         if self.melody_channels:

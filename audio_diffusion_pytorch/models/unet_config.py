@@ -47,6 +47,7 @@ class UNetConfig:
     out_channels: int | None
     num_labels: int
     melody_channels: int = 0
+    end_level: bool = False
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -72,11 +73,12 @@ class UNetConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the arguments by name, sequences as lists.
 
-        Without a melody input, the result equals that of earlier versions.
+        Without the inputs of later versions, the result equals that of earlier versions.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if not self.melody_channels:
-            del values["melody_channels"]
+        for later in ("melody_channels", "end_level"):
+            if not values[later]:
+                del values[later]
         return {
             name: list(value) if isinstance(value, Sequence) else value
             for name, value in values.items()

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -13,7 +14,9 @@ from audio_diffusion_pytorch.models.instrument import InstrumentSpec
 from audio_diffusion_pytorch.models.labels import Labels
 from audio_diffusion_pytorch.models.loading import other_shipped
 from audio_diffusion_pytorch.models.networks import NETWORKS
+from audio_diffusion_pytorch.models.students import student_file
 from audio_diffusion_pytorch.training.base_module import TrainingModule
+from audio_diffusion_pytorch.training.distill_module import DistillModule
 from audio_diffusion_pytorch.training.instrument_module import InstrumentModule
 
 
@@ -45,6 +48,10 @@ def summary(
     lines += [f"run folder: {run_dir}", f"model:      {model}"]
     if (run_dir / "tensorboard").is_dir():
         lines.append(f"curves:     tensorboard --logdir {shlex.quote(str(run_dir))}")
+    if isinstance(module, DistillModule):
+        place = student_file(cast(Path, module.teacher.file))
+        folder, source, target = (shlex.quote(str(path)) for path in (place.parent, model, place))
+        lines.append(f"use it:     mkdir -p {folder} && cp {source} {target}")
     if isinstance(module, InstrumentModule):
         lines.append(f"transfer:   {_transfer_command(module, run_dir, plugins)}")
     return "\n".join(lines)

@@ -269,7 +269,7 @@ def _shipped_digest() -> str:
     """Hash the classifier, and the models from which source=auto chooses with their schedules."""
     digest = hashlib.blake2b(digest_size=8)
     folder = ASSETS / "instruments"
-    models = sorted([*folder.glob("*.safetensors"), *folder.glob(f"*{ENDING}")])
+    models = sorted([*folder.rglob("*.safetensors"), *folder.glob(f"*{ENDING}")])
     for path in (ASSETS / "classifier.safetensors", *models):
         digest.update(path.name.encode())
         digest.update(path.read_bytes())

@@ -1,0 +1,118 @@
+"""The distillation of a model by its command, with small models."""
+
+import subprocess
+
+import pytest
+import soundfile
+import torch
+from conftest import RATE, TINY_UNET, melody
+from runs import losses
+from safetensors import safe_open
+
+from audio_diffusion_pytorch.models.labels import RECORDING_CONDITIONS
+from audio_diffusion_pytorch.models.students import load_student
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """Recordings of a flute and of a violin."""
+    folder = tmp_path_factory.mktemp("sound")
+    for seed in range(3):
+        for name in ("flute", "violin"):
+            soundfile.write(folder / f"{name}_{seed}.wav", melody(2.0, seed=seed), RATE)
+    return folder
+
+
+@pytest.fixture
+def flute(tmp_path, make_instrument):
+    path = tmp_path / "models" / "flute.safetensors"
+    path.parent.mkdir()
+    unet = {**TINY_UNET, "num_labels": 2}
+    make_instrument(unet=unet, labels=RECORDING_CONDITIONS).save(path)
+    return path
+
+
+@pytest.fixture
+def distil(command, flute, make_instrument, codec_file, sound):
+    make_instrument("violin", 1).save(flute.with_name("violin.safetensors"))
+    return lambda *arguments, codec=(f"codec.name={codec_file}",): command(
+        "train.py",
+        "exp=distill_small",
+        f"teacher={flute}",
+        *codec,
+        f"dataset_path={sound}",
+        f"datamodule.others=[{flute.with_name('violin.safetensors')}]",
+        "datamodule.windows=4",
+        "datamodule.batch_size=4",
+        "datamodule.batches_per_epoch=8",
+        "trainer.gpus=0",
+        "exp_tag=taught",
+        *arguments,
+    )
+
+
+def test_a_student_is_trained_resumed_and_used(distil, flute, transfer, tmp_path):
+    result = distil("total_steps=24", "trainer.max_steps=12", "ckpt_every_n_steps=4")
+    assert result.code == 0, result.err
+    run = tmp_path / "logs" / "taught"
+    solved = (run / "trajectories.safetensors").stat().st_mtime_ns
+    result = distil("total_steps=24", "ckpt=last")
+    assert result.code == 0, result.err
+    assert (run / "trajectories.safetensors").stat().st_mtime_ns == solved
+    curve = losses(run)
+    assert sorted(curve) == list(range(24)) and all(len(found) == 1 for found in curve.values())
+    student = load_student(run / "distill_small.safetensors")
+    assert student.spec.steps == 24 and student.spec.name == "flute"
+    assert student.spec.sigmas == pytest.approx((4 / 1.5, 6.0))
+    # The advice of the command puts the student beside its model.
+    advice = next(line for line in result.out.splitlines() if line.startswith("use it:"))
+    subprocess.run(advice.removeprefix("use it:"), shell=True, check=True)
+    soundfile.write(tmp_path / "in.wav", melody(0.5), RATE)
+    violin = flute.with_name("violin.safetensors")
+    files = f"input={tmp_path / 'in.wav'}", f"output={tmp_path / 'out.wav'}"
+    ends = f"source={flute}", f"target={violin}"
+    result = transfer(*ends, *files, "quality=instant", "num_steps=null")
+    assert result.code == 0, result.err
+    assert "no noise levels are fitted to violin for" in result.out  # not to the flute
+
+
+def test_the_student_starts_as_the_teacher_and_learns(distil, flute, tmp_path):
+    result = distil("total_steps=60", "model.lr=2e-3", "model.ema_beta=0.9")
+    assert result.code == 0, result.err
+    run = tmp_path / "logs" / "taught"
+    curve = [values[0] for _, values in sorted(losses(run).items())]
+    assert sum(curve[-8:]) < 0.8 * sum(curve[:8])
+    with safe_open(run / "trajectories.safetensors", "pt") as file:
+        points, sigmas = file.get_tensor("train.points"), file.get_tensor("train.sigmas")
+        direction = file.get_tensor("train.direction")
+    assert points.shape[1:] == (3, 128, 64) and len(points) == len(sigmas) == len(direction)
+    rising = sigmas.diff(dim=1).gt(0).all(1)
+    assert torch.equal(rising, direction == 0) and set(direction.tolist()) == {0, 1}
+    assert sigmas.min() == pytest.approx(0.02) and 4 / 1.5 <= sigmas.max() <= 6
+
+
+def test_the_way_back_is_a_further_loss(distil, tmp_path):
+    curves = []
+    for cycle in (0.0, 1.0):
+        assert distil("total_steps=4", f"model.cycle={cycle}", f"exp_tag=c{cycle}").code == 0
+        curves.append(losses(tmp_path / "logs" / f"c{cycle}")[0][0])
+    assert curves[1] > curves[0]
+
+
+def test_wrong_settings_give_one_line(distil, tmp_path):
+    for arguments, says in [
+        (["teacher=kazoo"], "unknown instrument 'kazoo'"),
+        (["inner=[0.8,0.5]"], "must rise"),
+        (["datamodule.windows=0"], "datamodule.windows=0"),
+        ([f"dataset_path={tmp_path / 'none'}"], "none"),
+        (["datamodule.seconds=0.01"], "too little sound"),
+    ]:
+        assert says in distil("total_steps=4", *arguments).error(), arguments
+    other = "codec=small_untrained", "+codec.n_mels=64"
+    assert "set codec= to that codec" in distil("total_steps=4", codec=other).error()
+
+
+def test_a_dry_run_describes_the_run(distil, tmp_path):
+    result = distil("dry_run=true")
+    assert result.code == 0, result.err
+    assert not (tmp_path / "logs" / "taught").exists()
