@@ -7,6 +7,7 @@ speed       the plain path (Heun, 100 points, float32, one clip at a time), and 
             models, and the full size with random weights; a clip of 17.07 s, and a folder of 16;
             each row in a new process
 evaluation  one evaluation of each network, by precision and batch; codec; shares of the plain path
+profile     seconds of the stages of a transfer, by preset; shipped models, a clip of 17.07 s
 error       error relative to the converged solution, shipped models, on clips of --data
             (default: shipped clips)
 where       error of normal by noise level
@@ -16,7 +17,9 @@ gpu         full size, folder of 64 clips, share of time in kernels (with a GPU 
 """
 
 import argparse
+import cProfile
 import json
+import pstats
 import statistics
 import sys
 import tempfile
@@ -226,6 +229,41 @@ def in_turns(functions: dict[str, Callable], turns: int = 5) -> dict[str, float]
     return best
 
 
+# Stages
+
+STAGES = {  # end of the file's path, function
+    "level and tuning": ("bridge/bridge.py", "_measured"),
+    "register": ("bridge/register.py", "octaves_into_range"),
+    "encoder": ("bridge/model_pair.py", "_encode"),
+    "networks": ("bridge/model_pair.py", "_solve"),
+    "decoder network": ("codecs/mel.py", "synthesise"),
+    "Griffin-Lim": ("codecs/griffin_lim.py", "forward"),
+    "resampling": ("audio/dsp.py", "__call__"),
+}
+
+
+def profile_stages(args: argparse.Namespace) -> None:
+    """Measure one thread, because a profile covers one."""
+    table = Table("preset", "evaluations", "seconds", *STAGES, "rest")
+    torch.set_num_threads(1)
+    models, codec = load("small", args.device)
+    wav = clip()
+    for setting in SETTINGS[1:]:
+        bridge = Bridge(*models, codec=codec, device=args.device, quality=setting)
+        bridge(wav, RATE)
+        profile = cProfile.Profile(time.process_time)
+        profile.runcall(bridge, wav, RATE)
+        stats = pstats.Stats(profile)
+        seconds = dict.fromkeys(STAGES, 0.0)
+        for (file, _, function), (*_, cumulative, _) in stats.stats.items():
+            for stage, (end, name) in STAGES.items():
+                if file.endswith(end) and function == name:
+                    seconds[stage] += cumulative
+        rest = stats.total_tt - sum(seconds.values())
+        shares = (f"{value / stats.total_tt:.0%}" for value in (*seconds.values(), rest))
+        table.row(setting, bridge.num_evaluations, f"{stats.total_tt:.2f}", *shares)
+
+
 # Error
 
 
@@ -336,6 +374,7 @@ def gpu(args: argparse.Namespace) -> None:
 PARTS = {
     "speed": speed,
     "evaluation": evaluation,
+    "profile": profile_stages,
     "error": error,
     "where": where_from,
     "start": start,
