@@ -42,8 +42,9 @@ class DistillModule(FrozenCodecModule):
         codec: codec of the teacher.
         inner: noise levels between the data end and the hand-off, rising.
         sigma_min: noise level at the data end.
+        splitting: weight of the map over all levels in one step, which the single steps split.
         cycle: weight of the way back: the map to data, applied to the student's own noise, returns
-            to the latents.
+            to the latents, and the map to noise, applied to its own latents, to the noise.
         lr: learning rate of AdamW, the peak of a one-cycle learning rate.
         lr_beta1: decay of AdamW's first moment.
         lr_beta2: decay of AdamW's second moment.
@@ -64,6 +65,7 @@ class DistillModule(FrozenCodecModule):
         codec: Codec,
         inner: Sequence[float] = (0.8,),
         sigma_min: float = 0.02,
+        splitting: float = 0.0,
         cycle: float = 0.0,
         lr: float = 5e-4,
         lr_beta1: float = 0.9,
@@ -143,13 +145,18 @@ class DistillModule(FrozenCodecModule):
         """Return the loss of a batch: squared errors of the scaled latents at all levels."""
         found = torch.stack(self.solve(self.flow, batch), 1)
         loss = (found - batch.points[:, 1:]).square().mean()
+        if self.hparams.splitting:
+            ends = [0, -1]
+            whole = batch._replace(points=batch.points[:, ends], sigmas=batch.sigmas[:, ends])
+            error = (self.solve(self.flow, whole)[0] - whole.points[:, 1]).square().mean()
+            loss = loss + self.hparams.splitting * error
         if self.hparams.cycle:
             loss = loss + self.hparams.cycle * self._cycle_loss(batch, found[:, -1])
         self.log("train_loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def _cycle_loss(self, batch: Trajectories, found: Tensor) -> Tensor:
-        """Return the squared error of the data after the way to noise and back."""
+        """Return the squared error after the way there and back."""
         points = torch.stack([found, *batch.points.unbind(1)[-2::-1]], 1)
         back = batch._replace(
             points=points, sigmas=batch.sigmas.flip(1), direction=1 - batch.direction

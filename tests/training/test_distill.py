@@ -91,12 +91,16 @@ def test_the_student_starts_as_the_teacher_and_learns(distil, flute, tmp_path):
     assert sigmas.min() == pytest.approx(0.02) and 4 / 1.5 <= sigmas.max() <= 6
 
 
-def test_the_way_back_is_a_further_loss(distil, tmp_path):
-    curves = []
-    for cycle in (0.0, 1.0):
-        assert distil("total_steps=4", f"model.cycle={cycle}", f"exp_tag=c{cycle}").code == 0
-        curves.append(losses(tmp_path / "logs" / f"c{cycle}")[0][0])
-    assert curves[1] > curves[0]
+def test_further_losses(distil, tmp_path):
+    first = {}
+    for name, given in {
+        "none": [],
+        "way": ["model.cycle=1"],
+        "step": ["model.splitting=1"],
+    }.items():
+        assert distil("total_steps=4", *given, f"exp_tag={name}").code == 0
+        first[name] = losses(tmp_path / "logs" / name)[0][0]
+    assert min(first["way"], first["step"]) > first["none"]
 
 
 def test_wrong_settings_give_one_line(distil, tmp_path):
