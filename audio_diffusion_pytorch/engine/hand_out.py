@@ -66,12 +66,19 @@ class _Todo:
         self._missing: dict[Any, set[Any]] = {}  # such a job -> its unfinished parts
 
     def take(self, workers: int) -> list[Any]:
-        """Take jobs for a worker: fewer towards the end, so that the workers end together."""
+        """Take jobs for a worker: fewer towards the end, so that the workers end together.
+
+        A lost part is repeated first: perhaps each part of its job ends a worker.
+        """
+        if self.again and self.again[-1] in self._whole:
+            return [self.again.pop()]
         count = min(_MOST, -(-len(self.fresh) // (2 * workers)))
         return [self.fresh.pop() for _ in range(count)] or [self.again.pop()]
 
     def lose(self, job: Any) -> None:
-        """Repeat an unfinished job of a dead worker once."""
+        """Repeat an unfinished job of a dead worker once, except a dropped part."""
+        if job in self._whole and self._whole[job] not in self._missing:
+            return
         self._lost[job] += 1
         if self._lost[job] == 1:
             self.again.append(job)
