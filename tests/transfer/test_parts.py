@@ -1,12 +1,14 @@
 """Long recordings in parts: the same bytes as in one piece."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from conftest import RATE, ROOT, melody
-from folders import outputs, plan
+from folders import clips, outputs, plan
 
 from audio_diffusion_pytorch.bridge import overlap_add
 from audio_diffusion_pytorch.bridge.bridge import Bridge
@@ -44,7 +46,7 @@ class Worker:
 
 def transferred(workers: list[Worker], source: Path, out: Path) -> dict[str, list]:
     """Run the jobs of a folder -> what was told, by kind."""
-    told = {"done": [], "failed": [], "windows": [], "warning": []}
+    told = {"done": [], "failed": [], "left": [], "windows": [], "warning": []}
     hand_out(
         workers,
         plan(str(source), str(out), None),
@@ -114,6 +116,59 @@ def test_parts_are_joined_without_a_seam(
     assert blocks == len(decoded) - 2 - blocks
     assert blocks / 4 < len(ahead) == len(set(ahead))
     assert not list((tmp_path / "parts").iterdir())
+
+
+class SlowToJoin(Worker):
+    """Worker that joins parts in a context: what happens between the parts and the join."""
+
+    meanwhile: Callable[[], AbstractContextManager]
+
+    def submit(self, jobs) -> None:
+        joins = jobs[0].split and not isinstance(jobs[0], parts.Part)
+        with self.meanwhile() if joins else nullcontext():
+            super().submit(jobs)
+
+
+@pytest.fixture
+def given(short_blocks, make_instrument, codec, tmp_path):
+    """Arguments of a worker that splits recordings."""
+    models = make_instrument("flute"), make_instrument("violin", 1)
+    (tmp_path / "parts").mkdir()
+    return Bridge(*models, num_steps=2, codec=codec), tmp_path / "parts", [], False
+
+
+def test_a_second_command_finishes_a_recording_before_the_first_one_joins_it(given, tmp_path):
+    """Both have parts; the file is written once."""
+    folders = clips(tmp_path / "in", 1, seconds=6), tmp_path / "out"
+    (job,) = plan(*map(str, folders), None)
+    before = []
+
+    @contextmanager
+    def meanwhile():
+        second = transferred([Worker(*given)], *folders)
+        assert len(second["done"]) == 1 and len(second["windows"]) > 8
+        before.append(job.output.stat())
+        yield
+
+    worker = SlowToJoin(*given)
+    worker.meanwhile = meanwhile
+    first = transferred([worker], *folders)
+    assert first["left"] == [(job.input.name, None)] and len(first["windows"]) > 8
+    assert not first["done"] and not first["failed"]
+    assert before == [job.output.stat()]
+    whole = tmp_path / "whole"
+    transferred([Worker(given[0], None, [], False)], folders[0], whole)
+    assert job.output.read_bytes() == (whole / job.output.name).read_bytes()
+
+
+def test_a_join_leaves_a_locked_recording_to_the_other_command(given, tmp_path):
+    folders = clips(tmp_path / "in", 1, seconds=6), tmp_path / "out"
+    (job,) = plan(*map(str, folders), None)
+    worker = SlowToJoin(*given)
+    worker.meanwhile = job.claimed
+    told = transferred([worker], *folders)
+    assert told["left"] == [(job.input.name, None)] and len(told["windows"]) > 8
+    assert not job.output.exists()
 
 
 @pytest.mark.long
