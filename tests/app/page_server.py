@@ -4,11 +4,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,6 +84,31 @@ def start_server(tmp_path_factory) -> Iterator[Callable[..., Server]]:
     for server in servers:
         server.process.kill()
         server.process.wait()
+
+
+@contextmanager
+def behind_proxy(server: Server) -> Iterator[str]:
+    """Serve a page with root_path=/timbre by a reverse proxy; yield its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = Path(__file__).with_name("proxy.py")
+    with subprocess.Popen([sys.executable, script, server.url, str(port)]) as proxy:
+        try:
+            wait_for(port)
+            yield f"http://127.0.0.1:{port}/timbre/"
+        finally:
+            proxy.kill()
+
+
+def wait_for(port: int) -> None:
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail(f"nothing answers on port {port}")
 
 
 @pytest.fixture(scope="session")

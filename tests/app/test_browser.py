@@ -2,7 +2,6 @@
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT, melody
-from page_server import OTHER_HOST
-from visitor import RECORD, Visitor, assert_no_foreign, contrast, wait_for
+from page_server import OTHER_HOST, behind_proxy
+from visitor import RECORD, Visitor, assert_no_foreign, contrast
 
 from audio_diffusion_pytorch.app.service import example
 
@@ -322,24 +321,16 @@ def test_thirty_minutes_show_progress_and_can_be_cancelled(visit, tmp_path):
 
 @pytest.mark.long
 def test_behind_a_reverse_proxy(chromium, start_server):
-    behind = start_server("root_path=/timbre")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    arguments = [str(Path(__file__).with_name("proxy.py")), behind.url, str(port)]
-    with subprocess.Popen([sys.executable, *arguments]) as proxy:
-        try:
-            wait_for(port)
-            visitor = Visitor(chromium, f"http://127.0.0.1:{port}/timbre/")
-            visitor.take_example()
-            visitor.play()
-            visitor.player()
-            visitor.page.locator("#results figure img").nth(1).wait_for()
-            assert visitor.download(f"{FLUTE.stem}_as_violin.wav").stat().st_size > 500_000
-            assert_no_foreign(visitor)  # every address lies below /timbre
-            visitor.close()
-        finally:
-            proxy.kill()
+    server = start_server("root_path=/timbre")
+    with behind_proxy(server) as url:
+        visitor = Visitor(chromium, url)
+        visitor.take_example()
+        visitor.play()
+        visitor.player()
+        visitor.page.locator("#results figure img").nth(1).wait_for()
+        assert visitor.download(f"{FLUTE.stem}_as_violin.wav").stat().st_size > 500_000
+        assert_no_foreign(visitor)  # every address lies below /timbre
+        visitor.close()
 
 
 @pytest.mark.long  # two servers; the files of a killed one: test_storage.py

@@ -1,12 +1,8 @@
 """Long sessions of the tab Live in a real browser; test_browser.py has a short one."""
 
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-from visitor import RECORD, Player, assert_no_foreign, contrast, wait_for
+from page_server import behind_proxy
+from visitor import RECORD, Player, assert_no_foreign, contrast
 
 pytest_plugins = ["page_server", "visitor"]  # fixtures
 
@@ -126,19 +122,11 @@ def test_narrow_and_wide_screens(player, width, theme):
 def test_behind_a_reverse_proxy_with_a_login(chromium, start_server, tmp_path):
     users = tmp_path / "users.txt"
     users.write_text("anna:secret\n")
-    behind = start_server("root_path=/timbre", f"auth={users}")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    arguments = [str(Path(__file__).with_name("proxy.py")), behind.url, str(port)]
-    with subprocess.Popen([sys.executable, *arguments]) as proxy:
-        try:
-            wait_for(port)
-            one = Player(chromium, f"http://127.0.0.1:{port}/timbre/", user=("anna", "secret"))
-            one.open()
-            one.start()
-            one.until("Playing")
-            assert_no_foreign(one)  # every address lies below /timbre
-            one.close()
-        finally:
-            proxy.kill()
+    server = start_server("root_path=/timbre", f"auth={users}")
+    with behind_proxy(server) as url:
+        one = Player(chromium, url, user=("anna", "secret"))
+        one.open()
+        one.start()
+        one.until("Playing")
+        assert_no_foreign(one)  # every address lies below /timbre
+        one.close()

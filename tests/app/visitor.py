@@ -4,8 +4,6 @@ import base64
 import io
 import os
 import re
-import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -246,12 +244,3 @@ def contrast(visitor: Visitor, selector: str) -> float:
         values.append((high + 0.05) / (low + 0.05))
     assert values
     return min(values)
-
-
-def wait_for(port: int) -> None:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
