@@ -122,7 +122,6 @@ def test_ctrl_c_ends_the_actors(cluster, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(cluster, toy, JOBS, Interrupting())
-    assert "job0" in (tmp_path / "log").read_text()
     assert not list(tmp_path.glob("*.lock"))
     before = (tmp_path / "log").read_text()
     time.sleep(1)
@@ -241,7 +240,7 @@ def test_a_node_lost_amid_files(files, cluster, transfer, tmp_path, monkeypatch)
     other = transfer(*arguments, f"output={tmp_path / 'ray'}", *options)
     assert not cluster.worker_nodes
     assert local.code == other.code == 1 and "cannot read" in local.err, local.err + other.err
-    # Ray reports the lost node first.
+    # Ray reports the lost node first, which may leave a temporary file.
     assert other.out.replace("/ray", "").endswith(local.out.replace("/local", ""))
     assert local.err.splitlines()[-1] == other.err.splitlines()[-1]
     assert len(losing.done) == losing.done.total() == len(written(tmp_path / "ray")) == files
