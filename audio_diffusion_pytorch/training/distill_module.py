@@ -143,6 +143,7 @@ class DistillModule(FrozenCodecModule):
 
     def training_step(self, batch: Trajectories, batch_idx: int) -> Tensor:
         """Return the loss of a batch: squared errors of the scaled latents at all levels."""
+        batch = batch.single()
         found = torch.stack(self.solve(self.flow, batch), 1)
         loss = (found - batch.points[:, 1:]).square().mean()
         if self.hparams.splitting:
@@ -165,6 +166,7 @@ class DistillModule(FrozenCodecModule):
 
     def validation_step(self, batch: Trajectories, batch_idx: int) -> None:
         """Log the relative errors of the last level, with the averaged weights."""
+        batch = batch.single()
         expected = batch.points[:, -1]
         found = self.solve(self.ema.model, batch)[-1]
         errors = (found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)

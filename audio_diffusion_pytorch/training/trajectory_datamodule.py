@@ -29,6 +29,7 @@ from audio_diffusion_pytorch.models.fitted_schedules import DIRECTIONS, weights_
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
 from audio_diffusion_pytorch.models.loading import load_instrument, load_others
 from audio_diffusion_pytorch.training.randomness import generator_for
+from audio_diffusion_pytorch.utils.devices import choose_device
 from audio_diffusion_pytorch.utils.safetensors_io import open_safetensors, write_safetensors
 from audio_diffusion_pytorch.utils.settings import check_number
 
@@ -53,9 +54,12 @@ class Trajectories(NamedTuple):
     melody: Tensor
 
     def rows(self, chosen: Tensor | slice) -> Trajectories:
-        """Return some trajectories in single precision."""
-        points, melody = self.points[chosen].float(), self.melody[chosen].float()
-        return Trajectories(points, self.sigmas[chosen], self.direction[chosen], melody)
+        """Return some trajectories."""
+        return Trajectories(*(value[chosen] for value in self))
+
+    def single(self) -> Trajectories:
+        """Return the trajectories in single precision."""
+        return self._replace(points=self.points.float(), melody=self.melody.float())
 
 
 class _Epoch(Sequence):
@@ -102,6 +106,7 @@ class TrajectoryDatamodule(pl.LightningDataModule):
         batch_size: trajectories in a batch.
         batches_per_epoch: batches of an epoch.
         seed: key of all random numbers.
+        device: device that solves the ODEs; "auto": a GPU if there is one.
 
     Raises:
         InputError: a setting is wrong or a model cannot be loaded.
@@ -120,6 +125,7 @@ class TrajectoryDatamodule(pl.LightningDataModule):
         batch_size: int = 8,
         batches_per_epoch: int = 100,
         seed: int = 0,
+        device: str = "auto",
     ):
         super().__init__()
         for name, value in {
@@ -134,6 +140,7 @@ class TrajectoryDatamodule(pl.LightningDataModule):
         if not all(0 < low < high for low, high in pairwise(levels)):
             raise InputError(f"sigma_min={sigma_min} and inner={list(inner)} must rise")
         self.path = Path(path)
+        self.device = choose_device(device)
         self.teacher = load_instrument(teacher)
         self.others = load_others(self.teacher, others)
         self.inner = tuple(map(float, inner))
@@ -201,6 +208,8 @@ class TrajectoryDatamodule(pl.LightningDataModule):
         """Return the tensors of the file."""
         known: dict[str, list[Recording]] = {}
         found: dict[str, list[Solutions]] = {"train": [], "valid": []}
+        for model in (self.teacher, *self.others):
+            model.to(self.device)
         pairs = make_pairs(self.teacher, self.others)
         total = self.windows * len(pairs)
         with tqdm(total=total, unit="window", desc="trajectories of the teacher") as bar:
@@ -285,11 +294,11 @@ def _table(parts: Sequence[Solutions]) -> Trajectories:
     counts = torch.tensor([len(part.points) for part in parts])
     indices = torch.tensor([DIRECTIONS.index(part.direction) for part in parts])
     melodies = [
-        part.points[:, 0, :0].half() if part.melody is None else part.melody.half()
+        (part.points[:, 0, :0] if part.melody is None else part.melody).half().cpu()
         for part in parts
     ]
     return Trajectories(
-        torch.cat([part.points.half() for part in parts]),
+        torch.cat([part.points.half().cpu() for part in parts]),
         torch.stack([part.sigmas for part in parts]).repeat_interleave(counts, 0),
         indices.repeat_interleave(counts),
         torch.cat(melodies),
