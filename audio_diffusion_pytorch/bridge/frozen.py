@@ -13,13 +13,13 @@ from audio_diffusion_pytorch.bridge.model_pair import ModelPair
 
 
 class FrozenDenoiser(nn.Module):
-    """Denoiser or flow map that is recorded for single windows of one length.
+    """Denoiser that is recorded for single windows of one length.
 
     The first call takes about a second: it records. The recording computes the same numbers. Inputs
     of other shapes use the denoiser itself.
 
     Args:
-        denoiser: the denoiser or the flow map.
+        denoiser: the denoiser.
         window: frames L of a window.
         channels: latent channels D.
     """
@@ -30,9 +30,9 @@ class FrozenDenoiser(nn.Module):
         self._shape = (1, channels, window)
         self._recorded: dict[tuple[str, ...], Any] = {}  # by the names of the inputs
 
-    def forward(self, x: Tensor, sigma: Tensor, *end: Tensor, **melody: Tensor) -> Tensor:
-        """Call the denoiser with x [B, D, L], sigma, perhaps an end level and a melody."""
-        inputs = {"x": x, "sigma": sigma, **dict(zip(("end",), end, strict=False)), **melody}
+    def forward(self, x: Tensor, sigma: Tensor, **conditions: Tensor) -> Tensor:
+        """Return D(x; sigma) [B, D, L] for x [B, D, L], perhaps with a melody or an end level."""
+        inputs = {"x": x, "sigma": sigma, **conditions}
         if x.shape != self._shape or sigma.shape != (1,):
             return self.denoiser(**inputs)
         key = tuple(inputs)
@@ -100,6 +100,6 @@ def with_frozen_networks(
         return known[net]
 
     frozen.denoisers = [record(net) for net in pair.denoisers]
-    maps = [pair.flow_map(index) for index in (0, 1)]
-    frozen.flow_maps = {index: record(flow) for index, flow in enumerate(maps) if flow is not None}
+    found = enumerate(pair.student_denoiser(index) for index in (0, 1))
+    frozen.student_denoisers = {index: record(net) for index, net in found if net is not None}
     return frozen

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar, cast
@@ -18,7 +18,7 @@ from audio_diffusion_pytorch.bridge.schedules import choose_schedules
 from audio_diffusion_pytorch.bridge.settings import BridgeSettings
 from audio_diffusion_pytorch.bridge.windows import Window
 from audio_diffusion_pytorch.codecs.base import Codec
-from audio_diffusion_pytorch.diffusion.flow_map import FlowMap, follow
+from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
 from audio_diffusion_pytorch.diffusion.sampling import SOLVERS
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.fitted_schedules import DIRECTIONS
@@ -95,8 +95,8 @@ class ModelPair:
         self._compiled = compile
         self._dtype = choose_dtype(precision, torch.device(device))
         self.denoisers = [at_precision(model.denoiser, self._dtype, compile) for model in models]
-        # Of students, by the index of the half; bridges at other hand-off levels share them.
-        self.flow_maps: dict[int, FlowMap] = {}
+        # By the index of the half; bridges at other hand-off levels share them.
+        self.student_denoisers: dict[int, Denoiser] = {}
 
     def _configure(self, requested: BridgeSettings) -> None:
         """Resolve the settings; set the schedule, the solver and the target's statistics."""
@@ -145,7 +145,7 @@ class ModelPair:
 
     def to(self: Self, device: str | torch.device) -> Self:
         """Move models and codec in place, also for other bridges that share them."""
-        networks = *self.denoisers, *self.flow_maps.values()
+        networks = *self.denoisers, *self.student_denoisers.values()
         for module in (self.source, self.target, self.codec, *networks):
             module.to(device)
         return self
@@ -203,24 +203,27 @@ class ModelPair:
         """Solve the ODE of the source (0) or the target (1) for x [B, D, L]."""
 
         def solve(rows: Tensor, melody: Tensor | None = None) -> Tensor:
-            if (flow := self.flow_map(index)) is not None:
-                return follow(flow, rows, sigmas, **self.melody.conditions(index, melody))
-            denoise = self.melody.denoiser(index, self.denoisers[index], melody)
+            denoiser = self.student_denoiser(index)
+            if denoiser is None:
+                denoise = self.melody.denoiser(index, self.denoisers[index], melody)
+            else:  # a student was taught to end at the last level
+                given = {"end": sigmas[-1:].to(rows), **self.melody.conditions(index, melody)}
+                denoise = partial(denoiser, **given)
             return self.solve(denoise, rows, sigmas)
 
         if self._compiled:  # a compiled network has one batch size
             return solve(x, melody)
         return map_rows(solve, x, *([] if melody is None else [melody]))
 
-    def flow_map(self, index: int) -> FlowMap | None:
-        """Return the flow map that solves the half of the source (0) or the target (1)."""
+    def student_denoiser(self, index: int) -> Denoiser | None:
+        """Return the student's denoiser of the source (0) or the target (1), if it has one."""
         student = self.schedules.students[index]
         if student is None:
             return None
-        if index not in self.flow_maps:
-            flow = student.maps[DIRECTIONS[index]].to(self.device)
-            self.flow_maps[index] = at_precision(flow, self._dtype, self._compiled)
-        return self.flow_maps[index]
+        if index not in self.student_denoisers:
+            denoiser = student.denoisers[DIRECTIONS[index]].to(self.device)
+            self.student_denoisers[index] = at_precision(denoiser, self._dtype, self._compiled)
+        return self.student_denoisers[index]
 
     @torch.inference_mode()
     def hand_over(self, noise: Tensor, active: Tensor) -> Tensor:
@@ -279,8 +282,6 @@ class ModelPair:
 
     def count_evaluations(self, index: int) -> int:
         """Return the network calls of the source (0) or the target (1) for one window."""
-        if self.schedules.students[index] is not None:
-            return len(self.schedules.to_data if index else self.schedules.to_noise) - 1
         calls = 0
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:

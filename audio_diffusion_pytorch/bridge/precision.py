@@ -1,17 +1,14 @@
 """Run a denoiser in single or half precision, compiled or not."""
 
 import copy
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
-from audio_diffusion_pytorch.diffusion.flow_map import FlowMap
 from audio_diffusion_pytorch.models.unet import UNet1d
 from audio_diffusion_pytorch.utils.settings import check_choice
-
-Network = TypeVar("Network", Denoiser, FlowMap)
 
 DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 
@@ -36,11 +33,11 @@ def choose_dtype(precision: str | int, device: torch.device) -> torch.dtype:
     return DTYPES[str(precision)]
 
 
-def at_precision(denoiser: Network, dtype: torch.dtype, compile: bool = False) -> Network:
+def at_precision(denoiser: Denoiser, dtype: torch.dtype, compile: bool = False) -> Denoiser:
     """Return a denoiser whose network computes in another type.
 
     Args:
-        denoiser: denoiser or flow map in float32; it stays unchanged.
+        denoiser: denoiser in float32; it stays unchanged.
         dtype: type of the network.
         compile: compile the network with torch.compile, and CUDA graphs on a GPU: the first calls
             of each batch size take minutes.
@@ -55,7 +52,7 @@ def at_precision(denoiser: Network, dtype: torch.dtype, compile: bool = False) -
     if compile:
         cuda = next(denoiser.parameters()).is_cuda
         net = cast(nn.Module, torch.compile(net, mode="reduce-overhead" if cuda else None))
-    return denoiser if net is denoiser.net else type(denoiser)(net, denoiser.sigma_data)
+    return denoiser if net is denoiser.net else Denoiser(net, denoiser.sigma_data)
 
 
 class Reduced(nn.Module):

@@ -75,7 +75,7 @@ def choose_schedules(
         student = _student(model, resolved)
         fitted = None if student else _fitted(model, direction, resolved)
         if student is not None:
-            levels.append(student.spec.levels(resolved.sigma))
+            levels.append(student.spec.schedule(direction, resolved.sigma))
         elif fitted is not None:
             levels.append(torch.tensor(fitted.sigmas, dtype=torch.float64))
         else:

@@ -32,6 +32,7 @@ class Denoiser(nn.Module):
         sigma: Tensor | float,
         label: Tensor | None = None,
         melody: Tensor | None = None,
+        end: Tensor | float | None = None,
     ) -> Tensor:
         """Estimate the clean latents.
 
@@ -40,6 +41,7 @@ class Denoiser(nn.Module):
             sigma: noise level, [B] or one number; positive.
             label: label [B], for a network with labels.
             melody: melody [B, M, T], for a network with a melody input; None: without melody.
+            end: last noise level of the solver, [B] or one number, for a network with `end_level`.
 
         Returns:
             Denoised latents [B, C, T] with the dtype of x.
@@ -50,7 +52,9 @@ class Denoiser(nn.Module):
         c_out = sigma * self.sigma_data * variance.rsqrt()
         c_in = variance.rsqrt()
         c_noise = sigma.flatten().log() / 4
-        given = {"label": label, "melody": melody}  # a network of the user may have neither
+        c_end = None if end is None else (expand_sigma(end, x).flatten().log() / 4).to(x.dtype)
+        # A network of the user may have none of these inputs.
+        given = {"label": label, "melody": melody, "c_end": c_end}
         conditions = {name: value for name, value in given.items() if value is not None}
         output = self.net((c_in * x).to(x.dtype), c_noise.to(x.dtype), **conditions)
         return (c_skip * x + c_out * output).to(x.dtype)

@@ -8,7 +8,8 @@ last sigma may be 0; D is never evaluated there.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -208,6 +209,44 @@ def _multistep(
     return x
 
 
+def multistep_rows(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
+    """Solve the ODE as `unipc` does, with noise levels of its own for each row, and gradients.
+
+    Args:
+        denoise: D(x [B, ...], sigma [B]) -> [B, ...].
+        x: [B, ...] at the noise levels `sigmas[:, 0]`.
+        sigmas: [B, N], each row strictly increasing or decreasing, positive.
+
+    Returns:
+        [B, ...] at the noise levels `sigmas[:, -1]`.
+    """
+    shape = (-1, *[1] * (x.ndim - 1))
+    rows = sigmas.tolist()
+
+    def step(x: Tensor, begin: int, calls: list[tuple[int, Tensor]]) -> Tensor:
+        levels = [index for index, _ in calls]
+        weights = x.new_tensor(
+            [
+                _mean_weights(tuple(row[i] for i in levels), row[begin], row[begin + 1])
+                for row in rows
+            ]
+        )
+        ratio = (sigmas[:, begin + 1] / sigmas[:, begin]).to(x).reshape(shape)
+        values = torch.stack([value for _, value in calls], 1)
+        target = (weights.reshape(*weights.shape, *shape[1:]) * values).sum(1)
+        return ratio * x + (1 - ratio) * target
+
+    calls: list[tuple[int, Tensor]] = []
+    start = x
+    for i in range(sigmas.shape[1] - 1):
+        calls = [(i, denoise(x, sigmas[:, i])), *calls[:3]]
+        if i > 0:
+            x = step(start, i - 1, calls)
+        start = x
+        x = step(start, i, calls[:3])
+    return x
+
+
 def _exponential_step(
     x: Tensor, sigma: float, sigma_next: float, calls: list[tuple[float, Tensor]]
 ) -> Tensor:
@@ -215,14 +254,15 @@ def _exponential_step(
     ratio = sigma_next / sigma
     target = newest = calls[0][1]
     if len(calls) > 1:
-        weights = _mean_weights([level for level, _ in calls], sigma, sigma_next)
+        weights = _mean_weights(tuple(level for level, _ in calls), sigma, sigma_next)
         # The sum of the weights is 1.
         for weight, (_, denoised) in zip(weights[1:], calls[1:], strict=True):
             target = target + weight * (denoised - newest)
     return ratio * x + (1 - ratio) * target
 
 
-def _mean_weights(levels: Sequence[float], sigma: float, sigma_next: float) -> list[float]:
+@lru_cache(maxsize=4096)
+def _mean_weights(levels: tuple[float, ...], sigma: float, sigma_next: float) -> list[float]:
     """Weight D at `levels` for its mean over the step.
 
     The weights are exact for polynomials in ln(sigma) of degree < len(levels).

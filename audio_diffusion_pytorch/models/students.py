@@ -1,4 +1,4 @@
-"""Students of instrument models: flow maps with few steps, in a folder beside the models.
+"""Students of instrument models: denoisers for few noise levels, in a folder beside the models.
 
 `students/NAME.safetensors` belongs to `NAME.safetensors`. `training.distill_module` trains it.
 """
@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from audio_diffusion_pytorch.diffusion.flow_map import FlowMap
+from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.fitted_schedules import DIRECTIONS, weights_digest
 from audio_diffusion_pytorch.models.instrument import InstrumentModel, NoInitialValues
@@ -42,8 +42,7 @@ class StudentSpec:
         network: name of the network's class in `NETWORKS`.
         unet: arguments of the network.
         sigma_data: standard deviation of the clean latents.
-        sigma_min: noise level at the data end.
-        inner: noise levels between the data end and the hand-off, rising.
+        levels: noise levels of each direction, falling, without the hand-off.
         sigmas: lowest and highest hand-off level of the training.
         labels: labels of the network, those of the teacher.
         steps: training steps.
@@ -54,8 +53,7 @@ class StudentSpec:
     network: str
     unet: Mapping[str, Any]
     sigma_data: float
-    sigma_min: float
-    inner: tuple[float, ...]
+    levels: Mapping[str, tuple[float, ...]]
     sigmas: tuple[float, float]
     labels: tuple[str, ...] = ()
     steps: int | None = None
@@ -65,9 +63,9 @@ class StudentSpec:
         low, high = self.sigmas
         return low * (1 - 1e-6) <= sigma <= high * (1 + 1e-6)
 
-    def levels(self, sigma: float) -> Tensor:
-        """Return the falling noise levels from the hand-off to the data end, float64."""
-        return torch.tensor([sigma, *reversed(self.inner), self.sigma_min], dtype=torch.float64)
+    def schedule(self, direction: str, sigma: float) -> Tensor:
+        """Return the falling noise levels of a direction, from the hand-off on, float64."""
+        return torch.tensor([sigma, *self.levels[direction]], dtype=torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +75,12 @@ class Student:
     Args:
         spec: its metadata.
         digest: digest of its weights.
-        maps: flow map of each direction.
+        denoisers: denoiser of each direction; both end at a given noise level.
     """
 
     spec: StudentSpec
     digest: str
-    maps: Mapping[str, FlowMap]
+    denoisers: Mapping[str, Denoiser]
 
 
 def student_file(model: Path) -> Path:
@@ -133,11 +131,12 @@ def load_student(path: Path) -> Student:
     """
     with open_safetensors(path, "a student of an instrument model", FORMAT) as (header, tensors):
         content = json.loads(header["spec"])
-        tuples = {key: tuple(content[key]) for key in ("inner", "sigmas", "labels")}
-        spec = StudentSpec(**content | tuples)
+        tuples = {key: tuple(content[key]) for key in ("sigmas", "labels")}
+        levels = {direction: tuple(content["levels"][direction]) for direction in DIRECTIONS}
+        spec = StudentSpec(**content | tuples | {"levels": levels})
         state = {key: value.float() for key, value in tensors.items()}
-        maps = {direction: _flow_map(spec, state, direction) for direction in DIRECTIONS}
-    return Student(spec, weights_digest(path), maps)
+        denoisers = {direction: _denoiser(spec, state, direction) for direction in DIRECTIONS}
+    return Student(spec, weights_digest(path), denoisers)
 
 
 def save_student(path: Path, spec: StudentSpec, state: Mapping[str, Tensor]) -> None:
@@ -156,16 +155,16 @@ def save_student(path: Path, spec: StudentSpec, state: Mapping[str, Tensor]) -> 
     write_safetensors(path, {key: value.half() for key, value in state.items()}, header)
 
 
-def _flow_map(spec: StudentSpec, state: dict[str, Tensor], direction: str) -> FlowMap:
-    """Build the flow map of one direction: its label is folded into the weights."""
+def _denoiser(spec: StudentSpec, state: dict[str, Tensor], direction: str) -> Denoiser:
+    """Build the denoiser of one direction: its label is folded into the weights."""
     unet = dict(spec.unet)
     if spec.labels == RECORDING_CONDITIONS:
         state = fold_label(state, RECORDING_CONDITIONS.index(CONDITIONS[direction]))
         unet["num_labels"] = 0
     with NoInitialValues():
-        flow = FlowMap(build_network(spec.network, unet), spec.sigma_data)
-    flow.net.load_state_dict(state, assign=True)
-    return flow.eval().requires_grad_(False)
+        denoiser = Denoiser(build_network(spec.network, unet), spec.sigma_data)
+    denoiser.net.load_state_dict(state, assign=True)
+    return denoiser.eval().requires_grad_(False)
 
 
 def _warn(text: str) -> None:

@@ -134,7 +134,7 @@ class UNet1d(nn.Module):
         out_channels: channels of the output, None for `in_channels`.
         num_labels: labels that condition the network; 0: an unconditional network.
         melody_channels: channels M of the melody input, see `pitch.melody_input`; 0: no such input.
-        end_level: embed a second noise level, the end of the step of a `FlowMap`.
+        end_level: embed a second noise level, the last one of a solver; for students.
 
     Attributes:
         config: the arguments by name, sequences as lists.
@@ -246,8 +246,7 @@ class UNet1d(nn.Module):
             melody: posteriors of the pitches [B, melody_channels, T], or one more channel with 1
                 where the melody is given and 0 where it is dropped; None: without melody. Ignored
                 by a network without this input.
-            c_end: [B], the transformed noise level at the end of a step, for a network with
-                `end_level`.
+            c_end: [B], the transformed last noise level, for a network with `end_level`.
 
         Returns:
             [B, out_channels, T].

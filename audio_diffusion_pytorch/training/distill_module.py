@@ -1,12 +1,14 @@
-"""Distil an instrument model: teach a network the flow maps of its ODE, in a few steps.
+"""Distil an instrument model: teach a copy of it to solve its ODE with a few evaluations.
 
-The student regresses on solutions of the teacher's ODE at the ends of its steps, in both
-directions. As in a bridge, each step starts where the student's last one ended.
+The student is a denoiser inside a solver with few, fixed noise levels. It regresses on the
+teacher's solutions, in both directions, with gradients through all steps of the solver. So it
+learns whatever values at these levels make the result right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ import torch
 from torch import Tensor
 
 from audio_diffusion_pytorch.codecs.base import Codec
-from audio_diffusion_pytorch.diffusion.flow_map import FlowMap
+from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
+from audio_diffusion_pytorch.diffusion.sampling import multistep_rows
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.fitted_schedules import DIRECTIONS, weights_digest
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
@@ -26,10 +29,7 @@ from audio_diffusion_pytorch.models.networks import build_network
 from audio_diffusion_pytorch.models.students import CONDITIONS, StudentSpec, save_student
 from audio_diffusion_pytorch.training.base_module import FrozenCodecModule
 from audio_diffusion_pytorch.training.ema import EMA
-from audio_diffusion_pytorch.training.trajectory_datamodule import (
-    Trajectories,
-    TrajectoryDatamodule,
-)
+from audio_diffusion_pytorch.training.solution_datamodule import Examples, SolutionDatamodule
 
 _LABELS = torch.tensor([RECORDING_CONDITIONS.index(CONDITIONS[name]) for name in DIRECTIONS])
 
@@ -40,11 +40,9 @@ class DistillModule(FrozenCodecModule):
     Args:
         teacher: exported model to distil, see `load_instrument`.
         codec: codec of the teacher.
-        inner: noise levels between the data end and the hand-off, rising.
-        sigma_min: noise level at the data end.
-        splitting: weight of the map over all levels in one step, which the single steps split.
-        cycle: weight of the way back: the map to data, applied to the student's own noise, returns
-            to the latents, and the map to noise, applied to its own latents, to the noise.
+        to_noise: noise levels on the way to noise before the hand-off, rising.
+        to_data: noise levels on the way to data after the hand-off, falling.
+        cycle: weight of the way there and back, which returns to its start.
         lr: learning rate of AdamW, the peak of a one-cycle learning rate.
         lr_beta1: decay of AdamW's first moment.
         lr_beta2: decay of AdamW's second moment.
@@ -57,17 +55,16 @@ class DistillModule(FrozenCodecModule):
         InputError: the teacher is not an exported model of one instrument, or uses another codec.
     """
 
-    ema: EMA[FlowMap]
+    ema: EMA[Denoiser]
 
     def __init__(
         self,
         teacher: str,
         codec: Codec,
-        inner: Sequence[float] = (0.8,),
-        sigma_min: float = 0.02,
-        splitting: float = 0.0,
+        to_noise: Sequence[float] = (0.1, 0.4),
+        to_data: Sequence[float] = (0.9, 0.15),
         cycle: float = 0.0,
-        lr: float = 5e-4,
+        lr: float = 1.5e-4,
         lr_beta1: float = 0.9,
         lr_beta2: float = 0.99,
         lr_weight_decay: float = 1e-3,
@@ -76,7 +73,14 @@ class DistillModule(FrozenCodecModule):
         total_steps: int | None = None,
     ):
         super().__init__(codec)
-        inner = [float(level) for level in inner]  # plain numbers: checkpoints hold no others
+        # Plain numbers: checkpoints hold no others.
+        to_noise, to_data = [float(one) for one in to_noise], [float(one) for one in to_data]
+        for name, falling in (("to_noise", to_noise[::-1]), ("to_data", to_data)):
+            if not (len(to_noise) == len(to_data) > 0 and _fall(falling)):
+                raise InputError(
+                    f"model.to_noise={to_noise} must rise and model.to_data={to_data} must fall, "
+                    f"with as many positive levels: change model.{name}"
+                )
         self.save_hyperparameters(ignore=["codec"])
         model = load_instrument(teacher)
         if model.file is None or model.spec.labels not in ((), RECORDING_CONDITIONS):
@@ -91,11 +95,10 @@ class DistillModule(FrozenCodecModule):
             )
         self.unet = {**model.spec.unet, "end_level": True}
         self._teacher = [model]  # in a list: its weights are no part of checkpoints
-        self.flow = FlowMap(build_network(model.spec.network, self.unet), model.spec.sigma_data)
-        self.flow.net.load_state_dict(
-            {**self.flow.net.state_dict(), **model.denoiser.net.state_dict()}
-        )
-        self.ema = EMA(self.flow, ema_beta, ema_power)
+        net = build_network(model.spec.network, self.unet)
+        self.denoiser = Denoiser(net, model.spec.sigma_data)
+        net.load_state_dict({**net.state_dict(), **model.denoiser.net.state_dict()})
+        self.ema = EMA(self.denoiser, ema_beta, ema_power)
         self._range: tuple[float, float] = (0.0, 0.0)
 
     @property
@@ -104,71 +107,76 @@ class DistillModule(FrozenCodecModule):
         return self._teacher[0]
 
     @property
-    def trained(self) -> FlowMap:
+    def trained(self) -> Denoiser:
         """The student in training."""
-        return self.flow
+        return self.denoiser
 
     def prepare(self, datamodule: pl.LightningDataModule, run_dir: Path, ckpt: str | None) -> None:
         """Solve the teacher's ODEs, unless the run folder holds the solutions.
 
         Raises:
-            InputError: the data are no trajectories, or recordings are missing.
+            InputError: the data are no solutions, or recordings are missing.
         """
-        if not isinstance(datamodule, TrajectoryDatamodule):
-            raise InputError("exp=distill_small needs datamodule=trajectories")
+        if not isinstance(datamodule, SolutionDatamodule):
+            raise InputError("exp=distill_small needs datamodule=solutions")
+        low, high = self._range = datamodule.sigmas
+        if max(*self.hparams.to_noise, *self.hparams.to_data) >= low:
+            raise InputError(
+                f"model.to_noise and model.to_data must lie below {low:g}, the lowest hand-off "
+                f"level of the bridges ({low:g} to {high:g})"
+            )
         datamodule.make(run_dir)
-        self._range = datamodule.sigmas
 
-    def solve(self, flow: FlowMap, batch: Trajectories) -> list[Tensor]:
-        """Follow the student from the first level of each trajectory.
+    def solve(self, denoiser: Denoiser, batch: Examples) -> Tensor:
+        """Solve the ODE with a student, from the start of each example.
 
         Args:
-            flow: the student.
-            batch: trajectories.
+            denoiser: the student.
+            batch: examples.
 
         Returns:
-            Scaled latents [B, D, L] at each further level, see `Trajectories`.
+            Latents at the other end [B, D, L]: the data, or the noise scaled as in `Examples`.
         """
-        label = _LABELS.to(self.device)[batch.direction] if self.teacher.spec.labels else None
-        melody = batch.melody if batch.melody.shape[1] else None
-        x = batch.points[:, 0] / self._scale(batch.sigmas[:, 0])
-        found = []
-        for sigma, end in pairwise(batch.sigmas.unbind(1)):
-            x = flow(x, sigma, end, label=label, melody=melody)
-            found.append(x * self._scale(end))
-        return found
+        upwards = batch.direction == 0
+        h = self.hparams
+        low = torch.tensor([*reversed(h.to_noise)]), torch.tensor(h.to_data)
+        falling = [
+            torch.cat([batch.sigma[:, None], one.to(batch.sigma).expand(len(batch.sigma), -1)], 1)
+            for one in low
+        ]
+        sigmas = torch.where(upwards[:, None], falling[0].flip(1), falling[1])
+        scale = (batch.sigma**2 + denoiser.sigma_data**2).sqrt()[:, None, None]
+        given: dict[str, Any] = {"end": sigmas[:, -1]}
+        if self.teacher.spec.labels:
+            given["label"] = _LABELS.to(self.device)[batch.direction]
+        if batch.melody.shape[1]:
+            given["melody"] = batch.melody
+        chosen = upwards[:, None, None]
+        start = torch.where(chosen, batch.data, batch.noise * scale)
+        x = multistep_rows(partial(denoiser, **given), start, sigmas)
+        return torch.where(chosen, x / scale, x)
 
-    def _scale(self, sigma: Tensor) -> Tensor:
-        return (sigma**2 + self.flow.sigma_data**2).rsqrt()[:, None, None]
-
-    def training_step(self, batch: Trajectories, batch_idx: int) -> Tensor:
-        """Return the loss of a batch: squared errors of the scaled latents at all levels."""
+    def training_step(self, batch: Examples, batch_idx: int) -> Tensor:
+        """Return the loss of a batch: the squared error at the end of the solver."""
         batch = batch.single()
-        found = torch.stack(self.solve(self.flow, batch), 1)
-        loss = (found - batch.points[:, 1:]).square().mean()
-        if self.hparams.splitting:
-            ends = [0, -1]
-            whole = batch._replace(points=batch.points[:, ends], sigmas=batch.sigmas[:, ends])
-            error = (self.solve(self.flow, whole)[0] - whole.points[:, 1]).square().mean()
-            loss = loss + self.hparams.splitting * error
+        found = self.solve(self.denoiser, batch)
+        loss = (found - _end(batch)).square().mean()
         if self.hparams.cycle:
-            loss = loss + self.hparams.cycle * self._cycle_loss(batch, found[:, -1])
+            loss = loss + self.hparams.cycle * self._cycle_loss(batch, found)
         self.log("train_loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
-    def _cycle_loss(self, batch: Trajectories, found: Tensor) -> Tensor:
+    def _cycle_loss(self, batch: Examples, found: Tensor) -> Tensor:
         """Return the squared error after the way there and back."""
-        points = torch.stack([found, *batch.points.unbind(1)[-2::-1]], 1)
-        back = batch._replace(
-            points=points, sigmas=batch.sigmas.flip(1), direction=1 - batch.direction
-        )
-        return (self.solve(self.flow, back)[-1] - batch.points[:, 0]).square().mean()
+        start = torch.where((batch.direction == 0)[:, None, None], batch.data, batch.noise)
+        back = batch._replace(data=found, noise=found, direction=1 - batch.direction)
+        return (self.solve(self.denoiser, back) - start).square().mean()
 
-    def validation_step(self, batch: Trajectories, batch_idx: int) -> None:
-        """Log the relative errors of the last level, with the averaged weights."""
+    def validation_step(self, batch: Examples, batch_idx: int) -> None:
+        """Log the relative errors at the end of the solver, with the averaged weights."""
         batch = batch.single()
-        expected = batch.points[:, -1]
-        found = self.solve(self.ema.model, batch)[-1]
+        expected = _end(batch)
+        found = self.solve(self.ema.model, batch)
         errors = (found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
         logged = {"valid_loss": errors}
         for index, direction in enumerate(DIRECTIONS):
@@ -197,10 +205,17 @@ class DistillModule(FrozenCodecModule):
             network=model.spec.network,
             unet=self.unet,
             sigma_data=model.spec.sigma_data,
-            sigma_min=h.sigma_min,
-            inner=tuple(h.inner),
+            levels={"to_noise": (*reversed(h.to_noise),), "to_data": tuple(h.to_data)},
             sigmas=self._range,
             labels=tuple(model.spec.labels),
             steps=self.global_step,
         )
         save_student(path, spec, self.ema.model.net.state_dict())
+
+
+def _fall(levels: Sequence[float]) -> bool:
+    return all(high > low for high, low in pairwise([*levels, 0.0]))
+
+
+def _end(batch: Examples) -> Tensor:
+    return torch.where((batch.direction == 0)[:, None, None], batch.noise, batch.data)

@@ -1,6 +1,7 @@
 """Students of a bridge: which half uses one, and what a report says of it."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from tolerances import BRIDGED
 from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.bridge.frozen import FrozenDenoiser, with_frozen_networks
 from audio_diffusion_pytorch.bridge.model_pair import ModelPair
-from audio_diffusion_pytorch.diffusion.flow_map import FlowMap, follow
+from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
+from audio_diffusion_pytorch.diffusion.sampling import unipc
 from audio_diffusion_pytorch.models import students
 from audio_diffusion_pytorch.models.students import Student, StudentSpec
 from audio_diffusion_pytorch.models.unet import UNet1d
@@ -19,14 +21,14 @@ from audio_diffusion_pytorch.pitch.melody_input import MELODY_CHANNELS
 
 def student(name: str, seed: int = 0, **unet) -> Student:
     torch.manual_seed(seed)
-    spec = StudentSpec(
-        name, "", "unet", {**TINY_UNET, **unet}, 1.0, 0.02, (0.8,), (2.0, 6.0), steps=1
-    )
-    maps = {
-        direction: FlowMap(UNet1d(**spec.unet, end_level=True)).eval().requires_grad_(False)
-        for direction in ("to_noise", "to_data")
-    }
-    return Student(spec, f"digest of {name}", maps)
+    levels = {"to_noise": (0.4, 0.1), "to_data": (0.9, 0.2)}
+    spec = StudentSpec(name, "", "unet", {**TINY_UNET, **unet}, 1.0, levels, (2.0, 6.0), steps=1)
+    denoisers = {}
+    for direction in levels:
+        net = UNet1d(**spec.unet, end_level=True)
+        torch.nn.init.normal_(net.to_end[1].weight)  # the end of the schedule counts
+        denoisers[direction] = Denoiser(net).eval().requires_grad_(False)
+    return Student(spec, f"digest of {name}", denoisers)
 
 
 @pytest.fixture
@@ -43,17 +45,17 @@ def test_instant_uses_the_students_of_both_models(models):
     bridge = Bridge(*models, sigma=5.0, quality="instant")
     assert bridge.schedules.path == "student" and bridge.schedules.notice is None
     assert bridge.num_evaluations == 4
-    assert bridge.schedules.to_noise.tolist() == [0.02, 0.8, 5.0]
-    assert bridge.sigmas.tolist() == [5.0, 0.8, 0.02]
+    assert bridge.schedules.to_noise.tolist() == [0.1, 0.4, 5.0]
+    assert bridge.sigmas.tolist() == [5.0, 0.9, 0.2]
     assert bridge.settings["schedule"] == "student"
     assert bridge.settings["student_to_noise"] == "digest of flute"
     assert bridge.settings["student_to_data"] == "digest of violin"
     latents = torch.randn(2, 128, 64) - 6
     flute, violin = (students.student_of(model) for model in models)
     x = bridge.source.normalise(latents)
-    noise = follow(flute.maps["to_noise"], x, bridge.schedules.to_noise)
+    noise = unipc(partial(flute.denoisers["to_noise"], end=5.0), x, bridge.schedules.to_noise)
     assert torch.allclose(bridge.to_noise(latents), noise, atol=1e-6)
-    x = follow(violin.maps["to_data"], noise, bridge.sigmas).clamp(-6, 6)
+    x = unipc(partial(violin.denoisers["to_data"], end=0.2), noise, bridge.sigmas).clamp(-6, 6)
     assert torch.allclose(bridge.from_noise(noise), bridge.target.denormalise(x), atol=1e-5)
 
 
@@ -105,8 +107,8 @@ def test_a_melody_reaches_the_student_and_guidance_does_without(
 def test_frozen_students_compute_the_same(models):
     bridge = Bridge(*models, sigma=5.0, quality="instant")
     frozen = with_frozen_networks(bridge, 64)
-    assert all(isinstance(flow, FrozenDenoiser) for flow in frozen.flow_maps.values())
-    assert len(frozen.flow_maps) == 2 and len(bridge.flow_maps) == 2
+    assert all(isinstance(net, FrozenDenoiser) for net in frozen.student_denoisers.values())
+    assert len(frozen.student_denoisers) == 2 == len(bridge.student_denoisers)
     latents = torch.randn(1, 128, 64) - 6
     for _ in range(2):
         noise = bridge.to_noise(latents)

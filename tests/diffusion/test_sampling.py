@@ -22,6 +22,8 @@ from audio_diffusion_pytorch.diffusion.sampling import (
     heun,
     karras_schedule,
     linear_schedule,
+    multistep_rows,
+    unipc,
 )
 from audio_diffusion_pytorch.models.original_checkpoint import load_unet_state
 from audio_diffusion_pytorch.models.unet import UNet1d
@@ -137,7 +139,7 @@ def test_weights_of_the_calls_are_exact_for_polynomials_in_ln_sigma(
     step: tuple[float, float], behind: list[float]
 ):
     levels = [step[0], *(step[0] * factor for factor in behind)]
-    weights = _mean_weights(levels, *step)
+    weights = _mean_weights(tuple(levels), *step)
     t = torch.linspace(0, 1, 200_001, dtype=torch.float64)
     h = math.log(step[0] / step[1])
     density = torch.exp(h * (t - 1))
@@ -317,3 +319,18 @@ def test_ancestral_samples_have_the_spread_of_the_data(sampler):
 def test_ancestral_steps_towards_noise_are_refused(sampler, x: torch.Tensor):
     with pytest.raises(ValueError, match="must decrease"):
         sampler(Gaussian(), x, torch.tensor([1.0, 2.0]))
+
+
+def test_rows_with_levels_of_their_own_are_solved_as_alone_and_have_gradients():
+    x = torch.randn(3, 4, 8, dtype=torch.float64)
+    sigmas = torch.tensor([[5.0, 0.9, 0.2, 0.1], [8.0, 2.0, 0.9, 0.2], [0.1, 0.4, 1.0, 5.0]])
+    weight = torch.tensor(0.9, dtype=torch.float64, requires_grad=True)
+
+    def denoise(x, sigma):
+        return weight * torch.tanh(x / (1 + sigma.reshape(-1, 1, 1)))
+
+    found = multistep_rows(denoise, x, sigmas)
+    for row in range(3):
+        alone = unipc(denoise, x[row : row + 1], sigmas[row])
+        assert torch.allclose(found[row : row + 1], alone, atol=1e-6)
+    assert torch.autograd.grad(found.sum(), weight)[0] != 0

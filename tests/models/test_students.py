@@ -37,8 +37,7 @@ def saved(tmp_path, make_instrument):
         network="unet",
         unet=net.config,
         sigma_data=1.0,
-        sigma_min=0.02,
-        inner=(0.8,),
+        levels={"to_noise": (0.4, 0.1), "to_data": (0.9, 0.2)},
         sigmas=(2.0, 9.0),
         labels=RECORDING_CONDITIONS,
         steps=7,
@@ -52,12 +51,12 @@ def test_a_student_is_read_as_it_was_written(saved):
     student = student_of(load_instrument(path))
     assert student.spec == spec
     assert student.digest == load_student(student_file(path)).digest
-    assert student.spec.levels(5.0).tolist() == [5.0, 0.8, 0.02]
+    assert student.spec.schedule("to_noise", 5.0).tolist() == [5.0, 0.4, 0.1]
     assert [spec.covers(sigma) for sigma in (1.9, 2.0, 9.0, 9.1)] == [False, True, True, False]
     x, levels = torch.randn(2, 128, 8), (torch.zeros(2), torch.full((2,), 0.1))
     for direction, label in (("to_noise", 1), ("to_data", 0)):  # varied, plain
         expected = net(x, levels[0], c_end=levels[1], label=torch.full((2,), label))
-        found = student.maps[direction].net(x, levels[0], c_end=levels[1])
+        found = student.denoisers[direction].net(x, levels[0], c_end=levels[1])
         assert torch.allclose(found, expected, atol=1e-4)
 
 

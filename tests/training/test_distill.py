@@ -4,13 +4,13 @@ import subprocess
 
 import pytest
 import soundfile
-import torch
 from conftest import RATE, TINY_UNET, melody
 from runs import losses
 from safetensors import safe_open
 
 from audio_diffusion_pytorch.models.labels import RECORDING_CONDITIONS
 from audio_diffusion_pytorch.models.students import load_student
+from audio_diffusion_pytorch.training.solution_datamodule import Examples
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,10 @@ def test_a_student_is_trained_resumed_and_used(distil, flute, transfer, tmp_path
     result = distil("total_steps=24", "trainer.max_steps=12", "ckpt_every_n_steps=4")
     assert result.code == 0, result.err
     run = tmp_path / "logs" / "taught"
-    solved = (run / "trajectories.safetensors").stat().st_mtime_ns
+    solved = (run / "solutions.safetensors").stat().st_mtime_ns
     result = distil("total_steps=24", "ckpt=last")
     assert result.code == 0, result.err
-    assert (run / "trajectories.safetensors").stat().st_mtime_ns == solved
+    assert (run / "solutions.safetensors").stat().st_mtime_ns == solved
     curve = losses(run)
     assert sorted(curve) == list(range(24)) and all(len(found) == 1 for found in curve.values())
     student = load_student(run / "distill_small.safetensors")
@@ -82,31 +82,26 @@ def test_the_student_starts_as_the_teacher_and_learns(distil, flute, tmp_path):
     run = tmp_path / "logs" / "taught"
     curve = [values[0] for _, values in sorted(losses(run).items())]
     assert sum(curve[-8:]) < 0.8 * sum(curve[:8])
-    with safe_open(run / "trajectories.safetensors", "pt") as file:
-        points, sigmas = file.get_tensor("train.points"), file.get_tensor("train.sigmas")
-        direction = file.get_tensor("train.direction")
-    assert points.shape[1:] == (3, 128, 64) and len(points) == len(sigmas) == len(direction)
-    rising = sigmas.diff(dim=1).gt(0).all(1)
-    assert torch.equal(rising, direction == 0) and set(direction.tolist()) == {0, 1}
-    assert sigmas.min() == pytest.approx(0.02) and 4 / 1.5 <= sigmas.max() <= 6
+    with safe_open(run / "solutions.safetensors", "pt") as file:
+        parts = {name: file.get_tensor(f"train.{name}") for name in Examples._fields}
+    assert len({len(part) for part in parts.values()}) == 1 and parts["data"].shape[1:] == (128, 64)
+    assert set(parts["direction"].tolist()) == {0, 1} and parts["melody"].shape[1] == 0
+    assert 4 / 1.5 <= parts["sigma"].min() < parts["sigma"].max() <= 6
 
 
-def test_further_losses(distil, tmp_path):
-    first = {}
-    for name, given in {
-        "none": [],
-        "way": ["model.cycle=1"],
-        "step": ["model.splitting=1"],
-    }.items():
-        assert distil("total_steps=4", *given, f"exp_tag={name}").code == 0
-        first[name] = losses(tmp_path / "logs" / name)[0][0]
-    assert min(first["way"], first["step"]) > first["none"]
+def test_the_way_there_and_back_is_a_further_loss(distil, tmp_path):
+    first = []
+    for weight in (0, 1):
+        assert distil("total_steps=4", f"model.cycle={weight}", f"exp_tag=c{weight}").code == 0
+        first.append(losses(tmp_path / "logs" / f"c{weight}")[0][0])
+    assert first[1] > first[0]
 
 
 def test_wrong_settings_give_one_line(distil, tmp_path):
     for arguments, says in [
         (["teacher=kazoo"], "unknown instrument 'kazoo'"),
-        (["inner=[0.8,0.5]"], "must rise"),
+        (["model.to_noise=[0.4,0.1]"], "to_noise"),
+        (["model.to_data=[0.9,9.0]"], "to_data"),
         (["datamodule.windows=0"], "datamodule.windows=0"),
         ([f"dataset_path={tmp_path / 'none'}"], "none"),
         (["datamodule.seconds=0.01"], "too little sound"),

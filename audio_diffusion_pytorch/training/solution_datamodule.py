@@ -1,10 +1,9 @@
-"""Data of a student: trajectories of its teacher, solved once and kept in the run folder."""
+"""Data of a student: solutions of its teacher's ODEs, kept in the run folder."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.bridge.fit_windows import Recording
-from audio_diffusion_pytorch.bridge.trajectories import (
+from audio_diffusion_pytorch.bridge.solutions import (
     Solutions,
     hand_off_range,
     make_pairs,
@@ -33,77 +32,75 @@ from audio_diffusion_pytorch.utils.devices import choose_device
 from audio_diffusion_pytorch.utils.safetensors_io import open_safetensors, write_safetensors
 from audio_diffusion_pytorch.utils.settings import check_number
 
-FORMAT = "audio_diffusion_pytorch.trajectories.1"
-FILE = "trajectories.safetensors"
+FORMAT = "audio_diffusion_pytorch.solutions.1"
+FILE = "solutions.safetensors"
 VALID = 8  # every eighth recording is kept for validation
 
 
-class Trajectories(NamedTuple):
+class Examples(NamedTuple):
     """Solutions of the teacher's ODEs.
 
     Args:
-        points: scaled latents at the levels [N, K, D, L], see `bridge.trajectories`.
-        sigmas: the levels, in the order of the solution [N, K].
+        data: normalised latents [N, D, L].
+        noise: latents at the hand-off level, divided by sqrt(sigma^2 + sigma_data^2) [N, D, L].
+        sigma: hand-off noise level [N].
         direction: index in `DIRECTIONS` [N].
         melody: melody [N, M, L]; M is 0 without a melody.
     """
 
-    points: Tensor
-    sigmas: Tensor
+    data: Tensor
+    noise: Tensor
+    sigma: Tensor
     direction: Tensor
     melody: Tensor
 
-    def rows(self, chosen: Tensor | slice) -> Trajectories:
-        """Return some trajectories."""
-        return Trajectories(*(value[chosen] for value in self))
+    def rows(self, chosen: Tensor | slice) -> Examples:
+        """Return some examples."""
+        return Examples(*(value[chosen] for value in self))
 
-    def single(self) -> Trajectories:
-        """Return the trajectories in single precision."""
-        return self._replace(points=self.points.float(), melody=self.melody.float())
+    def single(self) -> Examples:
+        """Return the examples in single precision."""
+        return Examples(*(value.float() for value in self))._replace(direction=self.direction)
 
 
 class _Epoch(Sequence):
-    """Placeholders of the trajectories of an epoch.
+    """Placeholders of the examples of an epoch.
 
     Args:
-        length: number of trajectories.
-        levels: noise levels of each.
+        length: number of examples.
         shape: latent channels, melody channels, frames.
     """
 
-    def __init__(self, length: int, levels: Sequence[float], shape: tuple[int, int, int]):
+    def __init__(self, length: int, shape: tuple[int, int, int]):
         self.length = length
-        self.levels = levels
         self.shape = shape
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: Any) -> Trajectories:
+    def __getitem__(self, index: Any) -> Examples:
         channels, melody, frames = self.shape
-        points = torch.randn(len(self.levels), channels, frames)
-        sigmas = torch.tensor(self.levels)
-        return Trajectories(points, sigmas, torch.tensor(0), torch.zeros(melody, frames))
+        data, noise = torch.randn(2, channels, frames)
+        return Examples(
+            data, noise, torch.tensor(4.0), torch.tensor(0), torch.zeros(melody, frames)
+        )
 
 
-class TrajectoryDatamodule(pl.LightningDataModule):
+class SolutionDatamodule(pl.LightningDataModule):
     """Solve the ODEs of a teacher for recordings, and draw batches of the solutions.
 
-    A batch has as many trajectories to noise as to data. Batch b of epoch e depends on (seed, e, b)
-    only.
+    Half of a batch are solutions to noise, half are solutions to data. Batch b of epoch e depends
+    on (seed, e, b) only.
 
     Args:
         path: folder of recordings whose names contain their instruments; those of the teacher's
             instrument start at data, those of the others at the noise that their models encode.
         teacher: model to distil, see `load_instrument`.
         others: models at the other ends of bridges; None: the shipped ones on the same codec.
-        inner: noise levels between the data end and the hand-off, rising: ends of the student's
-            steps.
-        sigma_min: noise level at the data end.
         windows: most windows of each pair of models.
         files: most recordings of an instrument.
         seconds: most seconds of a recording.
-        batch_size: trajectories in a batch.
+        batch_size: examples in a batch.
         batches_per_epoch: batches of an epoch.
         seed: key of all random numbers.
         device: device that solves the ODEs; "auto": a GPU if there is one.
@@ -117,8 +114,6 @@ class TrajectoryDatamodule(pl.LightningDataModule):
         path: str | Path,
         teacher: str | Path | InstrumentModel,
         others: Sequence[str] | None = None,
-        inner: Sequence[float] = (0.8,),
-        sigma_min: float = 0.02,
         windows: int = 120,
         files: int = 40,
         seconds: float = 20.0,
@@ -136,44 +131,38 @@ class TrajectoryDatamodule(pl.LightningDataModule):
             check_number(f"datamodule.{name}", value, whole=True, least=1)
         check_number("datamodule.batch_size", batch_size, whole=True, least=2)
         check_number("datamodule.seconds", seconds, above=0)
-        levels = [sigma_min, *inner]
-        if not all(0 < low < high for low, high in pairwise(levels)):
-            raise InputError(f"sigma_min={sigma_min} and inner={list(inner)} must rise")
         self.path = Path(path)
         self.device = choose_device(device)
         self.teacher = load_instrument(teacher)
         self.others = load_others(self.teacher, others)
-        self.inner = tuple(map(float, inner))
-        self.sigma_min = float(sigma_min)
         self.windows = windows
         self.files = files
         self.seconds = seconds
         self.batch_size = batch_size
         self.batches_per_epoch = batches_per_epoch
         self.seed = seed
-        self.train: Trajectories | None = None
-        self.valid: Trajectories | None = None
+        self.train: Examples | None = None
+        self.valid: Examples | None = None
         self._file: Path | None = None
 
     @property
     def sigmas(self) -> tuple[float, float]:
-        """Lowest and highest hand-off level of the trajectories."""
+        """Lowest and highest hand-off level of the solutions."""
         return hand_off_range(make_pairs(self.teacher, self.others))
 
     num_workers = 0
 
     @property
     def train_set(self) -> _Epoch:
-        """The trajectories of an epoch, for their number and, in a dry run, for their shape."""
+        """The examples of an epoch, for their number and, in a dry run, for their shape."""
         spec = self.teacher.spec
         shape = len(self.teacher.mean), spec.melody_channels, spec.frames
-        levels = (self.sigma_min, *self.inner, spec.handoff_sigma)
-        return _Epoch(self.batches_per_epoch * self.batch_size, levels, shape)
+        return _Epoch(self.batches_per_epoch * self.batch_size, shape)
 
     @property
     def valid_set(self) -> range:
-        """The validation trajectories, for their number."""
-        return range(0 if self.valid is None else len(self.valid.sigmas))
+        """The validation examples, for their number."""
+        return range(0 if self.valid is None else len(self.valid.sigma))
 
     def make(self, folder: Path) -> None:
         """Solve the ODEs, or read the solutions that an earlier start of the run has written.
@@ -191,17 +180,17 @@ class TrajectoryDatamodule(pl.LightningDataModule):
             write_safetensors(self._file, tensors, {"format": FORMAT, "key": self._key()})
 
     def _key(self) -> str:
-        """Describe everything that determines the trajectories."""
+        """Describe everything that determines the solutions."""
         models = [self.teacher, *self.others]
         digests = [weights_digest(model.file) if model.file else "" for model in models]
-        values = [str(self.path), digests, self.inner, self.sigma_min, self.windows, self.files]
+        values = [str(self.path), digests, self.windows, self.files]
         return json.dumps([*values, self.seconds, self.seed])
 
     def _is_made(self) -> bool:
         assert self._file is not None
         if not self._file.is_file():
             return False
-        with open_safetensors(self._file, "trajectories of a model", FORMAT) as (header, _):
+        with open_safetensors(self._file, "solutions of a model", FORMAT) as (header, _):
             return header.get("key") == self._key()
 
     def _solve(self) -> dict[str, Tensor]:
@@ -212,7 +201,7 @@ class TrajectoryDatamodule(pl.LightningDataModule):
             model.to(self.device)
         pairs = make_pairs(self.teacher, self.others)
         total = self.windows * len(pairs)
-        with tqdm(total=total, unit="window", desc="trajectories of the teacher") as bar:
+        with tqdm(total=total, unit="window", desc="solutions of the teacher") as bar:
             for number, (direction, pair) in enumerate(pairs):
                 name = pair.source.spec.name
                 if name not in known:
@@ -222,17 +211,17 @@ class TrajectoryDatamodule(pl.LightningDataModule):
                 shares = {"valid": (held, -(-self.windows // VALID)), "train": (kept, self.windows)}
                 for split, (recordings, count) in shares.items():
                     generator = generator_for(self.seed, number, split == "valid")
-                    fixed = pair, recordings, count, self.sigma_min, self.inner, generator
+                    fixed = pair, recordings, count, generator
                     for part in teach(direction, *fixed):
                         found[split].append(part)
-                        bar.update(len(part.points) if split == "train" else 0)
+                        bar.update(len(part.data) if split == "train" else 0)
         tensors: dict[str, Tensor] = {}
         for split, parts in found.items():
             if {part.direction for part in parts} != set(DIRECTIONS):
                 raise InputError(
                     f"the recordings in {self.path} contain too little sound: give longer ones"
                 )
-            table = _table(parts)._asdict()
+            table = _table(parts, self.teacher.spec.sigma_data)._asdict()
             tensors |= {f"{split}.{name}": value for name, value in table.items()}
         return tensors
 
@@ -248,11 +237,11 @@ class TrajectoryDatamodule(pl.LightningDataModule):
         return recordings
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the trajectories; every process does."""
+        """Read the solutions; every process does."""
         assert self._file is not None
-        with open_safetensors(self._file, "trajectories of a model", FORMAT) as (_, tensors):
+        with open_safetensors(self._file, "solutions of a model", FORMAT) as (_, tensors):
             tables = [
-                Trajectories(*(tensors[f"{split}.{name}"].clone() for name in Trajectories._fields))
+                Examples(*(tensors[f"{split}.{name}"].clone() for name in Examples._fields))
                 for split in ("train", "valid")
             ]
         self.train, self.valid = tables
@@ -264,7 +253,7 @@ class TrajectoryDatamodule(pl.LightningDataModule):
             self._draw, count, self.batch_size, place_of_resuming(self.trainer, count)
         )
 
-    def _draw(self, epoch: int, number: int) -> Trajectories:
+    def _draw(self, epoch: int, number: int) -> Examples:
         assert self.train is not None
         generator = generator_for(self.seed, epoch, number)
         size = self.batch_size // len(DIRECTIONS)
@@ -280,26 +269,27 @@ class TrajectoryDatamodule(pl.LightningDataModule):
         assert valid is not None
         return PackedBatches(
             lambda _, number: valid.rows(slice(number * size, (number + 1) * size)),
-            -(-len(valid.sigmas) // size),
+            -(-len(valid.sigma) // size),
             size,
         )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the values on which the batches depend; checkpoints contain them."""
-        return {"batch_size": self.batch_size, "seed": self.seed, "trajectories": self._key()}
+        return {"batch_size": self.batch_size, "seed": self.seed, "solutions": self._key()}
 
 
-def _table(parts: Sequence[Solutions]) -> Trajectories:
+def _table(parts: Sequence[Solutions], sigma_data: float) -> Examples:
     """Join solutions, in half precision."""
-    counts = torch.tensor([len(part.points) for part in parts])
-    indices = torch.tensor([DIRECTIONS.index(part.direction) for part in parts])
-    melodies = [
-        (part.points[:, 0, :0] if part.melody is None else part.melody).half().cpu()
-        for part in parts
-    ]
-    return Trajectories(
-        torch.cat([part.points.half().cpu() for part in parts]),
-        torch.stack([part.sigmas for part in parts]).repeat_interleave(counts, 0),
-        indices.repeat_interleave(counts),
-        torch.cat(melodies),
+    counts = torch.tensor([len(part.data) for part in parts])
+    sigma = torch.tensor([part.sigma for part in parts])
+    direction = torch.tensor([DIRECTIONS.index(part.direction) for part in parts])
+    scales = (sigma**2 + sigma_data**2).rsqrt()
+    melodies = [part.data[:, :0] if part.melody is None else part.melody for part in parts]
+    noise = [part.noise * float(scale) for part, scale in zip(parts, scales, strict=True)]
+    return Examples(
+        torch.cat([part.data.half().cpu() for part in parts]),
+        torch.cat([one.half().cpu() for one in noise]),
+        sigma.repeat_interleave(counts),
+        direction.repeat_interleave(counts),
+        torch.cat([melody.half().cpu() for melody in melodies]),
     )
