@@ -42,7 +42,7 @@ def distil(command, flute, make_instrument, codec_file, sound):
         *codec,
         f"dataset_path={sound}",
         f"datamodule.others=[{flute.with_name('violin.safetensors')}]",
-        "datamodule.windows=4",
+        "datamodule.windows=2",
         "datamodule.batch_size=4",
         "datamodule.batches_per_epoch=8",
         "trainer.gpus=0",
@@ -52,17 +52,17 @@ def distil(command, flute, make_instrument, codec_file, sound):
 
 
 def test_a_student_is_trained_resumed_and_used(distil, flute, transfer, tmp_path):
-    result = distil("total_steps=24", "trainer.max_steps=12", "ckpt_every_n_steps=4")
+    result = distil("total_steps=16", "trainer.max_steps=8", "ckpt_every_n_steps=4")
     assert result.code == 0, result.err
     run = tmp_path / "logs" / "taught"
     solved = (run / "solutions.safetensors").stat().st_mtime_ns
-    result = distil("total_steps=24", "ckpt=last")
+    result = distil("total_steps=16", "ckpt=last")
     assert result.code == 0, result.err
     assert (run / "solutions.safetensors").stat().st_mtime_ns == solved
     curve = losses(run)
-    assert sorted(curve) == list(range(24)) and all(len(found) == 1 for found in curve.values())
+    assert sorted(curve) == list(range(16)) and all(len(found) == 1 for found in curve.values())
     student = load_student(run / "distill_small.safetensors")
-    assert student.spec.steps == 24 and student.spec.name == "flute"
+    assert student.spec.steps == 16 and student.spec.name == "flute"
     assert student.spec.sigmas == pytest.approx((4 / 1.5, 6.0))
     # The advice of the command puts the student beside its model.
     advice = next(line for line in result.out.splitlines() if line.startswith("use it:"))
@@ -77,7 +77,7 @@ def test_a_student_is_trained_resumed_and_used(distil, flute, transfer, tmp_path
 
 
 def test_the_student_starts_as_the_teacher_and_learns(distil, flute, tmp_path):
-    result = distil("total_steps=60", "model.lr=2e-3", "model.ema_beta=0.9")
+    result = distil("total_steps=40", "model.lr=2e-3", "model.ema_beta=0.9")
     assert result.code == 0, result.err
     run = tmp_path / "logs" / "taught"
     curve = [values[0] for _, values in sorted(losses(run).items())]
@@ -89,6 +89,7 @@ def test_the_student_starts_as_the_teacher_and_learns(distil, flute, tmp_path):
     assert 4 / 1.5 <= parts["sigma"].min() < parts["sigma"].max() <= 6
 
 
+@pytest.mark.long
 def test_the_way_there_and_back_is_a_further_loss(distil, tmp_path):
     first = []
     for weight in (0, 1):
