@@ -52,7 +52,7 @@ def distil(command, flute, make_instrument, codec_file, sound):
 
 
 def test_a_student_is_trained_resumed_and_used(distil, flute, transfer, tmp_path):
-    result = distil("total_steps=16", "trainer.max_steps=10", "ckpt_every_n_steps=4")
+    result = distil("total_steps=16", "trainer.max_steps=12", "ckpt_every_n_steps=4")
     assert result.code == 0, result.err
     run = tmp_path / "logs" / "taught"
     solved = (run / "solutions.safetensors").stat().st_mtime_ns
