@@ -141,7 +141,7 @@ def fit_half(
     seconds: float = math.inf,
     progress: Progress | None = None,
 ) -> FittedSchedule:
-    """Fit the noise levels of a half.
+    """Fit the noise levels of a half; keep Karras levels that are better on the other windows.
 
     Args:
         fit: windows of the fit.
@@ -157,6 +157,9 @@ def fit_half(
     starts = search.starts()
     karras = starts[0][1]
     sigmas = search.run(starts)
+    error, karras_error = (float(check.errors(one).median()) for one in (sigmas, karras))
+    if karras_error < error:
+        sigmas, error = karras, karras_error
     return FittedSchedule(
         instrument=fit.model.spec.name,
         direction=fit.direction,
@@ -164,8 +167,8 @@ def fit_half(
         sigma=fit.sigma,
         sigmas=tuple(sigmas.tolist()),
         evaluations=evaluations,
-        error=round(float(check.errors(sigmas).median()), 4),
-        karras_error=round(float(check.errors(karras).median()), 4),
+        error=round(error, 4),
+        karras_error=round(karras_error, 4),
         fitted_on={
             "others": fit.others,
             "windows": fit.count,

@@ -83,6 +83,21 @@ def test_a_fit_beats_every_karras_schedule_that_it_starts_from(direction, tasks)
     assert found == fit_half(*halves, task.evaluations)  # the same levels again
 
 
+def test_levels_that_fail_on_other_windows_are_not_kept(tasks, monkeypatch):
+    windows = cut_windows(tasks[0].pairs[0], recordings(2), 1)
+    fit, check = (Half(tasks[0].direction, [half]) for half in windows)
+    karras: list[torch.Tensor] = []
+    measure = Half.errors
+
+    def errors(half, sigmas):
+        karras.append(sigmas)
+        return measure(half, sigmas) + 1.0 * (len(karras) == 1)  # the fitted levels come first
+
+    monkeypatch.setattr(Half, "errors", errors)
+    found = fit_half(fit, check, 2)
+    assert found.error == found.karras_error and found.sigmas == tuple(karras[1].tolist())
+
+
 def test_the_time_limit_ends_a_search_with_its_best_levels(tasks):
     windows = cut_windows(tasks[0].pairs[0], recordings(2), 1)
     fit, check = (Half(tasks[0].direction, [half]) for half in windows)
