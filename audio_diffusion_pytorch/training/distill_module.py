@@ -125,7 +125,7 @@ class DistillModule(FrozenCodecModule):
                 f"model.to_noise and model.to_data must lie below {low:g}, the lowest hand-off "
                 f"level of the bridges ({low:g} to {high:g})"
             )
-        datamodule.make(run_dir)
+        datamodule.make()
 
     def solve(self, denoiser: Denoiser, batch: Examples) -> Tensor:
         """Solve the ODE with a student, from the start of each example.

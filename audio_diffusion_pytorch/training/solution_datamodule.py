@@ -96,6 +96,7 @@ class SolutionDatamodule(pl.LightningDataModule):
         path: folder of recordings whose names contain their instruments; those of the teacher's
             instrument start at data, those of the others at the noise that their models encode.
         teacher: model to distil, see `load_instrument`.
+        folder: folder of the run, for the solutions.
         others: models at the other ends of bridges; None: the shipped ones on the same codec.
         windows: most windows of each pair of models.
         files: most recordings of an instrument.
@@ -113,6 +114,7 @@ class SolutionDatamodule(pl.LightningDataModule):
         self,
         path: str | Path,
         teacher: str | Path | InstrumentModel,
+        folder: str | Path,
         others: Sequence[str] | None = None,
         windows: int = 120,
         files: int = 40,
@@ -133,6 +135,7 @@ class SolutionDatamodule(pl.LightningDataModule):
         check_number("datamodule.seconds", seconds, above=0)
         self.path = Path(path)
         self.device = choose_device(device)
+        self._file = Path(folder) / FILE
         self.teacher = load_instrument(teacher)
         self.others = load_others(self.teacher, others)
         self.windows = windows
@@ -143,7 +146,6 @@ class SolutionDatamodule(pl.LightningDataModule):
         self.seed = seed
         self.train: Examples | None = None
         self.valid: Examples | None = None
-        self._file: Path | None = None
 
     @property
     def sigmas(self) -> tuple[float, float]:
@@ -164,18 +166,14 @@ class SolutionDatamodule(pl.LightningDataModule):
         """The validation examples, for their number."""
         return range(0 if self.valid is None else len(self.valid.sigma))
 
-    def make(self, folder: Path) -> None:
-        """Solve the ODEs, or read the solutions that an earlier start of the run has written.
-
-        Args:
-            folder: folder of the run.
+    def make(self) -> None:
+        """Solve the ODEs, unless an earlier start of the run has written the solutions.
 
         Raises:
             InputError: recordings are missing, or the file cannot be written.
         """
-        self._file = folder / FILE
         if not self._is_made():
-            folder.mkdir(parents=True, exist_ok=True)
+            self._file.parent.mkdir(parents=True, exist_ok=True)
             tensors = self._solve()
             write_safetensors(self._file, tensors, {"format": FORMAT, "key": self._key()})
 
@@ -187,7 +185,6 @@ class SolutionDatamodule(pl.LightningDataModule):
         return json.dumps([*values, self.seconds, self.seed])
 
     def _is_made(self) -> bool:
-        assert self._file is not None
         if not self._file.is_file():
             return False
         with open_safetensors(self._file, "solutions of a model", FORMAT) as (header, _):
@@ -238,7 +235,6 @@ class SolutionDatamodule(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read the solutions; every process does."""
-        assert self._file is not None
         with open_safetensors(self._file, "solutions of a model", FORMAT) as (_, tensors):
             tables = [
                 Examples(*(tensors[f"{split}.{name}"].clone() for name in Examples._fields))
@@ -256,11 +252,15 @@ class SolutionDatamodule(pl.LightningDataModule):
     def _draw(self, epoch: int, number: int) -> Examples:
         assert self.train is not None
         generator = generator_for(self.seed, epoch, number)
-        size = self.batch_size // len(DIRECTIONS)
+        rank, world = 0, 1
+        if self.trainer is not None:
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+        size = world * self.batch_size // len(DIRECTIONS)
         drawn = []
         for index in range(len(DIRECTIONS)):
             there = (self.train.direction == index).nonzero()[:, 0]
-            drawn.append(there[torch.randint(len(there), (size,), generator=generator)])
+            chosen = torch.randint(len(there), (size,), generator=generator)
+            drawn.append(there[chosen[rank::world]])
         return self.train.rows(torch.cat(drawn))
 
     def val_dataloader(self) -> PackedBatches:
