@@ -1,8 +1,8 @@
 """Distil an instrument model: teach a copy of it to solve its ODE with a few evaluations.
 
 The student is a denoiser inside a solver with few, fixed noise levels. It regresses on the
-teacher's solutions, in both directions, with gradients through all steps of the solver. So it
-learns whatever values at these levels make the result right.
+teacher's solutions, in both directions, with gradients through all steps of the solver. At the
+fixed levels it may deviate from the teacher: only the result counts.
 """
 
 from __future__ import annotations
