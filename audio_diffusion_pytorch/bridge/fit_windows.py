@@ -6,12 +6,14 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from audio_diffusion_pytorch.audio import to_mono
+from audio_diffusion_pytorch.audio import info as read_info
+from audio_diffusion_pytorch.audio import read, to_mono
 from audio_diffusion_pytorch.bridge.model_pair import ModelPair
 from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats, audible
 from audio_diffusion_pytorch.bridge.schedules import Schedules
@@ -54,6 +56,25 @@ class Recording:
         """Return the octaves by which a bridge moves the recording to this target."""
         limits = pitch_range(spec)
         return 0 if limits is None else octaves_for(self._pitches, *limits)
+
+
+def read_recordings(files: Sequence[Path], count: int, seconds: float) -> list[Recording]:
+    """Read the beginnings of recordings, spread over the files of an instrument.
+
+    Args:
+        files: the files.
+        count: most recordings.
+        seconds: most seconds of a recording.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    recordings = []
+    for file in files[:: -(-len(files) // count)]:
+        info = read_info(file)
+        frames = min(info.frames, round(seconds * info.sample_rate))
+        recordings.append(Recording(*read(file, 0, frames)))
+    return recordings
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ class Schedules:
         to_data: falling levels of the target [N].
         path: kind of the levels, for reports: "student", "fitted", "Karras", or one for each half.
         notice: reason for Karras levels where the quality asks for fitted ones, else None.
-        students: students of the source and of the target that replace the solver, or None.
+        students: students of the source and of the target, or None.
     """
 
     to_noise: Tensor

@@ -31,7 +31,7 @@ class ResolvedSettings:
         handoff: "plain" or "matched".
         melody: use of the models' melody inputs.
         fitted: quality whose noise levels may be fitted ones; None: they are Karras levels.
-        student: students may replace the solver.
+        student: students may replace the models.
     """
 
     sigma: float

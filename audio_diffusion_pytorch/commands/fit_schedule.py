@@ -24,7 +24,6 @@ from audio_diffusion_pytorch.paths import shipped_clips
 from audio_diffusion_pytorch.utils.registry import import_plugins
 
 if TYPE_CHECKING:
-    from audio_diffusion_pytorch.bridge.fit_windows import Recording
     from audio_diffusion_pytorch.bridge.schedule_plan import Fits
     from audio_diffusion_pytorch.models.fitted_schedules import FittedSchedules
 
@@ -112,6 +111,7 @@ def fit_models(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: an argument is wrong, or the recordings do not suffice.
     """
+    from audio_diffusion_pytorch.bridge.fit_windows import read_recordings
     from audio_diffusion_pytorch.bridge.schedule_plan import Fits
     from audio_diffusion_pytorch.models.loading import shipped_instruments
     from audio_diffusion_pytorch.utils.devices import choose_device
@@ -127,7 +127,9 @@ def fit_models(arguments: argparse.Namespace) -> None:
     import_plugins(arguments.plugins)
     device = choose_device(arguments.device)
     set_threads()
-    recordings = cache(lambda name: read_recordings(arguments.data, name))
+    recordings = cache(
+        lambda name: read_recordings(find_recordings(arguments.data, name), FILES, SECONDS)
+    )
     fits = Fits(recordings, arguments.windows, arguments.seconds)
     for name in arguments.models or shipped_instruments():
         ModelFit(name, arguments, str(device)).run(fits)
@@ -199,28 +201,6 @@ class ModelFit:
             self.fitted.save(output)
             with tqdm.external_write_mode(file=sys.stdout):
                 print(f"  {task}: error {schedule.error:.4f}, Karras {schedule.karras_error:.4f}")
-
-
-def read_recordings(folders: Sequence[Path], instrument: str) -> list[Recording]:
-    """Read the beginnings of recordings, spread over the files of an instrument.
-
-    Args:
-        folders: folders of recordings; the shipped clips serve for other instruments.
-        instrument: name of the instrument.
-
-    Raises:
-        InputError: a recording is missing or cannot be read.
-    """
-    from audio_diffusion_pytorch import audio
-    from audio_diffusion_pytorch.bridge.fit_windows import Recording
-
-    files = find_recordings(folders, instrument)
-    recordings = []
-    for file in files[:: -(-len(files) // FILES)]:
-        info = audio.info(file)
-        frames = min(info.frames, SECONDS * info.sample_rate)
-        recordings.append(Recording(*audio.read(file, 0, frames)))
-    return recordings
 
 
 def find_recordings(folders: Sequence[Path], instrument: str) -> list[Path]:

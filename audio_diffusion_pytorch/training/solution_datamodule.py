@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from audio_diffusion_pytorch import audio
-from audio_diffusion_pytorch.bridge.fit_windows import Recording
+from audio_diffusion_pytorch.bridge.fit_windows import Recording, read_recordings
 from audio_diffusion_pytorch.bridge.solutions import (
     Solutions,
     hand_off_range,
@@ -110,6 +108,8 @@ class SolutionDatamodule(pl.LightningDataModule):
         InputError: a setting is wrong or a model cannot be loaded.
     """
 
+    num_workers = 0
+
     def __init__(
         self,
         path: str | Path,
@@ -151,8 +151,6 @@ class SolutionDatamodule(pl.LightningDataModule):
     def sigmas(self) -> tuple[float, float]:
         """Lowest and highest hand-off level of the solutions."""
         return hand_off_range(make_pairs(self.teacher, self.others))
-
-    num_workers = 0
 
     @property
     def train_set(self) -> _Epoch:
@@ -202,14 +200,14 @@ class SolutionDatamodule(pl.LightningDataModule):
             for number, (direction, pair) in enumerate(pairs):
                 name = pair.source.spec.name
                 if name not in known:
-                    known[name] = self._recordings(name)
+                    files = find_files([self.path], [name])
+                    known[name] = read_recordings(files, self.files, self.seconds)
                 held = known[name][::VALID]
                 kept = [one for one in known[name] if one not in held] or held
                 shares = {"valid": (held, -(-self.windows // VALID)), "train": (kept, self.windows)}
                 for split, (recordings, count) in shares.items():
                     generator = generator_for(self.seed, number, split == "valid")
-                    fixed = pair, recordings, count, generator
-                    for part in teach(direction, *fixed):
+                    for part in teach(direction, pair, recordings, count, generator):
                         found[split].append(part)
                         bar.update(len(part.data) if split == "train" else 0)
         tensors: dict[str, Tensor] = {}
@@ -221,17 +219,6 @@ class SolutionDatamodule(pl.LightningDataModule):
             table = _table(parts, self.teacher.spec.sigma_data)._asdict()
             tensors |= {f"{split}.{name}": value for name, value in table.items()}
         return tensors
-
-    def _recordings(self, instrument: str) -> list[Recording]:
-        """Read the beginnings of recordings, spread over the files of an instrument."""
-        files = find_files([self.path], [instrument])
-        chosen = np.unique(np.linspace(0, len(files) - 1, self.files).astype(int))
-        recordings = []
-        for index in tqdm(chosen, desc=f"recordings of the {instrument}", leave=False):
-            info = audio.info(files[index])
-            frames = min(info.frames, round(self.seconds * info.sample_rate))
-            recordings.append(Recording(*audio.read(files[index], 0, frames)))
-        return recordings
 
     def setup(self, stage: str | None = None) -> None:
         """Read the solutions; every process does."""
