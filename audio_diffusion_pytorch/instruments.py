@@ -33,6 +33,8 @@ def _plain(text: str) -> str:
 def instrument_of(path: str | Path, names: Sequence[str] = ()) -> str | None:
     """Find the instrument in a file name, ignoring case, `_`, `-` and spaces; longest match wins.
 
+    Beside another instrument, "piano" is a dynamic marking: `flute_A4_mezzo-piano` is a flute.
+
     Args:
         path: path of the file; only its stem counts.
         names: further names of instruments.
@@ -42,7 +44,7 @@ def instrument_of(path: str | Path, names: Sequence[str] = ()) -> str | None:
     """
     stem = _plain(Path(path).stem)
     found = [name for name in {*INSTRUMENTS, *_OTHER_NAMES, *names} if _plain(name) in stem]
-    return max(found, key=lambda name: (len(_plain(name)), name), default=None)
+    return max(found, key=lambda name: (name != "piano", len(_plain(name)), name), default=None)
 
 
 # Lowest and highest sounding MIDI pitch of each instrument in the rendered data.
