@@ -40,7 +40,8 @@ class MelodyUse:
         """Validate the requested settings for two models.
 
         Args:
-            melody: true, false, or "auto" for true if a model has a melody input.
+            melody: true, false, or "auto" for true if the target model has a melody input. The
+                source model receives the melody only together with the target.
             guidance: weight of the guidance of the target model.
             source: specification of the source model.
             target: specification of the target model.
@@ -56,7 +57,8 @@ class MelodyUse:
                 f"melody=true needs a model with a melody input, and neither {source.name} nor "
                 f"{target.name} has one: use melody=auto"
             )
-        given = (False, False) if melody is False else inputs
+        # Noise of a source that receives the melody lacks it: the target must receive it, too.
+        given = (False, False) if melody is False else (all(inputs), inputs[1])
         if guidance != 1 and not given[1]:
             reason = "melody=false" if inputs[1] else f"{target.name} has no melody input"
             raise InputError(

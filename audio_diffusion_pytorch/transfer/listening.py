@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from audio_diffusion_pytorch.audio import AudioReader
     from audio_diffusion_pytorch.models.classifier import InstrumentClassifier
 
-UNLIKELY = 0.02  # probability below which the given source is wrong ...
+UNLIKELY = 0.1  # probability below which the given source is wrong ...
 LIKELY = 0.3  # ... if another instrument has at least this probability
 SEVERAL_VOICES = 0.15  # share of pitched frames with two notes from which several voices play
 SHORTEST = 0.5  # seconds of pitched sound below which the evidence is too weak for a warning

@@ -99,11 +99,11 @@ def test_evaluations_count_the_guidance(systems):
     }
 
 
-def test_the_way_back_has_the_melody_too(systems):
-    """Guidance is for targets with the input: the source of this pair has none."""
+def test_the_way_back_to_a_model_without_the_input_has_no_melody(systems):
+    """Guidance is for targets with the input, and a source receives the melody with its target."""
     bridge = systems("violin", melody_guidance=2.0)["bridge"]
     assert isinstance(bridge, BridgeSystem)
     assert bridge.bridge.melody.given == (False, True) and bridge.bridge.melody.guidance == 2
-    assert bridge.back.melody.given == (True, False) and bridge.back.melody.guidance == 1
+    assert bridge.back.melody.given == (False, False) and bridge.back.melody.guidance == 1
     _, scores = bridge.make(WAV, EXCERPT, 0)
     assert scores["cycle_latent"] > 0
