@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from audio_diffusion_pytorch.models.conv import Conv1d, ConvTranspose1d
 
 TRANSFORMER_GROUPS = 32  # groups of the normalisation before each transformer
+_PITCH_FRAMES = 9  # frames, about 0.1 s, over which a pitch must be the strongest one
+_PITCH_WIDTH = 4  # channels on both sides of the strongest pitch: vibrato stays visible
+_CLEAR_PITCH = 0.2  # posterior from which a pitch has full strength
 
 
 class FourierFeatures(nn.Module):
@@ -257,3 +260,23 @@ def upsample(in_channels: int, out_channels: int, factor: int, nearest: bool = F
         padding=factor // 2 + odd,
         output_padding=odd,
     )
+
+
+def keep_strongest_pitch(melody: Tensor) -> Tensor:
+    """Keep the strongest pitch of each frame, at one strength.
+
+    Partials and strengths of pitch posteriors depend on the instrument and the register: a network
+    that receives them takes over the timbre of the source.
+
+    Args:
+        melody: posteriors of the pitches [B, M, L].
+
+    Returns:
+        [B, M, L]; the maximum of a frame is 1, or less without a clear pitch.
+    """
+    over = min(_PITCH_FRAMES, 2 * melody.shape[-1] - 1)
+    mean = F.avg_pool1d(melody, over, 1, over // 2, count_include_pad=False)
+    pitch = torch.arange(melody.shape[1], device=melody.device)[:, None]
+    near = (pitch - mean.argmax(1, keepdim=True)).abs() <= _PITCH_WIDTH
+    kept = melody * near
+    return kept / kept.amax(1, keepdim=True).clamp_min(_CLEAR_PITCH)

@@ -15,6 +15,7 @@ from audio_diffusion_pytorch.models.layers import (
     Transformer,
     UnpatchBlock,
     downsample,
+    keep_strongest_pitch,
     upsample,
 )
 from audio_diffusion_pytorch.models.unet_config import UNetConfig, require
@@ -135,6 +136,7 @@ class UNet1d(nn.Module):
         num_labels: labels that condition the network; 0: an unconditional network.
         melody_channels: channels M of the melody input, see `pitch.melody_input`; 0: no such input.
         end_level: embed a second noise level, the last one of a solver; for students.
+        single_pitch: use only the strongest pitch of the melody, see `keep_strongest_pitch`.
 
     Attributes:
         config: the arguments by name, sequences as lists.
@@ -164,6 +166,7 @@ class UNet1d(nn.Module):
         num_labels: int = 0,
         melody_channels: int = 0,
         end_level: bool = False,
+        single_pitch: bool = False,
     ):
         super().__init__()
         config = UNetConfig(
@@ -185,11 +188,13 @@ class UNet1d(nn.Module):
             num_labels=num_labels,
             melody_channels=melody_channels,
             end_level=end_level,
+            single_pitch=single_pitch,
         )
         self.config = config.to_dict()
         self.in_channels = in_channels
         self.num_labels = num_labels
         self.melody_channels = melody_channels
+        self.single_pitch = single_pitch
         self.downsample_factor = patch_factor * math.prod(factors)
 
         # The order of construction fixes the initial values of a seed.
@@ -291,8 +296,12 @@ class UNet1d(nn.Module):
         """Embed the melody in the first features x [B, C, T / patch_factor]."""
         if melody is None:
             return cast(Tensor, self.to_melody.bias)[:, None]
-        if melody.shape[1] == self.melody_channels:
-            melody = torch.cat([melody, torch.ones_like(melody[:, :1])], dim=1)
+        melody, given = melody[:, : self.melody_channels], melody[:, self.melody_channels :]
+        if not given.shape[1]:
+            given = torch.ones_like(melody[:, :1])
+        if self.single_pitch:
+            melody = keep_strongest_pitch(melody)
+        melody = torch.cat([melody, given], dim=1)
         return self.to_melody(melody.to(x.dtype))[..., : x.shape[-1]]
 
 

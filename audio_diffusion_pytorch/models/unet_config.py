@@ -48,6 +48,7 @@ class UNetConfig:
     num_labels: int
     melody_channels: int = 0
     end_level: bool = False
+    single_pitch: bool = False
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -76,7 +77,7 @@ class UNetConfig:
         Without the inputs of later versions, the result equals that of earlier versions.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        for later in ("melody_channels", "end_level"):
+        for later in ("melody_channels", "end_level", "single_pitch"):
             if not values[later]:
                 del values[later]
         return {
