@@ -364,3 +364,20 @@ def choose_labels(state: dict[str, Tensor], labels: Sequence[int]) -> dict[str, 
     """Restrict the state of a conditional network to `labels`, and the unconditional row."""
     weight = state["to_label.weight"]
     return state | {"to_label.weight": weight[[*labels, len(weight) - 1]]}
+
+
+def fold_melody(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fold a dropped melody into the bias of a network without a melody input.
+
+    Without a melody, this input adds its bias to the first features, which end with a convolution.
+
+    Args:
+        state: state of a network with a melody input, and with patch_factor 1.
+
+    Returns:
+        State of the network without this input.
+    """
+    state = dict(state)
+    state.pop("to_melody.weight")
+    last = "to_in.module_list.0.block.block2.project.bias"
+    return state | {last: state[last] + state.pop("to_melody.bias")}

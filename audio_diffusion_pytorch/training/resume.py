@@ -19,6 +19,7 @@ from audio_diffusion_pytorch.models.original_checkpoint import (
     is_original,
     load_unet_state,
 )
+from audio_diffusion_pytorch.models.unet import fold_melody
 from audio_diffusion_pytorch.training.base_module import TrainingModule
 from audio_diffusion_pytorch.training.instrument_module import InstrumentModule
 from audio_diffusion_pytorch.utils.checkpoint_io import load_checkpoint, read_checkpoint
@@ -195,6 +196,13 @@ def initialise_from(module: nn.Module, source: str) -> None:
         initial = net.state_dict()
         state = {**state, **{key: initial[key] for key in own if key.startswith("to_melody.")}}
         print(f"init_from={source} has no melody input: this input starts with its initial values")
+    if (
+        not module.melody_channels
+        and "to_melody.weight" in state
+        and net.config.get("patch_factor") == 1
+    ):
+        state = fold_melody(state)
+        print(f"init_from={source} has a melody input, which the new model leaves out")
     differing = sorted(
         key
         for key in own.keys() | state.keys()

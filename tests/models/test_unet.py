@@ -14,6 +14,7 @@ from audio_diffusion_pytorch.models.layers import (
     FourierFeatures,
     PatchBlock,
     UnpatchBlock,
+    keep_strongest_pitch,
     upsample,
 )
 from audio_diffusion_pytorch.models.original_checkpoint import load_unet_state
@@ -255,3 +256,34 @@ def test_a_network_with_a_melody_input_and_without_melody():
     torch.testing.assert_close(net(x, c_noise, melody=dropped)[0], given[0])
     torch.testing.assert_close(net(x, c_noise, melody=dropped)[1], net(x, c_noise)[1])
     assert UNet1d(**net.config).melody_channels == 3
+
+
+def test_a_single_pitch_hides_strength_and_partials():
+    melody = torch.full((1, 60, 30), 0.05)
+    melody[:, 20, :15] = torch.linspace(0.3, 0.9, 15)
+    melody[:, 40, 15:] = 0.6
+    melody[:, 50] = 0.2  # a weaker partial
+    kept = keep_strongest_pitch(melody)
+    assert (kept > 0).sum(1).eq(9).all() and kept[:, 50].eq(0).all()
+    sure = [*range(13), *range(17, 30)]  # between the notes, the running mean holds both
+    assert kept.argmax(1)[0, sure].tolist() == [20] * 13 + [40] * 13
+    torch.testing.assert_close(kept.amax(1)[:, sure], torch.ones(1, 26))
+    silence = keep_strongest_pitch(torch.full((2, 60, 3), 0.01))  # shorter than the running mean
+    assert silence.amax() <= 0.05 + ROUNDING
+
+
+def test_a_network_with_a_single_pitch():
+    torch.manual_seed(0)
+    sizes = {"in_channels": 8, "channels": 8, "multipliers": [1, 2], "factors": [2]}
+    sizes |= {"num_blocks": [1], "attentions": [0, 0], "resnet_groups": 2}
+    net = UNet1d(**sizes, melody_channels=60, single_pitch=True).eval()
+    x, c_noise = torch.randn(1, 8, 16), torch.zeros(1)
+    melody = torch.zeros(1, 60, 16)
+    melody[:, 30] = 0.8
+    output = net(x, c_noise, melody=melody)
+    assert not torch.allclose(output, net(x, c_noise))
+    melody[:, 42] = 0.4
+    assert torch.equal(net(x, c_noise, melody=melody / 2), output)
+    assert UNet1d(**net.config).single_pitch
+    dropped = torch.zeros(1, 61, 16)
+    torch.testing.assert_close(net(x, c_noise, melody=dropped), net(x, c_noise))

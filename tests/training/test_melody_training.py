@@ -12,6 +12,7 @@ from audio_diffusion_pytorch.models.loading import load_instrument
 from audio_diffusion_pytorch.models.unet import UNet1d
 from audio_diffusion_pytorch.pitch.melody_input import melody_input
 from audio_diffusion_pytorch.training.instrument_module import InstrumentModule
+from audio_diffusion_pytorch.training.resume import initialise_from
 
 M = 264
 TINY = [
@@ -169,6 +170,19 @@ def test_a_dry_run_and_a_start_from_a_model_without_melody(train, make_instrumen
     result = train("dry_run=true", "init_from=flute.safetensors")
     assert result.code == 0, result.err
     assert "has no melody input" in result.out and "items for training, 3 for valid" in result.out
+
+
+def test_a_start_without_the_melody_input_of_the_source(codec, make_instrument, tmp_path):
+    unet = {**TINY_UNET, "melody_channels": M}
+    path = tmp_path / "flute.safetensors"
+    source = make_instrument(codec="small", unet=unet)
+    torch.nn.init.normal_(source.denoiser.net.to_melody.bias)
+    source.save(path)
+    trained = module(codec, 0)
+    initialise_from(trained, str(path))
+    x, c_noise = torch.randn(2, 128, 8), torch.zeros(2)
+    expected = source.denoiser.net(x, c_noise)  # the melody is dropped
+    torch.testing.assert_close(trained.denoiser.net(x, c_noise), expected, rtol=0.01, atol=0.01)
 
 
 def test_audio_becomes_latents_and_melody(codec):
