@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from basic_pitch_torch import SAMPLE_RATE
-from basic_pitch_torch.model import CONTOUR_BINS
+from basic_pitch_torch.model import CONTOUR_BINS, HOP, WINDOW
 from torch import Tensor
 
 from audio_diffusion_pytorch.audio import resample
@@ -21,6 +21,7 @@ def melody_input(wav: Tensor, sample_rate: int, hop_length: int) -> Tensor:
 
     The contour of Basic Pitch (Bittner et al. 2022) is trained on many instruments, so it tells
     little about the timbre. Its frames are interpolated linearly to the centres of the latents'.
+    Clips of up to 1.9 s, such as the windows of a live stream, pass through it in one piece.
 
     Args:
         wav: mono clips [B, T].
@@ -34,9 +35,13 @@ def melody_input(wav: Tensor, sample_rate: int, hop_length: int) -> Tensor:
     model = _tracker(exact_device(wav.device))
     # 0.1 s of silence after the sound, because the tracker drops incomplete frames at the end.
     padded = torch.nn.functional.pad(wav.float(), (0, sample_rate // 10))
-    contour = model.predict(resample(padded, sample_rate, SAMPLE_RATE), contour_only=True)
-    posteriors = contour["contour"]
-    given = torch.from_numpy(frame_seconds(posteriors.shape[1])).float()
+    padded = resample(padded, sample_rate, SAMPLE_RATE)
+    if padded.shape[-1] <= WINDOW:  # one piece: windows that overlap would cost twice as much
+        posteriors = model(padded, contour_only=True)["contour"]
+        given = torch.arange(posteriors.shape[1]) * (HOP / SAMPLE_RATE)
+    else:
+        posteriors = model.predict(padded, contour_only=True)["contour"]
+        given = torch.from_numpy(frame_seconds(posteriors.shape[1])).float()
     wanted = (torch.arange(frames) + 0.5) * (hop_length / sample_rate)
     after = torch.searchsorted(given, wanted).clamp(1, len(given) - 1)
     share = ((wanted - given[after - 1]) / (given[after] - given[after - 1])).clamp(0, 1)

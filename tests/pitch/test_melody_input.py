@@ -30,6 +30,17 @@ def test_the_strongest_channel_is_the_pitch_of_each_frame():
     assert ((heard[83:142] - 76).abs() <= 0.5).all()
 
 
+def test_a_short_clip_has_the_melody_of_a_long_one():
+    wav = torch.cat([tone(60 + 2 * step, 0.3) for step in range(10)])[None]
+    whole = melody_input(wav, RATE, 256)
+    short = melody_input(wav[:, : 130 * 256], RATE, 256)  # in one piece
+    inner = slice(8, 122)  # without the frames that lack context
+    clear = whole[0, :, inner].amax(0) > 0.5
+    assert clear.sum() > 80
+    distance = (short[0].argmax(0)[inner] - whole[0].argmax(0)[inner]).abs()[clear]
+    assert (distance <= 1).float().mean() > 0.95  # a third of a semitone
+
+
 def test_frames_are_rounded_up():
     assert melody_input(tone(60, 1.0)[None, :-1], RATE, 320).shape[-1] == 75
     assert melody_input(tone(60, 1.0)[None, :321], RATE, 320).shape[-1] == 2
