@@ -205,7 +205,7 @@ class Transfers:
             # The analysis of the upload replaces that of the transfer.
             run = replace(run, transpose=octaves, listen=False)
             facts = self._transfer(ticket, run, bridge, job, recording.info)
-        warning = recording.analysis.warning(bridge.source.spec.name)
+        warning = recording.analysis.warning(bridge.source.spec.name, bridge.target.spec, octaves)
         files = {path.suffix[1:]: path for path in (output, *job.copies)}
         facts = {**facts, **recording.analysis.facts()}
         return Result(request, stem, files, missing, facts, warning, recording)

@@ -106,12 +106,25 @@ def nearest_octaves(pitches: Sequence[float], low: float, high: float) -> tuple[
     """
     mean = sum(pitches) / len(pitches)
 
-    def cost(octaves: int) -> tuple[int, float]:
-        outside = sum(not low <= pitch + 12 * octaves <= high for pitch in pitches)
+    def cost(octaves: int) -> tuple[float, float]:
+        outside = share_outside(pitches, octaves, low, high)
         return outside, abs(mean + 12 * octaves - (low + high) / 2)
 
     best = min(range(-MAX_OCTAVES, MAX_OCTAVES + 1), key=cost)
-    return best, cost(best)[0] / len(pitches)
+    return best, cost(best)[0]
+
+
+def share_outside(pitches: Sequence[float], octaves: int, low: float, high: float) -> float:
+    """Return the share of transposed notes outside a range; 0 without notes.
+
+    Args:
+        pitches: MIDI pitches.
+        octaves: octaves of the transposition.
+        low: lowest pitch of the range.
+        high: highest pitch of the range.
+    """
+    outside = sum(not low <= pitch + 12 * octaves <= high for pitch in pitches)
+    return outside / max(len(pitches), 1)
 
 
 def octaves_for(pitches: Sequence[float], low: float, high: float) -> int:
@@ -122,8 +135,9 @@ def octaves_for(pitches: Sequence[float], low: float, high: float) -> int:
         low: lowest pitch of the range.
         high: highest pitch of the range; 2 % of the notes may lie outside the range.
     """
-    outside = sum(not low <= pitch <= high for pitch in pitches)
-    return 0 if outside <= STRAYS * len(pitches) else nearest_octaves(pitches, low, high)[0]
+    if share_outside(pitches, 0, low, high) <= STRAYS:
+        return 0
+    return nearest_octaves(pitches, low, high)[0]
 
 
 def shift_octaves(wav: Tensor, octaves: int, sample_rate: int) -> Tensor:

@@ -190,7 +190,7 @@ class FileTransfer:
         if not self.options.listen or self.analysis is None:
             return None
         source = None if self.source_is_chosen else self.bridge.source.spec.name
-        return self.analysis.warning(source)
+        return self.analysis.warning(source, self.bridge.target.spec, self.octaves)
 
     def _needs_analysis(self) -> bool:
         """Whether the warning or the choice of octaves depends on the analysis."""

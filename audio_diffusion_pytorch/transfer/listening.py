@@ -11,16 +11,23 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from audio_diffusion_pytorch.pitch.octaves import clear_pitches, first_sound, without_pauses
+from audio_diffusion_pytorch.pitch.octaves import (
+    clear_pitches,
+    first_sound,
+    share_outside,
+    without_pauses,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from audio_diffusion_pytorch.audio import AudioReader
     from audio_diffusion_pytorch.models.classifier import InstrumentClassifier
+    from audio_diffusion_pytorch.models.instrument import InstrumentSpec
 
 UNLIKELY = 0.1  # probability below which the given source is wrong ...
 LIKELY = 0.3  # ... if another instrument has at least this probability
+MANY_OUTSIDE = 0.1  # share of the notes outside the target's range that gives a warning
 SEVERAL_VOICES = 0.15  # share of pitched frames with two notes from which several voices play
 SHORTEST = 0.5  # seconds of pitched sound below which the evidence is too weak for a warning
 LEAST_PITCHED = 0.05  # least share of pitched sound in a melody
@@ -76,11 +83,15 @@ class Analysis:
             return False
         return probability < UNLIKELY and max(self.instruments.values()) >= LIKELY
 
-    def warning(self, source: str | None) -> str | None:
+    def warning(
+        self, source: str | None, target: InstrumentSpec | None = None, octaves: int = 0
+    ) -> str | None:
         """Return a sentence about unsuitable sound or a wrong source; None without a reason.
 
         Args:
             source: name of the source model's instrument; None: this analysis chose it.
+            target: specification of the target model, whose range the notes should fit.
+            octaves: octaves by which the recording moves.
         """
         if self.silent:
             return "the recording is silent"
@@ -89,13 +100,24 @@ class Analysis:
         if self.several_voices:
             share = f"{self.overlap:.0%} of it"
             return f"several voices at once in {share}: the models play one voice at a time"
-        if source is None or not self.is_unlikely(source):
+        if source is not None and self.is_unlikely(source):
+            best, probability = next(iter(self.instruments.items()))
+            return (
+                f"it sounds like {best} ({probability:.0%}), not like {source}: "
+                f"use source={model_name(best)}, or source=auto"
+            )
+        return None if target is None else self._warning_about_range(target, octaves)
+
+    def _warning_about_range(self, target: InstrumentSpec, octaves: int) -> str | None:
+        from audio_diffusion_pytorch.models.instrument import pitch_range
+
+        limits = pitch_range(target)
+        if limits is None or self.seconds < SHORTEST:
             return None
-        best, probability = next(iter(self.instruments.items()))
-        return (
-            f"it sounds like {best} ({probability:.0%}), not like {source}: "
-            f"use source={model_name(best)}, or source=auto"
-        )
+        outside = share_outside(self.pitches, octaves, *limits)
+        if outside < MANY_OUTSIDE:
+            return None
+        return f"{outside:.0%} of it is outside the {target.name}'s range: expect wrong octaves"
 
     def source(self) -> str | None:
         """Choose the source model: a shipped one, or `all:NAME` for a far more probable instrument.

@@ -222,10 +222,11 @@ class TransferRun(Task):
         """
         analysis = analysis_of(job, self.mid)
         chosen = analysis.source() if self.source == AUTO else None
+        octaves = octaves_of(analysis, self.transpose, bridge)
         warning = None
         if self.listen:
-            warning = analysis.warning(None if self.source == AUTO else bridge.source.spec.name)
-        octaves = octaves_of(analysis, self.transpose, bridge)
+            source = None if self.source == AUTO else bridge.source.spec.name
+            warning = analysis.warning(source, bridge.target.spec, octaves)
         facts: dict[str, Any] = {"octaves": octaves, "warning": warning, **analysis.facts()}
         return facts if chosen is None else {**facts, "source": chosen, "chosen": True}
 

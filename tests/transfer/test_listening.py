@@ -8,6 +8,8 @@ from conftest import RATE, melody
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.audio import AudioReader
+from audio_diffusion_pytorch.instruments import PITCH_RANGES
+from audio_diffusion_pytorch.models.instrument import pitch_range
 from audio_diffusion_pytorch.paths import ASSETS
 from audio_diffusion_pytorch.pitch.octaves import first_sound
 from audio_diffusion_pytorch.pitch.phase_vocoder import shift_pitch
@@ -38,6 +40,18 @@ def test_a_shipped_clip_is_of_its_instrument_and_of_no_other(instrument):
     others = {"flute", "violin", "cello", "bassoon", "trumpet"} - {instrument}
     assert all(f"it sounds like {instrument}" in found.warning(other) for other in others)
     assert f"use source={instrument}" in found.warning(others.pop())
+
+
+def test_notes_outside_the_range_of_the_target(make_instrument):
+    target = make_instrument("trumpet").spec  # MIDI 54 to 82
+    assert pitch_range(target) == PITCH_RANGES["trumpet"]
+    wide = Analysis(pitches=[40.0] * 30 + [90.0] * 70, seconds=5.0)
+    expected = "30% of it is outside the trumpet's range: expect wrong octaves"
+    assert wide.warning(None, target, octaves=-1) == expected
+    assert wide.warning(None) is None
+    few = Analysis(pitches=[40.0] * 5 + [70.0] * 95, seconds=5.0)
+    assert few.warning(None, target) is None
+    assert "95%" in (few.warning(None, target, octaves=2) or "")
 
 
 @pytest.mark.parametrize("other", ["violin", "cello"])
