@@ -24,7 +24,7 @@ class FrozenDenoiser(nn.Module):
         channels: latent channels D.
     """
 
-    def __init__(self, denoiser: nn.Module, window: int, channels: int):
+    def __init__(self, denoiser: Any, window: int, channels: int):
         super().__init__()
         self.denoiser = denoiser
         self._shape = (1, channels, window)
@@ -39,6 +39,10 @@ class FrozenDenoiser(nn.Module):
         if key not in self._recorded:
             self._recorded[key] = _record(self.denoiser, inputs)
         return self._recorded[key](**inputs)
+
+    def melody_conditions(self, melody: Tensor) -> dict[str, Tensor]:
+        """Return a melody as keywords of `forward`, see `Denoiser.melody_conditions`."""
+        return self.denoiser.melody_conditions(melody)
 
 
 def _record(denoiser: nn.Module, inputs: dict[str, Tensor]) -> Any:
@@ -72,9 +76,16 @@ class _Opaque(nn.Module):
         sigma: Tensor,
         end: Tensor | None = None,
         melody: Tensor | None = None,
+        melody_features: Tensor | None = None,
     ) -> Tensor:
         """Call the network."""
-        inputs = {"x": x, "sigma": sigma, "end": end, "melody": melody}
+        inputs = {
+            "x": x,
+            "sigma": sigma,
+            "end": end,
+            "melody": melody,
+            "melody_features": melody_features,
+        }
         given = {name: value for name, value in inputs.items() if value is not None}
         return self._hidden[0](**given)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.utils.settings import check_number, check_switch
@@ -79,7 +79,7 @@ class MelodyUse:
         return 2 if index == 1 and self.guidance != 1 else 1
 
     def denoiser(
-        self, index: int, denoise: Callable[..., Tensor], melody: Tensor | None
+        self, index: int, denoise: Any, melody: Tensor | None
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """Condition the denoiser of the source (0) or the target (1) on a melody.
 
@@ -88,13 +88,13 @@ class MelodyUse:
 
         Args:
             index: 0 or 1.
-            denoise: denoiser of (x, sigma), and of the melody as a keyword if it has that input.
+            denoise: a `Denoiser`.
             melody: [B, M, L]; None: no melody.
 
         Returns:
             A denoiser of x [B, D, L] and sigma.
         """
-        given = self.conditions(index, melody)
+        given = self.conditions(index, denoise, melody)
         if not given:
             return denoise
         if self.calls(index) == 1:
@@ -106,6 +106,14 @@ class MelodyUse:
 
         return guided
 
-    def conditions(self, index: int, melody: Tensor | None) -> dict[str, Tensor]:
-        """Return the melody [B, M, L] as a keyword, if the source (0) or the target (1) gets it."""
-        return {} if melody is None or not self.given[index] else {"melody": melody}
+    def conditions(self, index: int, denoise: Any, melody: Tensor | None) -> dict[str, Tensor]:
+        """Return the melody as keywords of a denoiser, if the half receives it.
+
+        Args:
+            index: the source (0) or the target (1).
+            denoise: a `Denoiser`.
+            melody: [B, M, L]; None: no melody.
+        """
+        if melody is None or not self.given[index]:
+            return {}
+        return denoise.melody_conditions(melody)

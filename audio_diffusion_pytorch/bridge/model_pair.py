@@ -207,8 +207,8 @@ class ModelPair:
             if denoiser is None:
                 denoise = self.melody.denoiser(index, self.denoisers[index], melody)
             else:  # a student was taught to end at the last level
-                given = {"end": sigmas[-1:].to(rows), **self.melody.conditions(index, melody)}
-                denoise = partial(denoiser, **given)
+                given = self.melody.conditions(index, denoiser, melody)
+                denoise = partial(denoiser, end=sigmas[-1:].to(rows), **given)
             return self.solve(denoise, rows, sigmas)
 
         if self._compiled:  # a compiled network has one batch size

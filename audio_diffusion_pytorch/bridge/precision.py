@@ -78,6 +78,10 @@ class Reduced(nn.Module):
         """Run the network on x [B, D, L], c_noise [B] and perhaps conditions: [B, D, L]."""
         return self.net(x.to(self.dtype), c_noise, **conditions).to(x.dtype)
 
+    def embed_melody(self, melody: Tensor) -> Tensor:
+        """Embed a melody [B, M, L], see `UNet1d.embed_melody`."""
+        return self.net.embed_melody(melody)
+
 
 class _Cast(nn.Module):
     def __init__(self, dtype: torch.dtype):

@@ -33,6 +33,7 @@ class Denoiser(nn.Module):
         label: Tensor | None = None,
         melody: Tensor | None = None,
         end: Tensor | float | None = None,
+        melody_features: Tensor | None = None,
     ) -> Tensor:
         """Estimate the clean latents.
 
@@ -42,6 +43,7 @@ class Denoiser(nn.Module):
             label: label [B], for a network with labels.
             melody: melody [B, M, T], for a network with a melody input; None: without melody.
             end: last noise level of the solver, [B] or one number, for a network with `end_level`.
+            melody_features: the melody as `melody_conditions` returns it.
 
         Returns:
             Denoised latents [B, C, T] with the dtype of x.
@@ -54,10 +56,21 @@ class Denoiser(nn.Module):
         c_noise = sigma.flatten().log() / 4
         c_end = None if end is None else (expand_sigma(end, x).flatten().log() / 4).to(x.dtype)
         # A network of the user may have none of these inputs.
-        given = {"label": label, "melody": melody, "c_end": c_end}
+        given = {
+            "label": label,
+            "melody": melody,
+            "c_end": c_end,
+            "melody_features": melody_features,
+        }
         conditions = {name: value for name, value in given.items() if value is not None}
         output = self.net((c_in * x).to(x.dtype), c_noise.to(x.dtype), **conditions)
         return (c_skip * x + c_out * output).to(x.dtype)
+
+    def melody_conditions(self, melody: Tensor) -> dict[str, Tensor]:
+        """Return a melody [B, M, T] as keywords of `forward`, embedded once for many calls."""
+        if not hasattr(self.net, "embed_melody"):  # a network of the user
+            return {"melody": melody}
+        return {"melody_features": self.net.embed_melody(melody)}
 
     def loss(
         self,

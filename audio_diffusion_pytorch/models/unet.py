@@ -240,6 +240,7 @@ class UNet1d(nn.Module):
         label: Tensor | None = None,
         melody: Tensor | None = None,
         c_end: Tensor | None = None,
+        melody_features: Tensor | None = None,
     ) -> Tensor:
         """Map latents to the raw network output.
 
@@ -252,6 +253,7 @@ class UNet1d(nn.Module):
                 where the melody is given and 0 where it is dropped; None: without melody. Ignored
                 by a network without this input.
             c_end: [B], the transformed last noise level, for a network with `end_level`.
+            melody_features: output of `embed_melody`, instead of the melody.
 
         Returns:
             [B, out_channels, T].
@@ -281,7 +283,9 @@ class UNet1d(nn.Module):
         mapping = self.to_mapping(embedding)
         x = self.to_in(x, mapping)
         if self.melody_channels:
-            x = x + self._melody(melody, x)
+            if melody_features is None:
+                melody_features = self.embed_melody(melody)
+            x = x + melody_features[..., : x.shape[-1]]
         x_in = x
         skips = []
         for level in self.downsamples:
@@ -292,17 +296,24 @@ class UNet1d(nn.Module):
             x = level(x, skips.pop(), mapping)
         return self.to_out(x + x_in, mapping)
 
-    def _melody(self, melody: Tensor | None, x: Tensor) -> Tensor:
-        """Embed the melody in the first features x [B, C, T / patch_factor]."""
+    def embed_melody(self, melody: Tensor | None) -> Tensor:
+        """Embed the melody, which is the same at all noise levels of a solver.
+
+        Args:
+            melody: as in `forward`.
+
+        Returns:
+            First features [B, channels, T / patch_factor], or [channels, 1] without melody.
+        """
+        weight, bias = self.to_melody.weight, cast(Tensor, self.to_melody.bias)
         if melody is None:
-            return cast(Tensor, self.to_melody.bias)[:, None]
+            return bias[:, None]
         melody, given = melody[:, : self.melody_channels], melody[:, self.melody_channels :]
         if not given.shape[1]:
             given = torch.ones_like(melody[:, :1])
         if self.single_pitch:
             melody = keep_strongest_pitch(melody)
-        melody = torch.cat([melody, given], dim=1)
-        return self.to_melody(melody.to(x.dtype))[..., : x.shape[-1]]
+        return self.to_melody(torch.cat([melody, given], dim=1).to(weight.dtype))
 
 
 def _residual(config: UNetConfig, in_width: int, out_width: int) -> ResidualBlock:

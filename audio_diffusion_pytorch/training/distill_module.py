@@ -150,7 +150,7 @@ class DistillModule(FrozenCodecModule):
         if self.teacher.spec.labels:
             given["label"] = _LABELS.to(self.device)[batch.direction]
         if batch.melody.shape[1]:
-            given["melody"] = batch.melody
+            given |= denoiser.melody_conditions(batch.melody)
         chosen = upwards[:, None, None]
         start = torch.where(chosen, batch.data, batch.noise * scale)
         x = multistep_rows(partial(denoiser, **given), start, sigmas)

@@ -10,7 +10,9 @@ from tolerances import BRIDGED
 from audio_diffusion_pytorch.bridge import model_pair
 from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.bridge.melody_use import MelodyUse
+from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.models.unet import UNet1d
 from audio_diffusion_pytorch.pitch.melody_input import MELODY_CHANNELS
 from audio_diffusion_pytorch.transfer.run import TransferRun
 
@@ -124,6 +126,27 @@ def test_guidance_extrapolates_from_the_denoiser_without_melody(guidance, make, 
     for index, weight in ((0, 1.0), (1, guidance)):
         guided = bridge.melody.denoiser(index, denoise, pitches)(latents, sigma)
         torch.testing.assert_close(guided, without + weight * (with_melody - without))
+
+
+@pytest.mark.parametrize("precision", ["32", "16"])
+def test_each_half_embeds_the_melody_once(precision, make, given, monkeypatch):
+    """The result is that of a melody in every network call."""
+    latents, pitches = given
+    bridge = make(precision=precision, melody_guidance=2.0, num_steps=4)
+    embedded = []
+    embed = UNet1d.embed_melody
+
+    def count(net, melody):
+        if melody is not None:  # a call without melody adds the bias
+            embedded.append(melody.shape)
+        return embed(net, melody)
+
+    monkeypatch.setattr(UNet1d, "embed_melody", count)
+    once = bridge.from_noise(bridge.to_noise(latents, pitches), pitches)
+    assert len(embedded) == 2
+    monkeypatch.setattr(Denoiser, "melody_conditions", lambda _, melody: {"melody": melody})
+    every = bridge.from_noise(bridge.to_noise(latents, pitches), pitches)
+    assert len(embedded) > 4 and torch.equal(once, every)
 
 
 def test_guidance_by_one_is_the_model_with_melody(make, given):

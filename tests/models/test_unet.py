@@ -287,3 +287,16 @@ def test_a_network_with_a_single_pitch():
     assert UNet1d(**net.config).single_pitch
     dropped = torch.zeros(1, 61, 16)
     torch.testing.assert_close(net(x, c_noise, melody=dropped), net(x, c_noise))
+
+
+@pytest.mark.parametrize("patch_factor", [1, 2])
+def test_a_melody_that_is_embedded_once_gives_the_same(patch_factor):
+    torch.manual_seed(0)
+    sizes = {"in_channels": 8, "channels": 8, "multipliers": [1, 2], "factors": [2]}
+    sizes |= {"num_blocks": [1], "attentions": [0, 0], "resnet_groups": 2}
+    net = UNet1d(**sizes, melody_channels=60, single_pitch=True, patch_factor=patch_factor).eval()
+    x, c_noise, melody = torch.randn(2, 8, 16), torch.zeros(2), torch.rand(2, 60, 16)
+    features = net.embed_melody(melody)
+    assert torch.equal(net(x, c_noise, melody_features=features), net(x, c_noise, melody=melody))
+    without = net(x, c_noise, melody_features=net.embed_melody(None))
+    assert torch.equal(without, net(x, c_noise))
