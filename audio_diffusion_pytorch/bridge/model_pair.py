@@ -308,8 +308,10 @@ class ModelPair:
 
     def _encode(self, windows: Sequence[Window]) -> Tensor:
         """Return the codec latents [B, D, L] of the windows' sound."""
-        wav = torch.stack([window.wav for window in windows])
-        return self.codec.encode(wav[:, None].to(self.device))
+        return self._encode_sound([window.wav for window in windows])
+
+    def _encode_sound(self, wavs: Sequence[Tensor]) -> Tensor:
+        return self.codec.encode(torch.stack(list(wavs))[:, None].to(self.device))
 
     def _melody(self, windows: Sequence[Window]) -> Tensor | None:
         """Return the melody [B, M + 1, L] of the windows, dropped where nothing has a pitch."""
@@ -329,9 +331,21 @@ class ModelPair:
         """
         played = torch.stack([window.played for window in windows]).to(self.device)
         latents = self.from_noise(self.hand_over(noise, played), melody)
-        latents = self.codec.impose_levels(latents, self.codec.frame_levels(source_latents))
+        latents = self.codec.impose_levels(latents, self._levels(windows, source_latents))
         still = torch.stack([window.still for window in windows]).to(self.device)
         return torch.lerp(latents, source_latents, still[:, None])
+
+    def _levels(self, windows: Sequence[Window], source_latents: Tensor) -> Tensor:
+        """Return the log level of each frame [B, L], as it was before a move by octaves.
+
+        A moved sound has other levels: its spectrum is another one, and its onsets are smeared.
+        """
+        levels = self.codec.frame_levels(source_latents)
+        unmoved = {i: w.unmoved for i, w in enumerate(windows) if w.unmoved is not None}
+        if unmoved:
+            latents = self._encode_sound(list(unmoved.values()))
+            levels[list(unmoved)] = self.codec.frame_levels(latents)
+        return levels
 
 
 def _require_one_instrument(models: Sequence[InstrumentModel]) -> None:

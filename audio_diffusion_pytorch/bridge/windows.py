@@ -38,6 +38,7 @@ class Window:
         still: [L] 1 in latent frames that hold only the recording's noise, 0 in played frames.
         broken: [L] 1 in latent frames near a break of the sound that was softened, else 0.
         wav: [samples] at the codec's rate, at the source model's level.
+        unmoved: [samples] the sound before it moved by octaves; None: it did not move.
     """
 
     channel: int
@@ -48,6 +49,7 @@ class Window:
     still: Tensor
     broken: Tensor
     wav: Tensor
+    unmoved: Tensor | None = None
 
     @property
     def last(self) -> bool:
@@ -148,12 +150,13 @@ class WindowCutter:
         broken = F.max_pool1d(broken, 2 * AROUND + 1, 1, AROUND)
         active = self._active(frames)
         still = self._still(power)
+        features = [active, power, still, broken, wav]
         if self.octaves:  # played sound moves; hiss and hum stay in place
             stationary = F.interpolate(still[:, None], size=wav.shape[-1], mode="linear")[:, 0]
-            wav = torch.lerp(shift_octaves(wav, self.octaves, rate), wav, stationary)
+            moved = shift_octaves(wav, self.octaves, rate)
+            features[-1:] = torch.lerp(moved, wav, stationary), wav
         for channel in range(self.channels):
-            features = (row[channel] for row in (active, power, still, broken, wav))
-            yield Window(channel, start, length, *features)
+            yield Window(channel, start, length, *(row[channel] for row in features))
 
     def _frames(self, wav: Tensor) -> Tensor:
         """Split a window [C, samples] into its latent frames [C, L, hop]."""

@@ -163,7 +163,7 @@ class PartTransfer(FileTransfer):
 
     def add(self, window: Window, latents: Tensor) -> bool:
         """Keep the latents [D, L] of the next window; return True after the last one."""
-        self.done.append(({**vars(window), "wav": torch.empty(0)}, latents))
+        self.done.append(({**vars(window), "wav": torch.empty(0), "unmoved": None}, latents))
         self.rows.append(self.joiner.rows(window, latents))
         return len(self.done) == self.count
 

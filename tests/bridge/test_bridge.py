@@ -379,6 +379,25 @@ def test_a_melody_moves_into_the_range_by_default(make_instrument, codec):
     assert torch.equal(kazoo(wav, RATE), kazoo(wav, RATE, octaves=0))
 
 
+def test_a_moved_recording_keeps_its_levels(make_instrument, codec):
+    """The levels are those of the sound before it moved; a window that stays has its own."""
+    bridge = Bridge(
+        make_instrument("flute"), make_instrument("violin", 1), num_steps=2, codec=codec
+    )
+    wav = clip(1.5) * torch.linspace(0.2, 1, round(1.5 * RATE))
+    stats = RecordingStats.of([wav], RATE)
+    still, moved = (
+        next(WindowCutter(bridge.framing, RATE, 1, stats, octaves).windows([wav]))
+        for octaves in (0, -1)
+    )
+    assert still.unmoved is None and torch.equal(moved.unmoved, still.wav)
+    latents = bridge.codec.encode(torch.stack([still.wav, moved.wav])[:, None])
+    levels = bridge._levels([still, moved], latents)
+    assert torch.equal(levels[0], bridge.codec.frame_levels(latents)[0])
+    assert torch.allclose(levels[1], levels[0], atol=1e-5)
+    assert not torch.allclose(bridge.codec.frame_levels(latents)[1], levels[0], atol=0.1)
+
+
 @pytest.mark.parametrize("size", [1000, 30000])
 def test_a_stream_decides_on_its_first_second_of_sound(size, make_instrument, codec):
     """Whatever comes later: the second half of this one lies lower by two octaves."""
