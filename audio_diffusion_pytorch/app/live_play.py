@@ -27,7 +27,7 @@ BLOCK = 1024  # samples of a message
 # the rest of its block, and the way to the server and back.
 MARGIN = 0.12
 KEYS = ("source", "target", "quality", "latency", "wet", "transpose", "rate")
-QUALITIES = ("instant", "draft", "normal", "high")
+QUALITIES = ("auto", "instant", "draft", "normal", "high")
 _KEPT = 2  # sets of bridges that stay in memory
 _SILENCE = 5.0  # seconds without a message until a session counts as gone
 _AHEAD = 2.0  # seconds of sound that may arrive too early

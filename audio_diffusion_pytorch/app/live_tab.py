@@ -46,7 +46,7 @@ def add_live_tab(service: Service, blocks: gr.Blocks) -> None:
         elem_id="live-wet",
     )  # fmt: skip
     with gr.Accordion("More settings", open=False, elem_id="live-more"):
-        quality = gr.Radio(QUALITIES, value="draft", label="Quality (quality)")
+        quality = gr.Radio([("Automatic", AUTO), *QUALITIES], value=AUTO, label="Quality (quality)")
         latency = gr.Slider(
             0.6, 3, 1, step=0.1, label="Longest delay in seconds (latency)", info=_LATENCY_INFO,
             elem_id="live-latency",

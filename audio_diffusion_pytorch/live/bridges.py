@@ -13,6 +13,7 @@ from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.bridge.frozen import FrozenDenoiser, with_frozen_networks
 from audio_diffusion_pytorch.bridge.hop_sizes import HopSizes
 from audio_diffusion_pytorch.bridge.hop_stream import HopTransfer
+from audio_diffusion_pytorch.bridge.schedules import STUDENT
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.live.engine import LiveEngine, Transfer
 from audio_diffusion_pytorch.live.listener import Listener
@@ -103,9 +104,16 @@ def load_bridge(settings: LiveSettings, target: InstrumentModel, source: str) ->
     """Load the bridge from a source model to a target model.
 
     Args:
-        settings: settings of the session.
+        settings: settings of the session. quality=auto is instant between models with students,
+            which are as exact as draft with a quarter of its network evaluations, else draft.
         target: model of the output's instrument.
         source: name of the source model.
     """
-    device = choose_device(settings.device)
-    return Bridge(load_instrument(source), target, device=device, batch_size=1, **settings.bridge)
+    options = {**settings.bridge, "device": choose_device(settings.device), "batch_size": 1}
+    models = load_instrument(source), target
+    if options["quality"] != AUTO:
+        return Bridge(*models, **options)
+    bridge = Bridge(*models, **{**options, "quality": "instant"})
+    if bridge.schedules.path != STUDENT:
+        bridge = Bridge(*models, **{**options, "quality": "draft"})
+    return bridge

@@ -52,7 +52,7 @@ def blocks(count: int) -> list[bytes]:
     ("change", "message"),
     [
         ({"target": ""}, "target= must be a text"),
-        ({"quality": "best"}, "quality=best must be one of instant, draft"),
+        ({"quality": "best"}, "quality=best must be one of auto, instant, draft"),
         ({"wet": 2}, "wet=2 must be a number from 0 to 1"),
         ({"rate": None}, "rate"),
         ({"rate": 4000}, "rate=4000 must be"),
