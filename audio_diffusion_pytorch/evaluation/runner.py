@@ -148,7 +148,7 @@ class EvaluationRunner:
                 **judged[i],
                 **timbre[i],
                 "log_mel_truth": distances[i],
-                "level_envelope": level_correlation(clip.given, clip.output, self.sample_rate),
+                "level_envelope": level_correlation(clip.recording, clip.output, self.sample_rate),
                 **clip.facts,
             }
             for i, clip in enumerate(clips)
