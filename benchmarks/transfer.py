@@ -235,6 +235,7 @@ STAGES = {  # end of the file's path, function
     "level and tuning": ("bridge/bridge.py", "_measured"),
     "register": ("bridge/register.py", "octaves_into_range"),
     "encoder": ("bridge/model_pair.py", "_encode"),
+    "melody": ("bridge/model_pair.py", "melody_of"),
     "networks": ("bridge/model_pair.py", "_solve"),
     "decoder network": ("codecs/mel.py", "synthesise"),
     "Griffin-Lim": ("codecs/griffin_lim.py", "forward"),

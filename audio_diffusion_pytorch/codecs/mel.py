@@ -21,7 +21,7 @@ from audio_diffusion_pytorch.utils.safetensors_io import open_safetensors, write
 
 _MAX_LOG_GAIN = 3.0  # natural logarithm of the highest gain of `impose_levels`: 26 dB
 # Half the window over which `impose_levels` averages; the average preserves attacks and decays.
-_LEVEL_SECONDS = 0.1
+_LEVEL_SECONDS = 0.25
 _ENCODER_SETTINGS = ("sample_rate", "hop_length", "n_mels", "n_fft", "f_min", "floor")
 
 
@@ -160,7 +160,7 @@ class MelCodec(Codec):
         return 0.5 * (amplitude.square().sum(1) + self.mel.floor**2).log()
 
     def impose_levels(self, latents: Tensor, levels: Tensor) -> Tensor:
-        """Scale latents [B, n_mels, L] to the levels [B, L], averaged over a fifth of a second."""
+        """Scale latents [B, n_mels, L] to the levels [B, L], averaged over half a second."""
         frames = round(_LEVEL_SECONDS * self.sample_rate / self.hop_length)
         kernel = torch.hann_window(2 * frames + 1, device=latents.device)[None, None]
         weights = levels.exp()[:, None] + self.mel.floor  # loud frames count most
