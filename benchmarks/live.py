@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", default=PAIRS, help="the first is played")
     parser.add_argument("--clips", type=int, default=2, help="clips of each pair, for quality")
     parser.add_argument("--latency", nargs="+", default=["0.95"])
-    parser.add_argument("--quality", nargs="+", default=["draft"])
+    parser.add_argument("--quality", nargs="+", default=["instant"])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=["play"], metavar="PART")
     args = parser.parse_args()
     for name in args.only:
