@@ -9,6 +9,12 @@ from tqdm import tqdm
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.bridge.fit_windows import (
+    Recording,
+    Windows,
+    encode_windows,
+    played_windows,
+)
 from audio_diffusion_pytorch.bridge.presets import QUALITY
 from audio_diffusion_pytorch.diffusion.sampling import unipc
 from audio_diffusion_pytorch.paths import ASSETS
@@ -41,21 +47,13 @@ def find_clips(data: Path | None, instrument: str, count: int) -> list[Path]:
     ]
 
 
-def window_latents(bridge: Bridge, files: list[Path]) -> Tensor:
-    """Encode the middle window of each file like the bridge: [N, D, L]."""
-    size = bridge.window * bridge.codec.hop_length
-    wavs = []
+def middle_windows(bridge: Bridge, files: list[Path]) -> Windows:
+    """Cut the middle window with played sound from each file, in the target's register."""
+    found = []
     for file in files:
-        wav, rate = audio.read(file)
-        wav = audio.resample(audio.to_mono(wav), rate, bridge.codec.sample_rate)
-        wav = (
-            wav
-            * 10 ** (bridge.source.spec.level_db / 20)
-            / audio.active_rms(wav, bridge.codec.sample_rate)
-        )
-        wav = wav[:, max(0, wav.shape[1] - size) // 2 :][:, :size]
-        wavs.append(torch.nn.functional.pad(wav, (0, size - wav.shape[1])))
-    return bridge.codec.encode(torch.stack(wavs).to(bridge.device))
+        played = played_windows(bridge, Recording(*audio.read(file)))
+        found += played[len(played) // 2 :][:1]
+    return encode_windows(bridge, found)
 
 
 @torch.inference_mode()
@@ -86,17 +84,16 @@ def measure(
     exact = Bridge(
         source, target, device=device, **plain | {"num_steps": CONVERGED, "solver": "unipc"}
     )
-    latents = window_latents(exact, files)
+    windows = middle_windows(exact, files)
     rows = []
     found = {}
     for name, options in tqdm(
         {"converged": None, **settings}.items(), desc=f"{source} -> {target}", unit="setting"
     ):
         bridge = exact if options is None else Bridge(source, target, device=device, **options)
-        noise = bridge.to_noise(latents)
-        result = bridge.target.normalise(
-            bridge.from_noise(bridge.hand_over(noise, torch.ones_like(noise[:, 0])))
-        )
+        noise = bridge.to_noise(windows.latents, windows.melody)
+        handed = bridge.hand_over(noise, windows.played)
+        result = bridge.target.normalise(bridge.from_noise(handed, windows.melody))
         if options is None:
             found = {"noise": noise, "result": result}
         else:
@@ -121,12 +118,16 @@ def where(
     noise level.
     """
     bridge = Bridge(source, target, precision="32", device=device)
-    latents = bridge.source.normalise(window_latents(bridge, find_clips(data, source, count)))
+    windows = middle_windows(bridge, find_clips(data, source, count))
     rows = []
-    state = latents
+    state = bridge.source.normalise(windows.latents)
+    denoisers = [
+        bridge.melody.denoiser(index, denoiser, windows.melody)
+        for index, denoiser in enumerate(bridge.denoisers)
+    ]
     for name, denoiser, sigmas in (
-        ("to noise", bridge.denoisers[0], bridge.sigmas.flip(0)),
-        ("to data", bridge.denoisers[1], bridge.sigmas),
+        ("to noise", denoisers[0], bridge.sigmas.flip(0)),
+        ("to data", denoisers[1], bridge.sigmas),
     ):
         fine = torch.cat(
             [torch.logspace(a, b, FINE + 1).double()[:-1] for a, b in pairs(sigmas.log10())]

@@ -310,8 +310,8 @@ class ModelPair:
         """Return the codec latents [B, D, L] of the windows' sound."""
         return self._encode_sound([window.wav for window in windows])
 
-    def _encode_sound(self, wavs: Sequence[Tensor]) -> Tensor:
-        return self.codec.encode(torch.stack(list(wavs))[:, None].to(self.device))
+    def _encode_sound(self, wavs: list[Tensor]) -> Tensor:
+        return self.codec.encode(torch.stack(wavs)[:, None].to(self.device))
 
     def _melody(self, windows: Sequence[Window]) -> Tensor | None:
         """Return the melody [B, M + 1, L] of the windows, dropped where nothing has a pitch."""
