@@ -93,6 +93,7 @@ def test_finished_transfers_are_skipped(here, old):
 
 def test_stored_scores_are_reused(here, old, monkeypatch):
     monkeypatch.setattr(tasks, "SCORES_VERSION", 3)  # a later version has a further score
+    monkeypatch.setattr(tasks, "SYSTEMS_VERSION", 5)  # later, moved outputs have other levels
     digest_of = tasks.digest_of
     monkeypatch.setattr(  # a later version has another classifier
         tasks,
