@@ -188,7 +188,7 @@ class LiveEngine:
         latency = hop * self.sizes.latency_seconds / self.sizes.hop_seconds
         return (
             f"this machine needs {took:.2f} s to compute {self.sizes.hop_seconds:.2f} s of sound: "
-            f"use latency={latency:.1f}, or quality=instant"
+            f"use latency={latency:.1f}, or quality=instant if it is not in use"
         )
 
     def _compute(self) -> None:

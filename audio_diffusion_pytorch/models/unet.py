@@ -305,7 +305,7 @@ class UNet1d(nn.Module):
         Returns:
             First features [B, channels, T / patch_factor], or [channels, 1] without melody.
         """
-        weight, bias = self.to_melody.weight, cast(Tensor, self.to_melody.bias)
+        bias = cast(Tensor, self.to_melody.bias)
         if melody is None:
             return bias[:, None]
         melody, given = melody[:, : self.melody_channels], melody[:, self.melody_channels :]
@@ -313,7 +313,7 @@ class UNet1d(nn.Module):
             given = torch.ones_like(melody[:, :1])
         if self.single_pitch:
             melody = keep_strongest_pitch(melody)
-        return self.to_melody(torch.cat([melody, given], dim=1).to(weight.dtype))
+        return self.to_melody(torch.cat([melody, given], dim=1).to(bias.dtype))
 
 
 def _residual(config: UNetConfig, in_width: int, out_width: int) -> ResidualBlock:
