@@ -57,11 +57,14 @@ def judge_scores(
     outputs: Sequence[PitchAnalysis],
     sample_rate: int,
 ) -> list[dict[str, float]]:
-    """Score outputs against their inputs, both in the output's register.
+    """Score outputs against the pitches of their inputs, both in the output's register.
+
+    The inputs are tracked in their own register, and the tracks are moved: CREPE finds wrong
+    pitches in a sound that was moved by octaves.
 
     Args:
-        sounds: input through the codec alone, and output, of each clip, both [T].
-        inputs: pitches of the inputs.
+        sounds: recording, if possible through the codec alone, and output, of each clip, both [T].
+        inputs: pitches of the inputs, see `PitchAnalysis.moved`.
         outputs: pitches of the outputs.
         sample_rate: rate of the sounds in Hz.
 

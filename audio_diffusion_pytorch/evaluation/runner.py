@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -136,11 +135,16 @@ class EvaluationRunner:
         inputs = self.analyse(
             [clip.recording for clip in clips], [self.keys.recording(t.excerpt) for t in tasks]
         )
-        melody = melody_scores(inputs, heard, self._references(tasks, clips))
+        moved = [one.moved(t.input_octaves) for one, t in zip(inputs, tasks, strict=True)]
+        references = [
+            one if task.notes is None else task.notes
+            for one, task in zip(moved, tasks, strict=True)
+        ]
+        melody = melody_scores(inputs, heard, references)
         targets = [task.pair[1] for task in tasks]
         timbre = timbre_scores(self.classifier, torch.stack(outputs), self.sample_rate, targets)
         distances = distance_to_truth(outputs, [clip.truth for clip in clips], self.sample_rate)
-        judged = self._judge(tasks, clips, heard)
+        judged = self._judge(tasks, clips, moved, heard)
         return [
             {
                 **measure(self.metrics, clip.output, clip.given, self.sample_rate),
@@ -158,6 +162,7 @@ class EvaluationRunner:
         self,
         tasks: Sequence[ScoringTask],
         clips: Sequence[ClipSounds],
+        inputs: Sequence[PitchAnalysis],
         outputs: Sequence[PitchAnalysis],
     ) -> list[dict[str, float]]:
         """Scores of the judge; empty with another tracker than CREPE."""
@@ -165,31 +170,11 @@ class EvaluationRunner:
             return [{} for _ in tasks]
         sounds = []
         for task, clip in zip(tasks, clips, strict=True):
-            codec_task = self._codec_tasks.get(_clip_of(task))
-            coded = clip.given if codec_task is None else self.output(codec_task)
+            # A moved sound has smeared onsets, so delays are not measured against it.
+            codec_task = None if task.input_octaves else self._codec_tasks.get(_clip_of(task))
+            coded = clip.recording if codec_task is None else self.output(codec_task)
             sounds.append((coded, clip.output))
-        return judge_scores(sounds, self._given(tasks, clips), outputs, self.sample_rate)
-
-    def _given(
-        self, tasks: Sequence[ScoringTask], clips: Sequence[ClipSounds]
-    ) -> list[PitchAnalysis]:
-        """Pitches of each clip's input in the register in which the system receives it."""
-        return self.analyse(
-            [clip.given for clip in clips],
-            [self.keys.recording(task.excerpt, task.input_octaves) for task in tasks],
-        )
-
-    def _references(
-        self, tasks: Sequence[ScoringTask], clips: Sequence[ClipSounds]
-    ) -> list[np.ndarray | PitchAnalysis]:
-        """Known notes of each clip, or the pitch analysis of its input if a clip has no notes."""
-        notes = [task.notes for task in tasks]
-        if all(known is not None for known in notes):
-            return notes
-        return [
-            analysis if known is None else known
-            for known, analysis in zip(notes, self._given(tasks, clips), strict=True)
-        ]
+        return judge_scores(sounds, inputs, outputs, self.sample_rate)
 
     def _sounds(self, task: ScoringTask) -> ClipSounds:
         recording, given = self.read_input(task)

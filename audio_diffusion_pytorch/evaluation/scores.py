@@ -7,7 +7,7 @@ classifier.
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from audio_diffusion_pytorch.metrics.transcription import note_scores, pitch_acc
 from audio_diffusion_pytorch.pitch.notes import F0Track, decode_notes, f0_of_notes, f0_track
 from audio_diffusion_pytorch.pitch.tracker import Melody, Mode, melody_of, posteriors, track_melody
 
-VERSION = 5  # raise it when a score of the same sound changes: kept scores are then computed again
+VERSION = 6  # raise it when a score of the same sound changes: kept scores are then computed again
 _REMEMBERED = 512  # clips
 _LEVEL = 0.1  # RMS of the active parts at which sounds are compared
 
@@ -64,6 +64,17 @@ class PitchAnalysis:
     paper: Melody
     f0: F0Track
     notes: np.ndarray
+
+    def moved(self, octaves: int) -> "PitchAnalysis":
+        """Return the analysis with the pitch track and the notes in another register.
+
+        The melodies stay: their pitch classes have no octave.
+
+        Args:
+            octaves: octaves upwards.
+        """
+        f0 = replace(self.f0, hertz=self.f0.hertz * 2.0**octaves)
+        return replace(self, f0=f0, notes=self.notes + np.array([0, 0, 12 * octaves]))
 
 
 class PitchAnalyser:
@@ -144,8 +155,8 @@ def melody_scores(
         inputs: transferred recordings; DPD and JD compare the pitch classes of outputs and inputs
             in any octave.
         outputs: outputs of the transfers.
-        references: known notes [N, 3] in the output's register; without known notes, the input in
-            this register.
+        references: known notes [N, 3] in the output's register; without known notes, the pitches
+            of the input, moved into this register.
 
     Returns:
         The scores of each output, with the names in `MELODY`.

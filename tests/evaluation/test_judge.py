@@ -47,3 +47,14 @@ def test_a_late_output_loses_frames_and_has_a_delay(steady):
     assert rows[0]["raw_chroma"] == 1 and rows[0]["onset_median"] == 0
     assert rows[1]["raw_chroma"] == pytest.approx(146 / 150, abs=0.01)
     assert rows[1]["onset_median"] == pytest.approx(40, abs=2.1)
+
+
+def test_a_moved_input_keeps_its_track_in_another_register(steady):
+    given = analyse(sound(0.5))
+    moved = given.moved(-2)
+    assert moved.f0.hertz == pytest.approx(110)
+    assert (moved.f0.voiced == given.f0.voiced).all()
+    assert moved.notes[:, 2] == pytest.approx(given.notes[:, 2] - 24)
+    assert (moved.notes[:, :2] == given.notes[:, :2]).all()
+    (row,) = judge.judge_scores([(sound(0.5), sound(0.5))], [moved], [given], RATE)
+    assert row["raw_chroma"] == 1 and row["raw_pitch"] == 0
