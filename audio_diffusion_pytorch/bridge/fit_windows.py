@@ -100,12 +100,16 @@ class Windows:
 
     def noise(self, sigmas: Tensor) -> Tensor:
         """Map the latents to noise over falling levels; prepare it for the target: [N, D, L]."""
-        noise = _at_levels(self.pair, sigmas).to_noise(self.latents, self.melody)
+        return self.hand_over(_at_levels(self.pair, sigmas).to_noise(self.latents, self.melody))
+
+    def hand_over(self, noise: Tensor) -> Tensor:
+        """Prepare noise of the source for the target: [N, D, L]."""
         return self.pair.hand_over(noise, self.played)
 
     def result(self, noise: Tensor, sigmas: Tensor) -> Tensor:
         """Map the output of `noise` to normalised latents of the target over falling levels."""
-        return solve_target(self.pair, noise, self.melody, sigmas)
+        exact = _at_levels(self.pair, sigmas)
+        return self.pair.target.normalise(exact.from_noise(noise, self.melody))
 
 
 def cut_windows(
@@ -142,21 +146,6 @@ def _at_levels(pair: ModelPair, sigmas: Tensor) -> ModelPair:
     other = copy.copy(pair)
     other.schedules = Schedules(sigmas.flip(0), sigmas)
     return other
-
-
-def solve_target(pair: ModelPair, noise: Tensor, melody: Tensor | None, sigmas: Tensor) -> Tensor:
-    """Map noise to normalised latents of the target.
-
-    Args:
-        pair: source and target.
-        noise: output of `Windows.noise` [N, D, L].
-        melody: melody of the windows [N, M, L]; None: without melody.
-        sigmas: falling noise levels.
-
-    Returns:
-        [N, D, L].
-    """
-    return pair.target.normalise(_at_levels(pair, sigmas).from_noise(noise, melody))
 
 
 def played_windows(pair: ModelPair, recording: Recording) -> list[Window]:

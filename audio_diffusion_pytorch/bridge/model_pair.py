@@ -201,6 +201,7 @@ class ModelPair:
 
     def _solve(self, index: int, x: Tensor, sigmas: Tensor, melody: Tensor | None) -> Tensor:
         """Solve the ODE of the source (0) or the target (1) for x [B, D, L]."""
+        solver = self.schedules.solver(index, self.solve)
 
         def solve(rows: Tensor, melody: Tensor | None = None) -> Tensor:
             denoiser = self.student_denoiser(index)
@@ -209,7 +210,7 @@ class ModelPair:
             else:  # a student was taught to end at the last level
                 given = self.melody.conditions(index, denoiser, melody)
                 denoise = partial(denoiser, end=sigmas[-1:].to(rows), **given)
-            return self.solve(denoise, rows, sigmas)
+            return solver(denoise, rows, sigmas)
 
         if self._compiled:  # a compiled network has one batch size
             return solve(x, melody)
@@ -290,7 +291,7 @@ class ModelPair:
             return x
 
         sigmas = self.schedules.to_data if index else self.schedules.to_noise
-        self.solve(denoise, torch.zeros(1, 1, 1), sigmas)
+        self.schedules.solver(index, self.solve)(denoise, torch.zeros(1, 1, 1), sigmas)
         return calls
 
     @property

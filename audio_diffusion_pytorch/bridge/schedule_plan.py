@@ -1,8 +1,7 @@
-"""Fit the noise levels of a model in both directions, at the hand-off levels of its bridges."""
+"""Fit the solvers of a model in both directions, at the hand-off levels of its bridges."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -96,18 +95,15 @@ class Fits:
     Args:
         recordings: function of the name of a source that returns its recordings.
         windows: windows of each pair of models for the fit, and as many for the check.
-        seconds: time limit of a fit.
     """
 
     def __init__(
         self,
         recordings: Callable[[str], Iterable[Recording]],
         windows: int = WINDOWS,
-        seconds: float = math.inf,
     ):
         self.recordings = recordings
         self.windows = windows
-        self.seconds = seconds
         self._cut: dict[tuple, tuple[Windows, Windows]] = {}
         self._halves: tuple[tuple, Half, Half] | None = None  # of the last fit
 
@@ -128,7 +124,7 @@ class Fits:
             fit, check = (Half(task.direction, half) for half in zip(*parts, strict=True))
             self._halves = key, fit, check
         _, fit, check = self._halves
-        return fit_half(fit, check, task.evaluations, self.seconds, progress)
+        return fit_half(fit, check, task.evaluations, progress)
 
     def _windows_of(self, pair: ModelPair) -> Iterator[Windows]:
         names = _names(pair)

@@ -1,17 +1,20 @@
-"""Choose how each half of a bridge is solved: by a student, at fitted levels or Karras levels."""
+"""Choose how each half of a bridge is solved: by a student, a fitted solver or Karras levels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from audio_diffusion_pytorch.diffusion.sampling import Solver, fitted_multistep
 from audio_diffusion_pytorch.models.fitted_schedules import DIRECTIONS, FittedSchedule
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
 from audio_diffusion_pytorch.models.students import Student, student_of
+from audio_diffusion_pytorch.utils.hashing import fingerprint
 
 if TYPE_CHECKING:
     from audio_diffusion_pytorch.bridge.settings import ResolvedSettings
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 KARRAS = "Karras"
 FITTED = "fitted"
 STUDENT = "student"
+Weights = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Schedules:
         path: kind of the levels, for reports: "student", "fitted", "Karras", or one for each half.
         notice: reason for Karras levels where the quality asks for fitted ones, else None.
         students: students of the source and of the target, or None.
+        weights: weights of `fitted_multistep` of the source and of the target; empty: the solver of
+            the bridge.
     """
 
     to_noise: Tensor
@@ -38,6 +44,17 @@ class Schedules:
     path: str = KARRAS
     notice: str | None = None
     students: tuple[Student | None, Student | None] = (None, None)
+    weights: tuple[Weights, Weights] = ((), ())
+
+    def solver(self, index: int, solve: Solver) -> Solver:
+        """Return the solver of the source (0) or the target (1).
+
+        Args:
+            index: 0 or 1.
+            solve: solver of the bridge.
+        """
+        weights = self.weights[index]
+        return partial(fitted_multistep, weights=weights) if weights else solve
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -50,13 +67,18 @@ class Schedules:
             for direction, student in zip(DIRECTIONS, self.students, strict=True)
             if student is not None
         }
+        digests |= {
+            f"weights_{direction}": fingerprint(weights)
+            for direction, weights in zip(DIRECTIONS, self.weights, strict=True)
+            if weights
+        }
         return {"schedule": self.path, **levels, **digests}
 
 
 def choose_schedules(
     resolved: ResolvedSettings, source: InstrumentModel, target: InstrumentModel
 ) -> Schedules:
-    """Choose students and fitted levels where the quality asks for them and the models have them.
+    """Choose students and fitted solvers where the quality asks for them and the models have them.
 
     Args:
         resolved: settings of the bridge.
@@ -70,7 +92,7 @@ def choose_schedules(
     karras = resolved.schedule
     if resolved.fitted is None:
         return Schedules(karras.flip(0), karras)
-    levels, kinds, students = [], [], []
+    levels, kinds, students, weights = [], [], [], []
     for model, direction in zip((source, target), DIRECTIONS, strict=True):
         student = _student(model, resolved)
         fitted = None if student else _fitted(model, direction, resolved)
@@ -81,11 +103,19 @@ def choose_schedules(
         else:
             levels.append(karras)
         students.append(student)
+        weights.append(fitted.weights if fitted is not None else ())
         kinds.append(STUDENT if student else FITTED if fitted else KARRAS)
     lacking = [model for model, kind in zip((source, target), kinds, strict=True) if kind == KARRAS]
     path = kinds[0] if kinds[0] == kinds[1] else f"{kinds[0]} to noise, {kinds[1]} to data"
     notice = _notice(resolved, lacking)
-    return Schedules(levels[0].flip(0), levels[1], path, notice, (students[0], students[1]))
+    return Schedules(
+        levels[0].flip(0),
+        levels[1],
+        path,
+        notice,
+        (students[0], students[1]),
+        (weights[0], weights[1]),
+    )
 
 
 def _student(model: InstrumentModel, resolved: ResolvedSettings) -> Student | None:

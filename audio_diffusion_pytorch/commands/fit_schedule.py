@@ -1,11 +1,11 @@
-"""Fit noise levels to models, for quality=instant and quality=draft.
+"""Fit solvers to models, for quality=instant and quality=draft.
 
     python scripts/fit_schedule.py                              # all shipped single models
     python scripts/fit_schedule.py logs/my_flute --data FOLDER  # an export or a run folder
 
-The command writes NAME.schedules.json beside each NAME.safetensors; the weights do not change. Half
-of the recordings fit the levels, the other half measure the error. A repeated command continues
-with the fits that are missing.
+The command writes noise levels and weights of the solver into NAME.schedules.json beside each
+NAME.safetensors; the model does not change. Half of the recordings serve the fit, the other half
+measure the error. A repeated command continues with the fits that are missing.
 """
 
 from __future__ import annotations
@@ -87,7 +87,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="windows of each pair of models, for the fit and again for the check "
         f"(default: {WINDOWS})",
     )
-    add("--seconds", type=float, default=600.0, help="time limit of a fit (default: 600)")
     add("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
     add("--plugins", nargs="+", default=[], metavar="MODULE", help="your own modules")
     add("--again", action="store_true", help="repeat fits that exist")
@@ -103,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def fit_models(arguments: argparse.Namespace) -> None:
-    """Fit the levels of each model.
+    """Fit the solvers of each model.
 
     Args:
         arguments: output of the parser.
@@ -123,20 +122,19 @@ def fit_models(arguments: argparse.Namespace) -> None:
     for sigma in arguments.sigmas:
         check_number("--sigmas", sigma, above=0)
     check_number("--windows", arguments.windows, whole=True, least=1)
-    check_number("--seconds", arguments.seconds, above=0)
     import_plugins(arguments.plugins)
     device = choose_device(arguments.device)
     set_threads()
     recordings = cache(
         lambda name: read_recordings(find_recordings(arguments.data, name), FILES, SECONDS)
     )
-    fits = Fits(recordings, arguments.windows, arguments.seconds)
+    fits = Fits(recordings, arguments.windows)
     for name in arguments.models or shipped_instruments():
         ModelFit(name, arguments, str(device)).run(fits)
 
 
 class ModelFit:
-    """Fit the levels of one model and write them after each fit.
+    """Fit the solvers of one model and write them after each fit.
 
     Args:
         name: name or path of the model.

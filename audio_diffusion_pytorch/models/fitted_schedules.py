@@ -1,7 +1,7 @@
-"""Noise levels fitted to a model, in a JSON file beside the model: `NAME.schedules.json`.
+"""Solvers fitted to a model, in a JSON file beside the model: `NAME.schedules.json`.
 
-A few levels that are fitted to a model give a smaller error than levels of a formula (Tong et al.
-2025, LD3, arXiv 2405.15506). `bridge.schedule_fit` fits them.
+With few evaluations, noise levels and weights that are fitted to a model give a smaller error than
+those of a formula. `bridge.schedule_fit` fits them.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ FARTHEST = 1.5  # largest ratio of a hand-off level to the level that a schedule
 
 @dataclass(frozen=True)
 class FittedSchedule:
-    """Noise levels of one solver in one direction, with the error that they reach.
+    """Noise levels and weights of one solver in one direction, with the error that they reach.
 
     Args:
         instrument: name of the model's instrument.
         direction: "to_noise" as a source, "to_data" as a target.
-        solver: name in `SOLVERS`.
+        solver: name in `SOLVERS` of the solver whose place the fitted one takes.
         sigma: hand-off noise level of the fit.
         sigmas: falling noise levels; the first is `sigma`.
         evaluations: network calls for one window.
         error: median error on windows that the fit did not use, relative to the converged solution.
-        karras_error: the same error with the best Karras levels.
+        karras_error: the same error with the best Karras levels and without weights.
         fitted_on: description of the windows.
+        weights: weights of `fitted_multistep`, 2 for the first step and one more for each further
+            step; empty: `solver` uses the levels, as in files of earlier versions.
     """
 
     instrument: str
@@ -51,14 +53,22 @@ class FittedSchedule:
     error: float
     karras_error: float
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
+    weights: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", tuple(map(float, self.sigmas)))
+        rows = tuple(tuple(map(float, row)) for row in self.weights)
+        object.__setattr__(self, "weights", rows)
         falling = all(high > low > 0 for high, low in pairwise(self.sigmas))
         if not (len(self.sigmas) > 1 and falling and math.isfinite(self.sigmas[0])):
             raise ValueError(f"sigmas must be two or more falling numbers, got {self.sigmas}")
         if not math.isclose(self.sigmas[0], self.sigma) or self.direction not in DIRECTIONS:
             raise ValueError(f"sigmas from {self.sigma}, {self.direction}: got {self.sigmas}")
+        sizes = [len(row) for row in rows]
+        if rows and sizes != list(range(2, len(self.sigmas) + 1)):
+            raise ValueError(f"weights for {len(self.sigmas) - 1} steps: got {sizes} of them")
+        if not all(math.isfinite(weight) for row in rows for weight in row):
+            raise ValueError("weights must be finite")
 
     @property
     def key(self) -> tuple[str, str, str, int, float]:

@@ -9,8 +9,9 @@ from torch import nn
 
 from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.bridge.fit_windows import Recording, cut_windows
-from audio_diffusion_pytorch.bridge.schedule_fit import Half, fit_half
+from audio_diffusion_pytorch.bridge.schedule_fit import SCHEDULES, Half, fit_half
 from audio_diffusion_pytorch.bridge.schedule_plan import Fits, plan_fits, remaining
+from audio_diffusion_pytorch.diffusion.sampling import fitted_multistep
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.fitted_schedules import (
     DIRECTIONS,
@@ -66,43 +67,40 @@ def tasks(make):
     return plan_fits(make("flute", handoff_sigma=3.0), [make("violin")], [2, 3])
 
 
+def halves_of(task) -> list[Half]:
+    windows = cut_windows(task.pairs[0], recordings(2), 1)
+    return [Half(task.direction, [half]) for half in windows]
+
+
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_a_fit_beats_every_karras_schedule_that_it_starts_from(direction, tasks):
+def test_a_fit_beats_every_karras_schedule(direction, tasks):
     task = next(one for one in tasks if one.direction == direction)
-    halves = [
-        Half(direction, [windows]) for windows in cut_windows(task.pairs[0], recordings(2), 1)
-    ]
+    fit, check = halves_of(task)
     tried: list[float] = []
-    found = fit_half(*halves, task.evaluations, progress=tried.append)
+    found = fit_half(fit, check, task.evaluations, progress=tried.append)
+    assert len(tried) == len(SCHEDULES)
+    assert found.error < 0.2 * found.karras_error
     sigmas = torch.tensor(found.sigmas, dtype=torch.float64)
-    error = float(halves[0].errors(sigmas).mean())  # of one window
-    assert error == pytest.approx(min(tried), rel=1e-3)
-    assert error < 0.99 * min(tried[:7])  # the Karras schedules come first
-    assert found.error == pytest.approx(float(halves[1].errors(sigmas).median()), abs=1e-4)
+    run = sigmas if direction == "to_data" else sigmas.flip(0)
+    for half, error in ((fit, min(tried)), (check, found.error)):
+        end = fitted_multistep(half.denoise, half.trajectory.start, run, found.weights)
+        assert float(half.errors(end).median()) == pytest.approx(error, rel=1e-3, abs=1e-4)
     assert found.key == task.key and len(found.sigmas) == 3 and found.fitted_on["windows"] == 1
-    assert found == fit_half(*halves, task.evaluations)  # the same levels again
+    assert found == fit_half(*halves_of(task), task.evaluations)  # the same weights again
 
 
-def test_levels_that_fail_on_other_windows_are_not_kept(tasks, monkeypatch):
-    windows = cut_windows(tasks[0].pairs[0], recordings(2), 1)
-    fit, check = (Half(tasks[0].direction, [half]) for half in windows)
-    karras: list[torch.Tensor] = []
+def test_a_fit_that_fails_on_other_windows_is_not_kept(tasks, monkeypatch):
+    fit, check = halves_of(tasks[0])
     measure = Half.errors
+    measured = []
 
-    def errors(half, sigmas):
-        karras.append(sigmas)
-        return measure(half, sigmas) + 1.0 * (len(karras) == 1)  # the fitted levels come first
+    def errors(half, end):
+        measured.append(half)
+        return measure(half, end) + 1.0 * (half is check and measured.count(check) == 1)
 
     monkeypatch.setattr(Half, "errors", errors)
-    found = fit_half(fit, check, 2)
-    assert found.error == found.karras_error and found.sigmas == tuple(karras[1].tolist())
-
-
-def test_the_time_limit_ends_a_search_with_its_best_levels(tasks):
-    windows = cut_windows(tasks[0].pairs[0], recordings(2), 1)
-    fit, check = (Half(tasks[0].direction, [half]) for half in windows)
-    found = fit_half(fit, check, 2, seconds=0)
-    assert found.fitted_on["tries"] == 1 and found.error == found.karras_error
+    found = fit_half(fit, check, 2)  # the fitted solver comes first
+    assert found.error == found.karras_error and found.weights == ()
 
 
 def test_every_direction_level_and_number_of_evaluations_is_planned(tasks, make):
@@ -163,6 +161,22 @@ def test_instant_uses_the_fitted_levels_of_both_models(models, codec):
     assert near.schedules.path == "fitted" and near.settings["to_data"][0] == 6.0
 
 
+def test_fitted_weights_change_the_solver_of_their_half_alone(models, codec):
+    plain = Bridge(*models, codec=codec, sigma=5.0, quality="instant")
+    weights = tuple((0.01,) * (step + 2) for step in range(4))
+    models[1].fitted = FittedSchedules("", (replace(DOWN, weights=weights),))
+    fitted = Bridge(*models, codec=codec, sigma=5.0, quality="instant")
+    assert fitted.schedules.path == "fitted" and fitted.num_evaluations == 8
+    assert "weights_to_data" in fitted.settings and "weights_to_noise" not in fitted.settings
+    latents = torch.randn(1, 128, 64) - 6
+    noise = plain.to_noise(latents)
+    assert torch.equal(fitted.to_noise(latents), noise)
+    expected = fitted_multistep(fitted.denoisers[1], noise, fitted.sigmas, weights)
+    expected = fitted.target.denormalise(expected.clamp(-6, 6))
+    assert torch.allclose(fitted.from_noise(noise), expected, atol=1e-5)
+    assert not torch.allclose(plain.from_noise(noise), expected, atol=1e-3)
+
+
 def test_a_half_without_fitted_levels_falls_back_with_one_line(models, codec):
     models[1].fitted = None
     bridge = Bridge(*models, codec=codec, sigma=5.0, quality="instant")
@@ -211,9 +225,9 @@ def test_models_with_a_melody_input_are_fitted_with_the_melody(
     parts = [cut_windows(pair, recordings(2), 1)[0] for pair in task.pairs]
     assert all(part.melody.shape[:2] == (1, MELODY_CHANNELS) for part in parts)
     sigmas = torch.tensor([4.0, 1.0, 0.1], dtype=torch.float64)
-    results = Half("to_data", parts).results(sigmas)
+    results = Half("to_data", parts).expected
     without = [replace(part, melody=torch.zeros_like(part.melody)) for part in parts]
     assert results.shape[0] == 2
-    assert not torch.equal(results, Half("to_data", without).results(sigmas))
+    assert not torch.equal(results, Half("to_data", without).expected)
     noise = [part.noise(sigmas) for part in (parts[0], without[0])]
     assert torch.equal(*noise) is not source_input

@@ -69,7 +69,6 @@ def test_wrong_arguments_give_one_line(fit, tmp_path, flute):
         (("--sigmas", "-1"), "--sigmas=-1"),
         (("--sigmas", "40"), "sigma=40 lies outside"),
         (("--windows", "0"), "--windows=0"),
-        (("--seconds", "0"), "--seconds=0"),
         (("--device", "toaster"), "device=toaster"),
         (("--others", "kazoo"), "unknown instrument 'kazoo'"),
         (("--data", str(tmp_path / "missing")), "--data"),
