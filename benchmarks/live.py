@@ -3,13 +3,14 @@
 python benchmarks/live.py                # a minute of a shipped clip in real time, 3 minutes in all
 python benchmarks/live.py --seconds 600  # ten minutes
 python benchmarks/live.py --only quality --latency 0.7 0.95 --quality draft instant
-python benchmarks/live.py --only hour    # memory of an hour, with a bridge that changes nothing
+python benchmarks/live.py --only hour    # memory of an hour of sound
 
-play     `live.py input=FILE output=FILE` in real time; the delay is the distance of the onsets
-         in input and output; the load of the machine is printed
+play     `live.py input=FILE output=FILE` in real time; the delay of a note is the shift between
+         the envelopes around its onset; the load of the machine is printed
 delay    the same as fast as possible, so that the load of the machine does not matter: no dropouts
-quality  streams against whole clips: target accuracy, pitch by CREPE (needs timbridge[judge])
-hour     peak memory after a minute and after an hour of sound
+quality  streams against whole clips of --data or of the package: target accuracy, pitch by CREPE
+         (needs timbridge[judge])
+hour     peak memory after a minute and after an hour of sound; takes half an hour of a core
 """
 
 import argparse
@@ -29,11 +30,11 @@ from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.bridge.hop_stream import HopTransfer
 from audio_diffusion_pytorch.bridge.register import octaves_into_range
+from audio_diffusion_pytorch.metrics.onsets import onset_delays
 from audio_diffusion_pytorch.paths import ASSETS
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 48000
-STEP = 240  # samples of a level, 5 ms
 PAIRS = ["flute-violin", "violin-cello", "trumpet-flute", "cello-bassoon", "flute-trumpet"]
 NOTE = 1.0  # seconds from one note to the next
 
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="length of a session")
     parser.add_argument("--pairs", nargs="+", default=PAIRS, help="the first is played")
     parser.add_argument("--clips", type=int, default=2, help="clips of each pair, for quality")
+    parser.add_argument("--data", type=Path, help="split of a data set (default: shipped clips)")
     parser.add_argument("--latency", nargs="+", default=["0.95"])
     parser.add_argument("--quality", nargs="+", default=["instant"])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=["play"], metavar="PART")
@@ -84,7 +86,8 @@ def play(args: argparse.Namespace, pace: str = "pace=true") -> None:
                         pace,
                     ]
                 )
-                delays = onset_delays(audio.read(given)[0][0], audio.read(played)[0][0])
+                sounds = audio.read(given)[0][0], audio.read(played)[0][0]
+                delays = note_delays(*sounds, float(latency))
                 facts = line.split(", ")
                 table.row(
                     quality,
@@ -98,9 +101,9 @@ def play(args: argparse.Namespace, pace: str = "pace=true") -> None:
                 )
 
 
-def find_clips(instrument: str) -> list[Path]:
-    """Return the shipped clips of an instrument."""
-    files = sorted((ASSETS / "clips").iterdir())
+def find_clips(instrument: str, data: Path | None = None) -> list[Path]:
+    """Return the clips of an instrument in a split of a data set, or the shipped ones."""
+    files = sorted((ASSETS / "clips" if data is None else data / instrument).iterdir())
     return [f for f in files if f.stem.endswith(f"_{instrument}") and f.suffix != ".json"]
 
 
@@ -117,27 +120,11 @@ def notes(source: str, seconds: float) -> torch.Tensor:
     return torch.cat(parts, 1)
 
 
-def onset_delays(given: torch.Tensor, played: torch.Tensor) -> list[float]:
-    """Return the delay in seconds of each note's onset: the first level above half of its peak."""
-    size = round(NOTE * RATE)
-    delays = []
-    for start in range(0, len(given) - size, size):
-        first = onset(given[start : start + size])
-        second = onset(played[start + size // 2 : start + size // 2 + 2 * size])
-        if first is not None and second is not None:
-            delays.append(size / 2 / RATE + second - first)
-    return delays
-
-
-def onset(wav: torch.Tensor) -> float | None:
-    """Return the time in seconds at which a rise from silence reaches half of the peak."""
-    levels = wav[: len(wav) // STEP * STEP].unflatten(0, (-1, STEP)).square().mean(1).sqrt()
-    silent = (levels < 0.05 * levels.max()).nonzero().flatten()
-    if not len(silent) or levels.max() < 1e-3:
-        return None
-    after = levels[silent[0] :]
-    loud = (after > 0.5 * after[: 2 * len(after) // 3].max()).nonzero().flatten()
-    return float(silent[0] + loud[0]) * STEP / RATE if len(loud) else None
+def note_delays(given: torch.Tensor, played: torch.Tensor, latency: float) -> list[float]:
+    """Return the delay in seconds of each note, by the envelopes around its onset."""
+    late = torch.nn.functional.pad(given, (round(latency * RATE), 0))
+    onsets = [NOTE * index + NOTE / 4 + latency for index in range(int(len(given) / RATE / NOTE))]
+    return [latency + delay for delay in onset_delays(late, played, RATE, onsets)]
 
 
 def quality(args: argparse.Namespace) -> None:
@@ -161,13 +148,12 @@ def scores(pair, quality, latency, classifier, args) -> list[tuple[float, ...]]:
     """Score the clips of a pair: accuracy, probability, chroma, level, CPU seconds."""
     from audio_diffusion_pytorch.evaluation.judge import analyse_crepe
     from audio_diffusion_pytorch.metrics.pitch_tracks import frame_accuracy
-    from audio_diffusion_pytorch.pitch.octaves import shift_octaves
 
     source, target = pair.split("-")
     bridge = Bridge(source, target, quality=quality)
     rate = bridge.codec.sample_rate
     rows = []
-    for path in find_clips(source)[: args.clips]:
+    for path in find_clips(source, args.data)[: args.clips]:
         wav, given = audio.read(path)
         wav = audio.resample(audio.to_mono(wav), given, rate)[:, : 8 * rate]
         octaves = octaves_into_range([wav], rate, bridge.target.spec)
@@ -180,21 +166,20 @@ def scores(pair, quality, latency, classifier, args) -> list[tuple[float, ...]]:
         cpu = (time.process_time() - started) / 8
         chances = classifier.probabilities(out, rate)[0]
         index = list(classifier.instruments).index(target)
-        moved = shift_octaves(wav, octaves, rate) if octaves else wav
-        before, after = (analyse_crepe(x, rate)[0].f0 for x in (moved, out))
-        chroma = frame_accuracy(before, after)["raw_chroma"]
+        before, after = (analyse_crepe(x, rate)[0] for x in (wav, out))
+        chroma = frame_accuracy(before.moved(octaves).f0, after.f0)["raw_chroma"]
         level = audio.to_db(audio.active_rms(out, rate) / audio.active_rms(wav, rate))
         rows.append((float(chances.argmax() == index), float(chances[index]), chroma, level, cpu))
     return rows
 
 
 def hour(args: argparse.Namespace) -> None:
-    """Measure the peak memory of a long stream, with networks that cost nothing."""
+    """Measure the peak memory of a long stream."""
+    torch.set_num_threads(1)
     source, target = args.pairs[0].split("-")
-    bridge = Bridge(source, target, quality="draft")
-    bridge.to_noise = bridge.from_noise = lambda latents, melody=None: latents
-    bridge.codec.phase.rounds = 1
-    transfer = HopTransfer(bridge, RATE, 1, bridge.hop_sizes(1.0), octaves=0)
+    bridge = Bridge(source, target, quality=args.quality[0])
+    sizes = bridge.hop_sizes(float(args.latency[0]))
+    transfer = HopTransfer(bridge, RATE, 1, sizes, octaves=0)
     wav = notes(source, 60)
     table = Table("minutes", "peak MB")
     for minute in range(1, 61):

@@ -13,7 +13,7 @@ class Quality:
         sigma_min: noise level at the data end, at least the models' sigma_min; None: the models'
             sigma_min.
         rho: spacing of the schedule.
-        fitted: use noise levels that were fitted to the models, where they exist: see
+        fitted: use solvers that were fitted to the models, where they exist: see
             `bridge.schedules`.
         student: use students of the models, where they exist, see `models.students`.
     """

@@ -18,14 +18,12 @@ import torch
 from torch import Tensor
 
 from audio_diffusion_pytorch.bridge.fit_windows import Windows
-from audio_diffusion_pytorch.diffusion.sampling import (
-    Denoise,
+from audio_diffusion_pytorch.diffusion.fitted_solver import (
     Trajectory,
     fit_weights,
     fitted_multistep,
-    karras_schedule,
-    unipc,
 )
+from audio_diffusion_pytorch.diffusion.sampling import Denoise, karras_schedule, unipc
 from audio_diffusion_pytorch.models.fitted_schedules import DIRECTIONS, FittedSchedule
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
 

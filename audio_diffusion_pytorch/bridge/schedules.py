@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from audio_diffusion_pytorch.diffusion.sampling import Solver, fitted_multistep
+from audio_diffusion_pytorch.diffusion.fitted_solver import fitted_multistep
+from audio_diffusion_pytorch.diffusion.sampling import Solver
 from audio_diffusion_pytorch.models.fitted_schedules import DIRECTIONS, FittedSchedule
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
 from audio_diffusion_pytorch.models.students import Student, student_of
@@ -86,8 +87,8 @@ def choose_schedules(
         target: target model.
 
     Returns:
-        The levels of both halves; Karras levels for a model without fitted levels for the solver,
-        the number of points and a level near the hand-off's.
+        The levels of both halves; Karras levels for a model without a fitted solver in the place of
+        this solver, for the number of points and a level near the hand-off's.
     """
     karras = resolved.schedule
     if resolved.fitted is None:
@@ -134,12 +135,12 @@ def _fitted(
 
 
 def _notice(resolved: ResolvedSettings, lacking: Sequence[InstrumentModel]) -> str | None:
-    """Name the models without fitted levels, the reason and the remedy, in one line."""
+    """Name the models without fitted solvers, the reason and the remedy, in one line."""
     if not lacking:
         return None
     names = " and ".join(dict.fromkeys(model.spec.name for model in lacking))
     return (
-        f"quality={resolved.fitted}: no noise levels are fitted to {names} for "
+        f"quality={resolved.fitted}: no solver is fitted to {names} in the place of "
         f"{resolved.solver} with {resolved.num_steps} points near sigma {resolved.sigma:g}; "
         "Karras levels are less exact (scripts/fit_schedule.py fits levels)"
     )

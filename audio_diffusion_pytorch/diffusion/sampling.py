@@ -8,7 +8,7 @@ last sigma may be 0; D is never evaluated there.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -19,7 +19,6 @@ from audio_diffusion_pytorch.utils.registry import Registry
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Callback = Callable[[int, int], None]
 Solver = Callable[..., Tensor]  # (denoise, x, sigmas, callback=None) -> x
-_RIDGE = 1e-6  # of least squares, relative to the mean square of each value
 
 
 def karras_schedule(sigma_min: float, sigma_max: float, rho: float, num_steps: int) -> Tensor:
@@ -94,9 +93,9 @@ def euler(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None
     Raises:
         ValueError: the sigmas violate these conditions.
     """
-    steps = _steps(sigmas)
+    steps = steps_of(sigmas)
     for i, (sigma, sigma_next) in enumerate(steps):
-        slope = (x - denoise(x, _batch(sigma, x))) / sigma
+        slope = (x - denoise(x, batch_sigma(sigma, x))) / sigma
         x = x + (sigma_next - sigma) * slope
         if callback is not None:
             callback(i + 1, len(steps))
@@ -111,12 +110,12 @@ def heun(denoise: Denoise, x: Tensor, sigmas: Tensor, callback: Callback | None 
 
     A step to 0 is an Euler step. Arguments, result and errors as in `euler`.
     """
-    steps = _steps(sigmas)
+    steps = steps_of(sigmas)
     for i, (sigma, sigma_next) in enumerate(steps):
-        slope = (x - denoise(x, _batch(sigma, x))) / sigma
+        slope = (x - denoise(x, batch_sigma(sigma, x))) / sigma
         x_next = x + (sigma_next - sigma) * slope
         if sigma_next > 0:
-            slope_next = (x_next - denoise(x_next, _batch(sigma_next, x))) / sigma_next
+            slope_next = (x_next - denoise(x_next, batch_sigma(sigma_next, x))) / sigma_next
             x_next = x + (sigma_next - sigma) * (slope + slope_next) / 2
         x = x_next
         if callback is not None:
@@ -139,11 +138,11 @@ def dpmpp_2m(
 
     Arguments, result and errors as in `euler`.
     """
-    steps = _steps(sigmas)
+    steps = steps_of(sigmas)
     denoised_last: Tensor | None = None
     ratio_last = 1.0
     for i, (sigma, sigma_next) in enumerate(steps):
-        denoised = target = denoise(x, _batch(sigma, x))
+        denoised = target = denoise(x, batch_sigma(sigma, x))
         ratio = sigma_next / sigma  # exp(-h)
         if denoised_last is not None and sigma_next > 0:
             weight = math.log(ratio) / math.log(ratio_last) / 2  # 1 / 2r, r = h_last / h
@@ -195,154 +194,19 @@ def _multistep(
     callback: Callback | None,
 ) -> Tensor:
     """Predict each step from the last `order` values of D; the corrector uses one more."""
-    steps = _steps(sigmas)
+    steps = steps_of(sigmas)
     calls: list[tuple[float, Tensor]] = []  # noise levels and values of D, newest first
     start = x
     for i, (sigma, sigma_next) in enumerate(steps):
-        calls = [(sigma, denoise(x, _batch(sigma, x))), *calls[:order]]
+        calls = [(sigma, denoise(x, batch_sigma(sigma, x))), *calls[:order]]
         if correct and i > 0:
-            x = _exponential_step(start, *steps[i - 1], calls)
+            x = exponential_step(start, *steps[i - 1], calls)
         start = x
         used = order if sigma_next > 0 else 1
-        x = _exponential_step(start, sigma, sigma_next, calls[:used])
+        x = exponential_step(start, sigma, sigma_next, calls[:used])
         if callback is not None:
             callback(i + 1, len(steps))
     return x
-
-
-@torch.no_grad()
-def fitted_multistep(
-    denoise: Denoise,
-    x: Tensor,
-    sigmas: Tensor,
-    weights: Sequence[Sequence[float]],
-    callback: Callback | None = None,
-) -> Tensor:
-    """Solve the ODE by multistep steps with weights that were fitted: one call of `denoise` each.
-
-    Step i adds sum_j w[i, j] v[j] to a step of `dpmpp_3m`, with v = (x[0], D[0], ..., D[i]): every
-    linear combination of the start and of all values of D is possible, as in the non-stationary
-    solvers of Shaul et al. 2024 (arXiv 2403.01329, eq. 10). With all weights 0 it is `dpmpp_3m`.
-
-    Args:
-        denoise: D(x [B, ...], sigma [B]) -> [B, ...].
-        x: [B, ...] at the noise level `sigmas[0]`.
-        sigmas: [N], strictly increasing or decreasing, positive.
-        weights: output of `fit_weights` for N - 1 steps.
-        callback: called as callback(finished steps, N - 1) after each step.
-
-    Returns:
-        [B, ...] at the noise level `sigmas[-1]`.
-
-    Raises:
-        ValueError: the sigmas violate these conditions, or the number of weights does not fit.
-    """
-    steps = _steps(sigmas)
-    solution = _FittedSteps(denoise, x)
-    for i, (step, row) in enumerate(zip(steps, weights, strict=True)):
-        solution.evaluate(step[0])
-        x = solution.advance(step, row)
-        if callback is not None:
-            callback(i + 1, len(steps))
-    return x
-
-
-@torch.no_grad()
-def fit_weights(
-    denoise: Denoise, exact: Sequence[Tensor], sigmas: Tensor
-) -> tuple[list[list[float]], Tensor]:
-    """Fit the weights of `fitted_multistep` to exact solutions, step by step.
-
-    The weights of step i minimise |x[i + 1] - exact[i + 1]|^2 on the solver's own path, so each
-    step corrects the errors of the steps before it. This is linear least squares, without gradients
-    through the network.
-
-    Args:
-        denoise: D(x [B, ...], sigma [B]) -> [B, ...].
-        exact: solution [B, ...] at each noise level.
-        sigmas: [N], strictly increasing or decreasing, positive.
-
-    Returns:
-        1 + i + 1 weights for each step i, and the solver's result [B, ...].
-    """
-    solution = _FittedSteps(denoise, exact[0])
-    weights = []
-    for i, step in enumerate(_steps(sigmas)):
-        solution.evaluate(step[0])
-        x = solution.advance(step, [])
-        weights.append(_least_squares(solution.values, exact[i + 1] - x))
-        x = solution.advance(step, weights[-1])
-    return weights, x
-
-
-class _FittedSteps:
-    """State of `fitted_multistep`: its start, and the values of D on its path."""
-
-    def __init__(self, denoise: Denoise, x: Tensor):
-        self.denoise = denoise
-        self.x = self._begin = x
-        self.values = [x]
-        self._calls: list[tuple[float, Tensor]] = []
-
-    def evaluate(self, sigma: float) -> None:
-        """Evaluate D at the present end of the path."""
-        self._begin = self.x
-        self.values.append(self.denoise(self.x, _batch(sigma, self.x)))
-        self._calls = [(sigma, self.values[-1]), *self._calls[:2]]
-
-    def advance(self, step: tuple[float, float], weights: Sequence[float]) -> Tensor:
-        """Step from the place of the last evaluation, and return the new end of the path."""
-        self.x = _exponential_step(self._begin, *step, self._calls)
-        for weight, value in zip(weights, self.values, strict=bool(weights)):
-            self.x = self.x + weight * value
-        return self.x
-
-
-def _least_squares(values: Sequence[Tensor], wanted: Tensor) -> list[float]:
-    """Solve sum_j w[j] values[j] = wanted; a small ridge keeps weights of alike values small."""
-    scales = [float(value.double().square().mean().sqrt().clamp_min(1e-12)) for value in values]
-    rows = torch.stack([v.flatten() / s for v, s in zip(values, scales, strict=True)]).double()
-    gram = rows @ rows.T / rows.shape[1]
-    right = rows @ wanted.flatten().double() / rows.shape[1]
-    found = torch.linalg.solve(gram + _RIDGE * torch.eye(len(rows)).to(gram), right)
-    return [w / s for w, s in zip(found.tolist(), scales, strict=True)]
-
-
-class Trajectory:
-    """Converged solution of the ODE at any noise level on its way.
-
-    Args:
-        denoise: D(x [B, ...], sigma [B]) -> [B, ...].
-        x: [B, ...] at the noise level `sigmas[0]`.
-        sigmas: [N], strictly increasing or decreasing, positive; many.
-
-    Attributes:
-        start: x.
-        end: [B, ...] at the noise level `sigmas[-1]`.
-    """
-
-    def __init__(self, denoise: Denoise, x: Tensor, sigmas: Tensor):
-        self.start = x
-        self._levels = sigmas.tolist()
-        self._states: list[Tensor] = []
-        self._denoised: list[Tensor] = []
-
-        def keep(x: Tensor, sigma: Tensor) -> Tensor:
-            self._states.append(x)
-            self._denoised.append(denoise(x, sigma))
-            return self._denoised[-1]
-
-        self.end = unipc(keep, x, sigmas)
-
-    def at(self, sigma: float) -> Tensor:
-        """Return the solution [B, ...] at a noise level between the first and the last one."""
-        if sigma in self._levels[:-1]:
-            return self._states[self._levels.index(sigma)]
-        rising = self._levels[-1] > self._levels[0]
-        last = sum((level < sigma) == rising for level in self._levels[:-1]) - 1
-        near = sorted(range(len(self._states)), key=lambda i: abs(i - last))[:4]
-        calls = [(self._levels[i], self._denoised[i]) for i in near]
-        return _exponential_step(self._states[last], self._levels[last], sigma, calls)
 
 
 def multistep_rows(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
@@ -383,10 +247,20 @@ def multistep_rows(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
     return x
 
 
-def _exponential_step(
+def exponential_step(
     x: Tensor, sigma: float, sigma_next: float, calls: list[tuple[float, Tensor]]
 ) -> Tensor:
-    """Step from sigma to sigma_next: integrate the polynomial in ln(sigma) through the calls."""
+    """Step from sigma to sigma_next: integrate the polynomial in ln(sigma) through the calls.
+
+    Args:
+        x: [B, ...] at the noise level sigma.
+        sigma: noise level.
+        sigma_next: noise level of the result.
+        calls: noise levels and values of D [B, ...], newest first.
+
+    Returns:
+        [B, ...].
+    """
     ratio = sigma_next / sigma
     target = newest = calls[0][1]
     if len(calls) > 1:
@@ -447,7 +321,7 @@ def ancestral_euler(
     """
     steps = _falling_steps(sigmas)
     for i, (sigma, sigma_next) in enumerate(steps):
-        slope = (x - denoise(x, _batch(sigma, x))) / sigma
+        slope = (x - denoise(x, batch_sigma(sigma, x))) / sigma
         x = x + (sigma_next**2 / sigma - sigma) * slope
         if sigma_next > 0:
             x = x + noise(x) * (sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2))
@@ -477,8 +351,8 @@ def ancestral_midpoint(
     for i, (sigma, sigma_next) in enumerate(steps):
         sigma_down = sigma_next**2 / sigma
         sigma_mid = ((sigma ** (1 / rho) + sigma_down ** (1 / rho)) / 2) ** rho
-        x_mid = x + (sigma_mid - sigma) * (x - denoise(x, _batch(sigma, x))) / sigma
-        slope = (x_mid - denoise(x_mid, _batch(sigma_mid, x))) / sigma_mid
+        x_mid = x + (sigma_mid - sigma) * (x - denoise(x, batch_sigma(sigma, x))) / sigma
+        slope = (x_mid - denoise(x_mid, batch_sigma(sigma_mid, x))) / sigma_mid
         x = x + (sigma_down - sigma) * slope
         if noise is not None and sigma_next > 0:
             x = x + noise(x) * (sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2))
@@ -494,8 +368,12 @@ SOLVERS: Registry[Solver] = Registry(
 )
 
 
-def _steps(sigmas: Tensor) -> list[tuple[float, float]]:
-    """Check sigmas and return pairs (sigma, sigma_next), with a single transfer from the device."""
+def steps_of(sigmas: Tensor) -> list[tuple[float, float]]:
+    """Check sigmas and return pairs (sigma, sigma_next), with a single transfer from the device.
+
+    Raises:
+        ValueError: the sigmas are not positive and strictly rising or falling; the last may be 0.
+    """
     values = sigmas.tolist()
     steps = list(itertools.pairwise(values))
     if (
@@ -513,13 +391,13 @@ def _steps(sigmas: Tensor) -> list[tuple[float, float]]:
 
 
 def _falling_steps(sigmas: Tensor) -> list[tuple[float, float]]:
-    steps = _steps(sigmas)
+    steps = steps_of(sigmas)
     if steps[0][0] < steps[0][1]:
         raise ValueError(f"sigmas must decrease for ancestral samplers, got {sigmas.tolist()}")
     return steps
 
 
-def _batch(sigma: float, x: Tensor) -> Tensor:
+def batch_sigma(sigma: float, x: Tensor) -> Tensor:
     """Repeat sigma for each sample of x: [B], in single precision or better."""
     return torch.full(
         (x.shape[0],), sigma, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device

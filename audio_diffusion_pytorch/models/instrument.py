@@ -95,7 +95,7 @@ class InstrumentModel(nn.Module):
 
     Attributes:
         file: .safetensors file that the model was loaded from; None: another origin.
-        fitted: noise levels fitted to the weights, from beside the file; None: not fitted.
+        fitted: solvers fitted to the weights, from beside the file; None: not fitted.
 
     Raises:
         InputError: the shape of the statistics does not match.

@@ -11,7 +11,7 @@ from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.bridge.fit_windows import Recording, cut_windows
 from audio_diffusion_pytorch.bridge.schedule_fit import SCHEDULES, Half, fit_half
 from audio_diffusion_pytorch.bridge.schedule_plan import Fits, plan_fits, remaining
-from audio_diffusion_pytorch.diffusion.sampling import fitted_multistep
+from audio_diffusion_pytorch.diffusion.fitted_solver import fitted_multistep
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.fitted_schedules import (
     DIRECTIONS,
