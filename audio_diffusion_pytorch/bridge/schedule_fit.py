@@ -33,7 +33,7 @@ SOLVER = "unipc"
 CONVERGED = 64  # points of the reference
 DECODER = 9  # points of the target's half that turns a source's noise into latents
 # Karras schedules that are tried: lowest level and rho.
-SCHEDULES = ((0.01, 7.0), (0.02, 10.0), (0.02, 7.0), (0.02, 5.0), (0.05, 10.0), (0.05, 7.0))
+SCHEDULES = ((0.01, 7.0), (0.02, 7.0), (0.02, 10.0), (0.03, 10.0), (0.03, 15.0), (0.05, 10.0))
 
 
 @dataclass(frozen=True, eq=False)
