@@ -55,7 +55,7 @@ def plot_spectrograms(clips: Clips, path: str | Path | None = None) -> Figure:
         mel = mel_spectrogram_db(wav.mean(0), rate)
         extent = (0, wav.shape[-1] / rate, 0, mel.shape[0])
         draw_levels(axis, mel, extent=extent)
-        _hertz_ticks(axis, rate, mel.shape[0])
+        hertz_ticks(axis, rate, mel.shape[0])
         axis.set(title=title, xlabel="seconds", ylabel="Hz")
     return _save(figure, path)
 
@@ -121,11 +121,31 @@ def _save(figure: Figure, path: str | Path | None) -> Figure:
     return figure
 
 
-def _hertz_ticks(axis: Any, sample_rate: int, bands: int) -> None:
-    def mel(hertz: np.ndarray | float) -> np.ndarray | float:
-        return 2595 * np.log10(1 + np.asarray(hertz) / 700)
+def mel_band(hertz: np.ndarray | float, sample_rate: int, bands: int) -> np.ndarray:
+    """Return the place of frequencies on the axis of `mel_spectrogram_db`.
 
+    Args:
+        hertz: frequencies in Hz.
+        sample_rate: rate of the sound in Hz.
+        bands: number of mel bands.
+
+    Returns:
+        Places from 0 at 40 Hz to `bands` at half of the sample rate.
+    """
+    low, high, place = (
+        2595 * np.log10(1 + np.asarray(value) / 700) for value in (40.0, sample_rate / 2, hertz)
+    )
+    return (place - low) / (high - low) * bands
+
+
+def hertz_ticks(axis: Any, sample_rate: int, bands: int) -> None:
+    """Label the mel bands of an axis with frequencies in Hz.
+
+    Args:
+        axis: axes of matplotlib.
+        sample_rate: rate of the sound in Hz.
+        bands: number of mel bands.
+    """
     ticks = np.array([100, 300, 1000, 3000, 10000])
     ticks = ticks[ticks < sample_rate / 2]
-    low, high = mel(40.0), mel(sample_rate / 2)
-    axis.set_yticks((mel(ticks) - low) / (high - low) * bands, [str(t) for t in ticks])
+    axis.set_yticks(mel_band(ticks, sample_rate, bands), [str(t) for t in ticks])
