@@ -33,24 +33,27 @@ class MelodyUse:
     def resolve(
         cls,
         melody: bool | str,
-        guidance: float,
+        guidance: float | str,
         source: InstrumentSpec,
         target: InstrumentSpec,
+        usual: float = 1.0,
     ) -> MelodyUse:
         """Validate the requested settings for two models.
 
         Args:
             melody: true, false, or "auto" for true if the target model has a melody input. The
                 source model receives the melody only together with the target.
-            guidance: weight of the guidance of the target model.
+            guidance: weight of the guidance of the target model; "auto": `usual` if the target
+                model receives the melody, else 1.
             source: specification of the source model.
             target: specification of the target model.
+            usual: weight of the preset.
 
         Raises:
             InputError: a setting is out of range or does not suit the models.
         """
         check_switch("melody", melody, ("auto",))
-        check_number("melody_guidance", guidance, least=0)
+        check_number("melody_guidance", guidance, least=0, allowed=("auto",))
         inputs = bool(source.melody_channels), bool(target.melody_channels)
         if melody is True and not any(inputs):
             raise InputError(
@@ -59,6 +62,8 @@ class MelodyUse:
             )
         # Noise of a source that receives the melody lacks it: the target must receive it, too.
         given = (False, False) if melody is False else (all(inputs), inputs[1])
+        if guidance == "auto":
+            guidance = usual if given[1] else 1.0
         if guidance != 1 and not given[1]:
             reason = "melody=false" if inputs[1] else f"{target.name} has no melody input"
             raise InputError(

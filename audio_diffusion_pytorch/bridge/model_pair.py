@@ -59,7 +59,7 @@ class ModelPair:
         precision: str | int = "auto",
         compile: bool = False,
         melody: bool | str = "auto",
-        melody_guidance: float = 1.0,
+        melody_guidance: float | str = "auto",
     ):
         # varied: inputs are recorded under any conditions; plain: outputs sound like clean
         # recordings.

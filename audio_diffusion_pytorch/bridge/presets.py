@@ -13,24 +13,26 @@ class Quality:
         sigma_min: noise level at the data end, at least the models' sigma_min; None: the models'
             sigma_min.
         rho: spacing of the schedule.
-        fitted: use solvers that were fitted to the models, where they exist: see
-            `bridge.schedules`.
+        fitted: points of the solvers that were fitted to the models, which take the place of the
+            schedule where they exist, see `bridge.schedules`; None: none.
         student: use students of the models, where they exist, see `models.students`.
+        guidance: weight of the melody in target models that receive it, see `MelodyUse`.
     """
 
     solver: str
     num_steps: int
     sigma_min: float | None
     rho: float
-    fitted: bool = False
+    fitted: int | None = None
     student: bool = False
+    guidance: float = 1.0
 
 
 # Chosen by the relative error of the target's latents against the converged solution, at the
 # default hand-off of the shipped models: `python benchmarks/transfer.py --only error`.
 QUALITY = {
-    "instant": Quality("unipc", 5, 0.1, 7.0, fitted=True, student=True),
-    "draft": Quality("unipc", 9, 0.05, 7.0, fitted=True),
-    "normal": Quality("unipc", 14, 0.02, 6.0),
-    "high": Quality("unipc", 32, None, 7.0),
+    "instant": Quality("unipc", 5, 0.1, 7.0, fitted=5, student=True),
+    "draft": Quality("unipc", 9, 0.05, 7.0, fitted=9),
+    "normal": Quality("unipc", 14, 0.02, 6.0, fitted=9, guidance=1.5),
+    "high": Quality("unipc", 32, None, 7.0, guidance=1.5),
 }

@@ -130,17 +130,18 @@ def _fitted(
 ) -> FittedSchedule | None:
     if model.fitted is None:
         return None
-    steps = resolved.num_steps
-    return model.fitted.find(model.spec.name, direction, resolved.solver, steps, resolved.sigma)
+    points = resolved.fitted
+    assert points is not None
+    return model.fitted.find(model.spec.name, direction, resolved.solver, points, resolved.sigma)
 
 
 def _notice(resolved: ResolvedSettings, lacking: Sequence[InstrumentModel]) -> str | None:
     """Name the models without fitted solvers, the reason and the remedy, in one line."""
-    if not lacking:
+    if not lacking or resolved.fitted != resolved.num_steps:  # Karras levels with more points do
         return None
     names = " and ".join(dict.fromkeys(model.spec.name for model in lacking))
     return (
-        f"quality={resolved.fitted}: no solver is fitted to {names} in the place of "
+        f"quality={resolved.quality}: no solver is fitted to {names} in the place of "
         f"{resolved.solver} with {resolved.num_steps} points near sigma {resolved.sigma:g}; "
-        "Karras levels are less exact (scripts/fit_schedule.py fits levels)"
+        "Karras levels are less exact (scripts/fit_schedule.py fits a solver)"
     )

@@ -30,7 +30,8 @@ class ResolvedSettings:
         solver: name in `SOLVERS`.
         handoff: "plain" or "matched".
         melody: use of the models' melody inputs.
-        fitted: quality whose noise levels may be fitted ones; None: they are Karras levels.
+        fitted: points of fitted solvers that may take the place of the schedule; None: none may.
+        quality: preset, for messages.
         student: students may replace the models.
     """
 
@@ -41,8 +42,9 @@ class ResolvedSettings:
     solver: str
     handoff: str
     melody: MelodyUse
-    fitted: str | None = None
+    fitted: int | None = None
     student: bool = False
+    quality: str = "normal"
 
     @property
     def schedule(self) -> Tensor:
@@ -64,7 +66,8 @@ class BridgeSettings:
         handoff: "auto", "matched" or "plain".
         batch_size: windows per batch.
         melody: True, False, or "auto" for True if a model has a melody input.
-        melody_guidance: weight of the guidance of the target model, see `MelodyUse`.
+        melody_guidance: weight of the guidance of the target model, see `MelodyUse`; "auto": the
+            preset's.
     """
 
     sigma: float | None = None
@@ -76,7 +79,7 @@ class BridgeSettings:
     handoff: str = "auto"
     batch_size: int = 4
     melody: bool | str = "auto"
-    melody_guidance: float = 1.0
+    melody_guidance: float | str = "auto"
 
     def resolve(
         self, source: InstrumentSpec, target: InstrumentSpec, frequency_bands: bool
@@ -113,14 +116,31 @@ class BridgeSettings:
         rho = preset.rho if self.rho is None else self.rho
         handoff = self._handoff(source, target, frequency_bands)
         given = self.sigma_min, self.rho  # either asks for Karras levels
-        fitted = self.quality if preset.fitted and given == (None, None) else None
-        melody = MelodyUse.resolve(self.melody, self.melody_guidance, source, target)
+        fitted = self._fitted(preset) if given == (None, None) else None
+        guidance = self.melody_guidance
+        melody = MelodyUse.resolve(self.melody, guidance, source, target, preset.guidance)
         # Students were taught one solution, without guidance.
         asked = self.num_steps, self.solver, *given
         student = preset.student and not any(asked) and melody.guidance == 1
         return ResolvedSettings(
-            sigma, sigma_min, rho, num_steps, solver, handoff, melody, fitted, student
+            sigma,
+            sigma_min,
+            rho,
+            num_steps,
+            solver,
+            handoff,
+            melody,
+            fitted,
+            student,
+            self.quality,
         )
+
+    def _fitted(self, preset: Quality) -> int | None:
+        """Return the points of fitted solvers that may take the place of the schedule."""
+        if self.num_steps is None:
+            return preset.fitted
+        # Presets of few points use fitted solvers of other numbers of points, too.
+        return self.num_steps if preset.fitted == preset.num_steps else None
 
     def _sigma(self, source: InstrumentSpec, target: InstrumentSpec) -> float:
         if self.sigma is not None:

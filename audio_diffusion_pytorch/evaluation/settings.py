@@ -58,7 +58,7 @@ class EvaluationSettings:
     solver: str | None = None
     handoff: str = "auto"
     melody: bool | str = "auto"
-    melody_guidance: float = 1.0
+    melody_guidance: float | str = "auto"
     transpose: str | int = "auto"
     clips: int = 40
     seconds: float = 12.0
@@ -111,7 +111,7 @@ def read_settings(values: Mapping[str, Any], device: "str | torch.device") -> Ev
         solver=values["solver"],
         handoff=values["handoff"],
         melody=values["melody"],
-        melody_guidance=float(values["melody_guidance"]),
+        melody_guidance=values["melody_guidance"],
         transpose=values["transpose"],
         clips=values["clips"] or (2 if values["data"] is None else 40),
         seconds=float(values["seconds"]),
@@ -161,7 +161,7 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
         check_number(key, values[key], whole=True, least=1, allowed=(None,))
     check_number("batch_size", values["batch_size"], whole=True, least=1)
     check_number("seconds", values["seconds"], above=0)
-    check_number("melody_guidance", values["melody_guidance"], least=0)
+    check_number("melody_guidance", values["melody_guidance"], least=0, allowed=("auto",))
     for key in ("cycle_clips", "report_clips", "seed"):
         check_number(key, values[key], whole=True, least=0)
     check_transpose(values["transpose"])

@@ -98,5 +98,5 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
         check_number("sigma", sigma, above=0, allowed=(None,))
     check_number("batch_size", values["batch_size"], whole=True, least=1)
     check_number("num_steps", values["num_steps"], whole=True, least=2, allowed=(None,))
-    check_number("melody_guidance", values["melody_guidance"], least=0)
+    check_number("melody_guidance", values["melody_guidance"], least=0, allowed=("auto",))
     check_transpose(values["transpose"])

@@ -29,7 +29,8 @@ def make(make_instrument, codec):
             make_instrument(name, seed, unet=UNET if has_input else TINY_UNET)
             for seed, (name, has_input) in enumerate(zip(("flute", "violin"), inputs, strict=True))
         ]
-        return Bridge(*models, **{"num_steps": 2, "codec": codec, **options})
+        plain = {"num_steps": 2, "codec": codec, "melody_guidance": 1}
+        return Bridge(*models, **{**plain, **options})
 
     return bridge
 
@@ -199,7 +200,7 @@ def test_exported_models_keep_their_input(make, tmp_path):
     for model in (bridge.source, bridge.target):
         paths.append(tmp_path / f"{model.spec.name}.safetensors")
         model.save(paths[-1])
-    loaded = Bridge(*paths, num_steps=2, handoff="plain")
+    loaded = Bridge(*paths, num_steps=2, handoff="plain", melody_guidance=1)
     assert loaded.settings == bridge.settings
     assert loaded(clip(0.5), RATE).isfinite().all()
 
@@ -214,6 +215,20 @@ def test_records_of_transfers(make):
     assert "melody" not in auto.settings(make((False, False)))
     auto = TransferRun("auto", "violin", bridge={"melody": False})
     assert auto.settings(make((False, False), melody=False))["melody"] is False
+
+
+def test_qualities_choose_the_guidance(make):
+    for inputs, options, guidance in (
+        ((True, True), {}, 1.5),
+        ((False, True), {"quality": "high"}, 1.5),
+        ((True, True), {"quality": "draft"}, 1),
+        ((True, True), {"quality": "instant"}, 1),
+        ((True, True), {"melody": False}, 1),
+        ((True, False), {}, 1),
+    ):
+        bridge = make(inputs, melody_guidance="auto", **options)
+        assert bridge.melody.guidance == guidance
+        assert bridge.num_evaluations == (3 if guidance > 1 else 2)
 
 
 def test_wrong_settings(make):

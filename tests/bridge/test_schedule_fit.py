@@ -213,6 +213,17 @@ def test_levels_for_other_points_serve_num_steps(models, codec):
     assert bridge.sigmas.tolist() == list(six.sigmas)
 
 
+def test_normal_uses_fitted_solvers_of_fewer_points_and_needs_none(models, codec):
+    nine = [5.0 * 0.6**step for step in range(9)]
+    models[1].fitted = FittedSchedules("", (replace(DOWN, sigmas=tuple(nine), evaluations=8),))
+    schedules = Bridge(*models, codec=codec, sigma=5.0).schedules
+    assert schedules.path == "Karras to noise, fitted to data" and schedules.notice is None
+    assert len(schedules.to_noise) == 14 and schedules.to_data.tolist() == nine
+    models[1].fitted = None
+    schedules = Bridge(*models, codec=codec, sigma=5.0).schedules
+    assert schedules.path == "Karras" and schedules.notice is None
+
+
 @pytest.mark.parametrize("source_input", [True, False])
 def test_models_with_a_melody_input_are_fitted_with_the_melody(
     source_input, make_instrument, codec

@@ -13,7 +13,7 @@ from audio_diffusion_pytorch.models.loading import load_instrument
         ({}, "student", 4),
         ({"sigma": 4.0}, "Karras", 16),  # outside of the students' range
         ({"quality": "draft"}, "fitted", 16),
-        ({"quality": "normal"}, "Karras", 26),
+        ({"quality": "normal"}, "fitted", 24),
     ],
 )
 def test_the_quality_is_instant_between_models_with_students(options, path, evaluations):
