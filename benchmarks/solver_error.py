@@ -20,7 +20,9 @@ from audio_diffusion_pytorch.diffusion.sampling import unipc
 from audio_diffusion_pytorch.paths import ASSETS
 
 CONVERGED = 300  # points in each direction
-PLAIN = dict(num_steps=100, solver="heun", precision="32")  # with sigma_min and rho of the models
+PLAIN = dict(
+    num_steps=100, solver="heun", precision="32", melody_guidance=1
+)  # with sigma_min and rho of the models
 FINE = 16  # steps of the reference for each step of the preset
 
 
@@ -66,7 +68,7 @@ def measure(
 
     The result is the target's normalised latents of one window of each clip. Errors are relative to
     the converged solution in float32, with `CONVERGED` points in each direction from the models'
-    sigma_min.
+    sigma_min. All solutions are without guidance.
     """
     reference = Bridge(source, target, precision="32", device=device)
     plain = plain_options(reference)
@@ -76,6 +78,7 @@ def measure(
         settings[f"instant, {count} points"] = options
     settings |= {f"normal, precision {p}": {"precision": p} for p in ("16", "bf16")}
     points = QUALITY["normal"].num_steps
+    settings["normal with Karras levels"] = {"num_steps": points, "precision": "32"}
     coarse = plain | {"num_steps": points, "solver": "unipc"}
     settings |= {"plain": plain, f"unipc, {points} points, the plain spacing": coarse}
     settings |= {
@@ -92,7 +95,9 @@ def measure(
     for name, options in tqdm(
         {"converged": None, **settings}.items(), desc=f"{source} -> {target}", unit="setting"
     ):
-        bridge = exact if options is None else Bridge(source, target, device=device, **options)
+        bridge = exact
+        if options is not None:
+            bridge = Bridge(source, target, device=device, **{"melody_guidance": 1, **options})
         noise = bridge.to_noise(windows.latents, windows.melody)
         handed = bridge.hand_over(noise, windows.played)
         result = bridge.target.normalise(bridge.from_noise(handed, windows.melody))
@@ -119,7 +124,7 @@ def where(
     Both runs start from the same state; errors are relative to the norm of the reference at the
     noise level.
     """
-    bridge = Bridge(source, target, precision="32", device=device)
+    bridge = Bridge(source, target, precision="32", device=device, melody_guidance=1)
     windows = middle_windows(bridge, find_clips(data, source, count))
     rows = []
     state = bridge.source.normalise(windows.latents)

@@ -78,7 +78,12 @@ def plan_fits(
         for other in others or [model]:
             ends = (model, other) if direction == "to_noise" else (other, model)
             pair = ModelPair(
-                *ends, solver=SOLVER, precision="32", codec=model.codec, device=model.mean.device
+                *ends,
+                solver=SOLVER,
+                precision="32",
+                melody_guidance=1,  # the fitted solvers hold with guidance, too
+                codec=model.codec,
+                device=model.mean.device,
             )
             for sigma in sigmas or [pair.sigma]:
                 by_sigma.setdefault(float(sigma), []).append(pair.with_sigma(sigma))

@@ -61,7 +61,13 @@ def make_pairs(
     for direction in DIRECTIONS:
         for other in others:
             ends = (model, other) if direction == "to_noise" else (other, model)
-            pair = ModelPair(*ends, precision="32", codec=model.codec, device=model.mean.device)
+            pair = ModelPair(
+                *ends,
+                precision="32",
+                melody_guidance=1,
+                codec=model.codec,
+                device=model.mean.device,
+            )
             pairs.append((direction, pair))
     return pairs
 
