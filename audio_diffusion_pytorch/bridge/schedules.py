@@ -141,7 +141,7 @@ def _notice(resolved: ResolvedSettings, lacking: Sequence[InstrumentModel]) -> s
         return None
     names = " and ".join(dict.fromkeys(model.spec.name for model in lacking))
     return (
-        f"quality={resolved.quality}: no solver is fitted to {names} in the place of "
+        f"quality={resolved.quality}: no solver is fitted to {names} for "
         f"{resolved.solver} with {resolved.num_steps} points near sigma {resolved.sigma:g}; "
         "Karras levels are less exact (scripts/fit_schedule.py fits a solver)"
     )

@@ -58,9 +58,9 @@ def test_the_command_fits_both_directions_and_continues(fit, flute, transfer, tm
     given = f"source={flute}", *files, "quality=instant", "num_steps=2"
     result = transfer(*given, "sigma=4")
     assert result.code == 0, result.err
-    assert "no noise levels are fitted to violin for" in result.out
+    assert "no solver is fitted to violin for" in result.out
     result = transfer(*given, "sigma=9", "overwrite=true")  # too far from 4
-    assert "no noise levels are fitted to flute and violin for" in result.out
+    assert "no solver is fitted to flute and violin for" in result.out
 
 
 def test_wrong_arguments_give_one_line(fit, tmp_path, flute):

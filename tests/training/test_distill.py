@@ -73,7 +73,7 @@ def test_a_student_is_trained_resumed_and_used(distil, flute, transfer, tmp_path
     ends = f"source={flute}", f"target={violin}"
     result = transfer(*ends, *files, "quality=instant", "num_steps=null")
     assert result.code == 0, result.err
-    assert "no noise levels are fitted to violin for" in result.out  # not to the flute
+    assert "no solver is fitted to violin for" in result.out  # not to the flute
 
 
 def test_the_student_starts_as_the_teacher_and_learns(distil, flute, tmp_path):
