@@ -106,7 +106,7 @@ def measure(
         else:
             rows.append(
                 (
-                    f"{name} ({bridge.schedules.path} levels)",
+                    f"{name} ({bridge.schedules.path})",
                     bridge.num_evaluations,
                     spread(noise, found["noise"]),
                     spread(result, found["result"]),
@@ -124,7 +124,8 @@ def where(
     Both runs start from the same state; errors are relative to the norm of the reference at the
     noise level.
     """
-    bridge = Bridge(source, target, precision="32", device=device, melody_guidance=1)
+    options = {"num_steps": QUALITY["normal"].num_steps, "melody_guidance": 1}  # Karras levels
+    bridge = Bridge(source, target, precision="32", device=device, **options)
     windows = middle_windows(bridge, find_clips(data, source, count))
     rows = []
     state = bridge.source.normalise(windows.latents)

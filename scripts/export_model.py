@@ -39,8 +39,8 @@ def main() -> None:
         type=Path,
         nargs="*",
         metavar="FOLDER",
-        help="fit noise levels to the written model, for quality=instant and draft, on recordings "
-        "with names of instruments in FOLDER and on the shipped clips",
+        help="fit solvers to the written model, for quality=instant, draft and normal, on "
+        "recordings with names of instruments in FOLDER and on the shipped clips",
     )
     parser.add_argument(
         "--pitch-range", nargs=2, type=int, metavar=("LOW", "HIGH"), help="MIDI pitches in training"
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def fit_schedules(model: Path, folders: list[Path]) -> None:
-    """Fit noise levels to an exported model, with the defaults of `fit_schedule.py`."""
+    """Fit solvers to an exported model, with the defaults of `fit_schedule.py`."""
     from audio_diffusion_pytorch.commands.fit_schedule import fit_models, make_parser
 
     fit_models(make_parser().parse_args([str(model), "--data", *map(str, folders)]))

@@ -52,7 +52,7 @@ class Bridge(ModelPair):
         sigma_min: noise level at the data end of the schedule. None: the preset's.
         rho: spacing of the schedule. None: the preset's.
         quality: preset with measured settings, a name in `QUALITY`: "instant", "draft", "normal" or
-            "high". The first two use students or solvers fitted to the models, see `schedules`.
+            "high". The first three use students or solvers fitted to the models, see `schedules`.
         handoff: "plain" passes the noise on unchanged, as in the paper; "matched" matches its
             moments, see `match_moments`; "auto" uses the target's setting for this source, and
             "matched" without such a setting if the target model holds noise statistics and the

@@ -1,4 +1,4 @@
-"""Windows of recordings on their way through a bridge, for the fit of noise levels."""
+"""Windows of recordings on their way through a bridge, for the fit of solvers."""
 
 from __future__ import annotations
 

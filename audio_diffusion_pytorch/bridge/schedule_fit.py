@@ -89,11 +89,18 @@ class Half:
 
     @cached_property
     def denoise(self) -> Denoise:
-        """Denoiser of the half for all windows."""
-        pair = self.windows[0].pair
-        given = [part.melody for part in self.windows if part.melody is not None]
-        melody = torch.cat(given) if pair.melody.given[self.index] and given else None
-        return pair.melody.denoiser(self.index, pair.denoisers[self.index], melody)
+        """Denoiser of the half for all windows; its pairs may differ in the use of the melody."""
+        parts = [
+            part.pair.melody.denoiser(self.index, part.pair.denoisers[self.index], part.melody)
+            for part in self.windows
+        ]
+        counts = [part.count for part in self.windows]
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            rows = zip(parts, x.split(counts), sigma.split(counts), strict=True)
+            return torch.cat([part(one, level) for part, one, level in rows])
+
+        return denoise
 
     @cached_property
     def trajectory(self) -> Trajectory:
@@ -156,9 +163,9 @@ def fit_half(
         inner = [fit.trajectory.at(sigma) for sigma in sigmas[1:-1].tolist()]
         exact = [fit.trajectory.start, *inner, fit.trajectory.end]
         weights, end = fit_weights(fit.denoise, exact, sigmas)
-        found.append((_mean(fit.errors(end)), sigmas, weights))
+        found.append((_rms(fit.errors(end)), sigmas, weights))
         plain = unipc(fit.denoise, fit.trajectory.start, sigmas)
-        karras.append((_mean(fit.errors(plain)), sigmas))
+        karras.append((_rms(fit.errors(plain)), sigmas))
         if progress is not None:
             progress(found[-1][0])
     _, sigmas, weights = min(found, key=lambda one: one[0])
@@ -182,5 +189,5 @@ def fit_half(
     )
 
 
-def _mean(errors: Tensor) -> float:
+def _rms(errors: Tensor) -> float:
     return float(errors.square().mean().sqrt())

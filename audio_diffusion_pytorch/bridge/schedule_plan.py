@@ -81,7 +81,7 @@ def plan_fits(
                 *ends,
                 solver=SOLVER,
                 precision="32",
-                melody_guidance=1,  # the fitted solvers hold with guidance, too
+                melody_guidance=1,
                 codec=model.codec,
                 device=model.mean.device,
             )

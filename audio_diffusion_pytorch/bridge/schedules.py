@@ -28,13 +28,14 @@ Weights = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class Schedules:
-    """Noise levels of both halves of a bridge.
+    """Noise levels and solvers of both halves of a bridge.
 
     Args:
         to_noise: rising levels of the source [N].
         to_data: falling levels of the target [N].
         path: kind of the levels, for reports: "student", "fitted", "Karras", or one for each half.
-        notice: reason for Karras levels where the quality asks for fitted ones, else None.
+        notice: reason for Karras levels where they are much less exact than a fitted solver, or
+            None.
         students: students of the source and of the target, or None.
         weights: weights of `fitted_multistep` of the source and of the target; empty: the solver of
             the bridge.
@@ -132,7 +133,11 @@ def _fitted(
         return None
     points = resolved.fitted
     assert points is not None
-    return model.fitted.find(model.spec.name, direction, resolved.solver, points, resolved.sigma)
+    name = model.spec.name
+    found = model.fitted.find(name, direction, resolved.solver, points, resolved.sigma)
+    # Levels without weights cannot replace Karras levels with more points.
+    few = found is not None and not found.weights and points < resolved.num_steps
+    return None if few else found
 
 
 def _notice(resolved: ResolvedSettings, lacking: Sequence[InstrumentModel]) -> str | None:

@@ -116,9 +116,12 @@ class BridgeSettings:
         rho = preset.rho if self.rho is None else self.rho
         handoff = self._handoff(source, target, frequency_bands)
         given = self.sigma_min, self.rho  # either asks for Karras levels
-        fitted = self._fitted(preset) if given == (None, None) else None
         guidance = self.melody_guidance
         melody = MelodyUse.resolve(self.melody, guidance, source, target, preset.guidance)
+        inputs = bool(source.melody_channels), bool(target.melody_channels)
+        fitted = None
+        if given == (None, None):
+            fitted = self._fitted(preset, melody.given == inputs)
         # Students were taught one solution, without guidance.
         asked = self.num_steps, self.solver, *given
         student = preset.student and not any(asked) and melody.guidance == 1
@@ -135,12 +138,19 @@ class BridgeSettings:
             self.quality,
         )
 
-    def _fitted(self, preset: Quality) -> int | None:
-        """Return the points of fitted solvers that may take the place of the schedule."""
+    def _fitted(self, preset: Quality, with_melody: bool) -> int | None:
+        """Return the points of fitted solvers that may take the place of the schedule.
+
+        Args:
+            preset: preset of the quality.
+            with_melody: whether the models receive their melody, as in the fit; without it, more
+                Karras levels are more exact.
+        """
+        few = preset.fitted == preset.num_steps
         if self.num_steps is None:
-            return preset.fitted
+            return preset.fitted if few or with_melody else None
         # Presets of few points use fitted solvers of other numbers of points, too.
-        return self.num_steps if preset.fitted == preset.num_steps else None
+        return self.num_steps if few else None
 
     def _sigma(self, source: InstrumentSpec, target: InstrumentSpec) -> float:
         if self.sigma is not None:

@@ -71,7 +71,8 @@ def fit_weights(
 
     Args:
         denoise: D(x [B, ...], sigma [B]) -> [B, ...].
-        exact: solution [B, ...] at each noise level.
+        exact: solution [B, ...] at each noise level. The first and the last one may belong to other
+            levels: the fit of a bridge begins or ends at data, below its lowest noise level.
         sigmas: [N], strictly increasing or decreasing, positive.
 
     Returns:

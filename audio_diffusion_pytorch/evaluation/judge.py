@@ -70,7 +70,7 @@ def judge_scores(
 
     Returns:
         The scores of each clip, with the names in `COLUMNS`. Onset delays are relative to the
-        codec alone.
+        first sound.
     """
     rows = []
     for (coded, output), before, after in zip(sounds, inputs, outputs, strict=True):

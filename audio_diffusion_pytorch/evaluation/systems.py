@@ -301,12 +301,14 @@ class SeededTarget(System):
             "num_steps": len(schedule),
             "solver": bridge.solver,
             "evaluations": bridge.count_evaluations(1),
+            "schedule": bridge.schedules.path,
         }
         self.settings = {
             kind: [digest_of_model(target), digest_of(bridge.codec)],
             "sigmas": schedule,
             "solver": bridge.solver,
             "seed": seed,
+            **bridge.schedules.settings,
             **bridge.melody.settings,
         }
 

@@ -145,7 +145,7 @@ class TransferProgress:
 
     @property
     def notices(self) -> list[str]:
-        """One line for each hand-off level whose quality asks for fitted levels in vain."""
+        """One line for each hand-off level whose quality asks for fitted solvers in vain."""
         if self.run.source == AUTO:
             return []
         notices = [bridge.schedules.notice for bridge in self.bridges.values()]

@@ -1,4 +1,4 @@
-"""Noise levels fitted to models: their fit, and the choice between them and Karras levels."""
+"""Solvers fitted to models: their fit, and the choice between them and Karras levels."""
 
 from dataclasses import replace
 
@@ -158,6 +158,7 @@ def test_instant_uses_the_fitted_levels_of_both_models(models, codec):
     )
     assert torch.equal(bridge.to_noise(latents), expected)
     near = bridge.with_sigma(6.0)
+    assert near.schedules.weights == bridge.schedules.weights
     assert near.schedules.path == "fitted" and near.settings["to_data"][0] == 6.0
 
 
@@ -215,7 +216,12 @@ def test_levels_for_other_points_serve_num_steps(models, codec):
 
 def test_normal_uses_fitted_solvers_of_fewer_points_and_needs_none(models, codec):
     nine = [5.0 * 0.6**step for step in range(9)]
-    models[1].fitted = FittedSchedules("", (replace(DOWN, sigmas=tuple(nine), evaluations=8),))
+    plain = replace(DOWN, sigmas=tuple(nine), evaluations=8)
+    fitted = replace(plain, weights=tuple((0.0,) * (step + 2) for step in range(8)))
+    models[1].fitted = FittedSchedules("", (plain,))
+    # Nine levels without weights are less exact than 14 Karras levels.
+    assert Bridge(*models, codec=codec, sigma=5.0).schedules.path == "Karras"
+    models[1].fitted = FittedSchedules("", (fitted,))
     schedules = Bridge(*models, codec=codec, sigma=5.0).schedules
     assert schedules.path == "Karras to noise, fitted to data" and schedules.notice is None
     assert len(schedules.to_noise) == 14 and schedules.to_data.tolist() == nine
@@ -242,3 +248,33 @@ def test_models_with_a_melody_input_are_fitted_with_the_melody(
     assert not torch.equal(results, Half("to_data", without).expected)
     noise = [part.noise(sigmas) for part in (parts[0], without[0])]
     assert torch.equal(*noise) is not source_input
+
+
+def test_targets_may_differ_in_the_melody_input(make_instrument, codec):
+    unet = {**TINY_UNET, "melody_channels": MELODY_CHANNELS}
+    source = make_instrument("flute", unet=unet)
+    source.codec = codec
+    targets = [make_instrument("violin", 1, unet=unet), make_instrument("cello", 2)]
+    task = next(one for one in plan_fits(source, targets, [2]) if one.direction == "to_noise")
+    parts = [cut_windows(pair, recordings(4), 2)[0] for pair in task.pairs]
+    together = Half("to_noise", parts).trajectory.end
+    alone = [Half("to_noise", [part]).trajectory.end for part in parts]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-4)
+    assert not torch.allclose(*alone, atol=1e-2)  # the cello's source lacks the melody
+
+
+def test_normal_solves_without_a_melody_input_at_karras_levels(make_instrument, codec):
+    unet = {**TINY_UNET, "melody_channels": MELODY_CHANNELS}
+    models = [make_instrument(name, unet=unet) for name in ("flute", "violin")]
+    nine = tuple(5.0 * 0.6**step for step in range(9))
+    weights = tuple((0.0,) * (step + 2) for step in range(8))
+    for model, kind in zip(models, (UP, DOWN), strict=True):
+        found = replace(kind, sigmas=nine, evaluations=8, weights=weights)
+        model.fitted = FittedSchedules("", (found,))
+    for quality, given, path in (
+        ("normal", True, "fitted"),
+        ("normal", False, "Karras"),
+        ("draft", False, "fitted"),
+    ):
+        bridge = Bridge(*models, codec=codec, sigma=5.0, quality=quality, melody=given)
+        assert bridge.schedules.path == path and bridge.schedules.notice is None

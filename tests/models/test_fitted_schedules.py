@@ -1,4 +1,4 @@
-"""Fitted noise levels: the file beside a model, the choice by hand-off level, unusable files."""
+"""Fitted solvers: the file beside a model, the choice by hand-off level, unusable files."""
 
 import json
 import warnings
