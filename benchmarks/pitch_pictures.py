@@ -4,8 +4,8 @@
 
 RESULTS is the output folder of `evaluate.py tracker=crepe`, and FOLDER its data. Of each pair, the
 clip with the middle raw chroma accuracy is drawn. The lines are the pitches that CREPE finds
-(needs timbridge[judge]): white in recordings, green or red in outputs, as they are right or wrong. Frames without a pitch
-in the recording or in the output have no line.
+(needs timbridge[judge]): white in recordings, green or red in outputs, as they are right or wrong.
+Frames without a pitch in the recording or in the output have no line.
 """
 
 import argparse
