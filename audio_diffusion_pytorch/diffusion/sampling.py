@@ -369,11 +369,7 @@ SOLVERS: Registry[Solver] = Registry(
 
 
 def steps_of(sigmas: Tensor) -> list[tuple[float, float]]:
-    """Check sigmas and return pairs (sigma, sigma_next), with a single transfer from the device.
-
-    Raises:
-        ValueError: the sigmas are not positive and strictly rising or falling; the last may be 0.
-    """
+    """Check sigmas and return pairs (sigma, sigma_next), with a single transfer from the device."""
     values = sigmas.tolist()
     steps = list(itertools.pairwise(values))
     if (
