@@ -132,10 +132,12 @@ def mel_band(hertz: np.ndarray | float, sample_rate: int, bands: int) -> np.ndar
     Returns:
         Places from 0 at 40 Hz to `bands` at half of the sample rate.
     """
-    low, high, place = (
-        2595 * np.log10(1 + np.asarray(value) / 700) for value in (40.0, sample_rate / 2, hertz)
-    )
-    return (place - low) / (high - low) * bands
+    low, high = _mel(40.0), _mel(sample_rate / 2)
+    return (_mel(hertz) - low) / (high - low) * bands
+
+
+def _mel(hertz: np.ndarray | float) -> np.ndarray:
+    return 2595 * np.log10(1 + np.asarray(hertz) / 700)
 
 
 def hertz_ticks(axis: Any, sample_rate: int, bands: int) -> None:

@@ -24,14 +24,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import Table, run_process
+from measuring import Table, clips_of, run_process
 
 from audio_diffusion_pytorch import audio
 from audio_diffusion_pytorch.bridge.bridge import Bridge
 from audio_diffusion_pytorch.bridge.hop_stream import HopTransfer
 from audio_diffusion_pytorch.bridge.register import octaves_into_range
 from audio_diffusion_pytorch.metrics.onsets import onset_delays
-from audio_diffusion_pytorch.paths import ASSETS
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 48000
@@ -101,15 +100,9 @@ def play(args: argparse.Namespace, pace: str = "pace=true") -> None:
                 )
 
 
-def find_clips(instrument: str, data: Path | None = None) -> list[Path]:
-    """Return the clips of an instrument in a split of a data set, or the shipped ones."""
-    files = sorted((ASSETS / "clips" if data is None else data / instrument).iterdir())
-    return [f for f in files if f.stem.endswith(f"_{instrument}") and f.suffix != ".json"]
-
-
 def notes(source: str, seconds: float) -> torch.Tensor:
     """Return short excerpts of a shipped clip at equal distances, with silence between them."""
-    wav, rate = audio.read(find_clips(source)[0])
+    wav, rate = audio.read(clips_of(source)[0])
     wav = audio.resample(audio.to_mono(wav), rate, RATE)
     size = round(NOTE * RATE)
     parts = []
@@ -128,7 +121,7 @@ def note_delays(given: torch.Tensor, played: torch.Tensor, latency: float) -> li
 
 
 def quality(args: argparse.Namespace) -> None:
-    """Compare streams with whole clips of the shipped recordings, 8 s of each."""
+    """Compare streams with whole clips, 8 s of each."""
     from audio_diffusion_pytorch.models.classifier import load_classifier
 
     torch.set_num_threads(1)
@@ -153,7 +146,7 @@ def scores(pair, quality, latency, classifier, args) -> list[tuple[float, ...]]:
     bridge = Bridge(source, target, quality=quality)
     rate = bridge.codec.sample_rate
     rows = []
-    for path in find_clips(source, args.data)[: args.clips]:
+    for path in clips_of(source, args.data)[: args.clips]:
         wav, given = audio.read(path)
         wav = audio.resample(audio.to_mono(wav), given, rate)[:, : 8 * rate]
         octaves = octaves_into_range([wav], rate, bridge.target.spec)

@@ -4,8 +4,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+
+from audio_diffusion_pytorch.paths import ASSETS
 
 
 class Table:
@@ -16,6 +19,16 @@ class Table:
 
     def row(self, *cells: object) -> None:
         print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def clips_of(instrument: str, data: Path | None = None) -> list[Path]:
+    """Return the clips of an instrument in a split of a data set, or the shipped ones."""
+    folder = ASSETS / "clips" if data is None else data / instrument
+    files = sorted(folder.glob(f"*_{instrument}.*"))
+    found = [file for file in files if file.suffix in (".flac", ".ogg")]
+    if not found:
+        raise SystemExit(f"error: no clips of {instrument} in {folder}: pass a split with --data")
+    return found
 
 
 def timed(function: Callable[[], object]) -> float:

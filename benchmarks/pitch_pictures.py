@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from audio_diffusion_pytorch import audio
+from audio_diffusion_pytorch.metrics.pitch_tracks import TOLERANCE, fold_octaves
 from audio_diffusion_pytorch.pitch.crepe import track_crepe
 from audio_diffusion_pytorch.pitch.notes import F0Track
 from audio_diffusion_pytorch.plots import draw_levels, hertz_ticks, mel_band, mel_spectrogram_db
@@ -88,7 +89,7 @@ def draw(axis, wav: torch.Tensor, track: F0Track, wanted: F0Track | None, title:
     if wanted is not None:
         count = min(len(voiced), len(wanted.voiced))
         cents = 1200 * np.log2(track.hertz[:count] / wanted.hertz[:count])
-        right = np.abs(cents - 1200 * np.round(cents / 1200)) <= 50
+        right = np.abs(fold_octaves(cents)) <= TOLERANCE
         colours[:count] = np.where(right, "lime", "red")
         voiced = voiced.copy()
         voiced[:count] &= wanted.voiced[:count]

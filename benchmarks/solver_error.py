@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measuring import clips_of
 from torch import Tensor
 from tqdm import tqdm
 
@@ -17,12 +18,10 @@ from audio_diffusion_pytorch.bridge.fit_windows import (
 )
 from audio_diffusion_pytorch.bridge.presets import QUALITY
 from audio_diffusion_pytorch.diffusion.sampling import unipc
-from audio_diffusion_pytorch.paths import ASSETS
 
 CONVERGED = 300  # points in each direction
-PLAIN = dict(
-    num_steps=100, solver="heun", precision="32", melody_guidance=1
-)  # with sigma_min and rho of the models
+# with sigma_min and rho of the models
+PLAIN = dict(num_steps=100, solver="heun", precision="32", melody_guidance=1)
 FINE = 16  # steps of the reference for each step of the preset
 
 
@@ -34,16 +33,7 @@ def plain_options(bridge: Bridge) -> dict:
 
 def find_clips(data: Path | None, instrument: str, count: int) -> list[Path]:
     """Select files spread over data/INSTRUMENT, or shipped clips."""
-    files = sorted(
-        (ASSETS / "clips").glob(f"*_{instrument}.flac")
-        if data is None
-        else (data / instrument).glob("*.flac")
-    )
-    if not files:
-        raise SystemExit(
-            f"error: no clips of {instrument} in {data or 'the shipped clips'}: pass a split of a "
-            "data set with --data"
-        )
+    files = clips_of(instrument, data)
     return [
         files[i] for i in torch.linspace(0, len(files) - 1, min(count, len(files))).long().unique()
     ]
@@ -76,9 +66,11 @@ def measure(
     for count in (5, 6):  # without the students
         options = {"quality": "instant", "num_steps": count, "precision": "32"}
         settings[f"instant, {count} points"] = options
-    settings |= {f"normal, precision {p}": {"precision": p} for p in ("16", "bf16")}
     points = QUALITY["normal"].num_steps
-    settings["normal with Karras levels"] = {"num_steps": points, "precision": "32"}
+    settings |= {
+        f"{points} Karras points, precision {p}": {"num_steps": points, "precision": p}
+        for p in ("32", "16", "bf16")
+    }
     coarse = plain | {"num_steps": points, "solver": "unipc"}
     settings |= {"plain": plain, f"unipc, {points} points, the plain spacing": coarse}
     settings |= {

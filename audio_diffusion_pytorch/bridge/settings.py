@@ -118,10 +118,9 @@ class BridgeSettings:
         given = self.sigma_min, self.rho  # either asks for Karras levels
         guidance = self.melody_guidance
         melody = MelodyUse.resolve(self.melody, guidance, source, target, preset.guidance)
-        inputs = bool(source.melody_channels), bool(target.melody_channels)
         fitted = None
         if given == (None, None):
-            fitted = self._fitted(preset, melody.given == inputs)
+            fitted = self._fitted(preset, any(melody.given) == melody.available)
         # Students were taught one solution, without guidance.
         asked = self.num_steps, self.solver, *given
         student = preset.student and not any(asked) and melody.guidance == 1

@@ -34,7 +34,7 @@ def fitted_multistep(
 
     Step i adds sum_j w[i, j] v[j] to a step of `dpmpp_3m`, with v = (x[0], D[0], ..., D[i]): every
     linear combination of the start and of all values of D is possible, as in the non-stationary
-    solvers of Shaul et al. 2024 (arXiv 2403.01329, eq. 10). With all weights 0 it is `dpmpp_3m`.
+    solvers of Shaul et al. 2024 (arXiv 2403.01329). With all weights 0 it is `dpmpp_3m`.
 
     Args:
         denoise: D(x [B, ...], sigma [B]) -> [B, ...].

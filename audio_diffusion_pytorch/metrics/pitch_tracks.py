@@ -37,13 +37,22 @@ def frame_accuracy(reference: F0Track, output: F0Track) -> dict[str, float]:
     counted = reference.voiced[:frames]
     voiced = output.voiced[:frames]
     cents = 1200 * np.log2(output.hertz[:frames] / reference.hertz[:frames])
-    folded = cents - 1200 * np.round(cents / 1200)
+    folded = fold_octaves(cents)
     return {
         "raw_pitch": _share(voiced & (np.abs(cents) <= TOLERANCE), counted),
         "raw_chroma": _share(voiced & (np.abs(folded) <= TOLERANCE), counted),
         "voicing_recall": _share(voiced, counted),
         "voicing_false_alarm": _share(voiced, ~counted),
     }
+
+
+def fold_octaves(cents: np.ndarray) -> np.ndarray:
+    """Return distances in cents to the nearest octave, from -600 to 600.
+
+    Args:
+        cents: distances of pitches.
+    """
+    return cents - 1200 * np.round(cents / 1200)
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,7 @@ def _notes(track: F0Track, step: float) -> Iterator[slice]:
 def _cents(track: F0Track, note: slice) -> np.ndarray:
     """Pitch of a note's frames relative to its median, octave errors folded."""
     cents = 1200 * np.log2(track.hertz[note] / np.median(track.hertz[note]))
-    return cents - 1200 * np.round(cents / 1200)
+    return fold_octaves(cents)
 
 
 def _vibrato(cents: np.ndarray, step: float, smallest: float = SMALLEST_EXTENT) -> Vibrato | None:
