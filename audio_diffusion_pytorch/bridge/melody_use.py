@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from audio_diffusion_pytorch.errors import InputError
@@ -23,11 +23,13 @@ class MelodyUse:
         given: whether the source model and the target model receive the melody.
         guidance: weight of the guidance of the target model; 1: no guidance.
         available: whether a model of the bridge has a melody input.
+        taught: whether the target is a student that was taught the guidance.
     """
 
     given: tuple[bool, bool] = (False, False)
     guidance: float = 1.0
     available: bool = False
+    taught: bool = False
 
     @classmethod
     def resolve(
@@ -72,6 +74,10 @@ class MelodyUse:
             )
         return cls(given, float(guidance), any(inputs))
 
+    def as_taught(self, guidance: float) -> MelodyUse:
+        """Return the use by a student that was taught a guidance."""
+        return replace(self, guidance=guidance, taught=True)
+
     @property
     def settings(self) -> dict[str, float]:
         """Settings that determine the output; none for models without a melody input."""
@@ -81,7 +87,7 @@ class MelodyUse:
 
     def calls(self, index: int) -> int:
         """Return the network calls of the source (0) or the target (1) at one noise level."""
-        return 2 if index == 1 and self.guidance != 1 else 1
+        return 2 if index == 1 and self.guidance != 1 and not self.taught else 1
 
     def denoiser(
         self, index: int, denoise: Any, melody: Tensor | None

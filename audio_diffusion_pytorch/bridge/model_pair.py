@@ -108,7 +108,9 @@ class ModelPair:
         self.solver = resolved.solver
         self.handoff = resolved.handoff
         self.schedules = choose_schedules(resolved, self.source, self.target)
-        self.melody = resolved.melody
+        student = self.schedules.students[1]
+        melody = resolved.melody
+        self.melody = melody if student is None else melody.as_taught(student.spec.guidance)
         self.solve = SOLVERS.find(resolved.solver)
         self.batch_size = requested.batch_size
         if self.handoff == "matched":

@@ -95,8 +95,8 @@ def choose_schedules(
     if resolved.fitted is None:
         return Schedules(karras.flip(0), karras)
     levels, kinds, students, weights = [], [], [], []
-    for model, direction in zip((source, target), DIRECTIONS, strict=True):
-        student = _student(model, resolved)
+    for index, (model, direction) in enumerate(zip((source, target), DIRECTIONS, strict=True)):
+        student = _student(index, model, resolved)
         fitted = None if student else _fitted(model, direction, resolved)
         if student is not None:
             levels.append(student.spec.schedule(direction, resolved.sigma))
@@ -120,10 +120,15 @@ def choose_schedules(
     )
 
 
-def _student(model: InstrumentModel, resolved: ResolvedSettings) -> Student | None:
-    """Return the student of a model if it covers the settings."""
+def _student(index: int, model: InstrumentModel, resolved: ResolvedSettings) -> Student | None:
+    """Return the student of the source (0) or the target (1) if it was taught the settings."""
     student = student_of(model) if resolved.student else None
-    return student if student is not None and student.spec.covers(resolved.sigma) else None
+    if student is None or not student.spec.covers(resolved.sigma):
+        return None
+    if resolved.melody.given[index] != bool(model.spec.melody_channels):
+        return None  # a student always learns with the melody
+    guided = index == 0 or resolved.melody_guidance in ("auto", student.spec.guidance)
+    return student if guided else None
 
 
 def _fitted(

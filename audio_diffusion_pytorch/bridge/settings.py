@@ -33,6 +33,7 @@ class ResolvedSettings:
         fitted: points of fitted solvers that may take the place of the schedule; None: none may.
         quality: preset, for messages.
         student: students may replace the models.
+        melody_guidance: requested weight of the guidance, a number or "auto".
     """
 
     sigma: float
@@ -44,6 +45,7 @@ class ResolvedSettings:
     melody: MelodyUse
     fitted: int | None = None
     student: bool = False
+    melody_guidance: float | str = "auto"
     quality: str = "normal"
 
     @property
@@ -116,14 +118,13 @@ class BridgeSettings:
         rho = preset.rho if self.rho is None else self.rho
         handoff = self._handoff(source, target, frequency_bands)
         given = self.sigma_min, self.rho  # either asks for Karras levels
-        guidance = self.melody_guidance
-        melody = MelodyUse.resolve(self.melody, guidance, source, target, preset.guidance)
+        melody = MelodyUse.resolve(
+            self.melody, self.melody_guidance, source, target, preset.guidance
+        )
         fitted = None
         if given == (None, None):
             fitted = self._fitted(preset, any(melody.given) == melody.available)
-        # Students were taught one solution, without guidance.
-        asked = self.num_steps, self.solver, *given
-        student = preset.student and not any(asked) and melody.guidance == 1
+        student = preset.student and not any((self.num_steps, self.solver, *given))
         return ResolvedSettings(
             sigma,
             sigma_min,
@@ -134,6 +135,7 @@ class BridgeSettings:
             melody,
             fitted,
             student,
+            self.melody_guidance,
             self.quality,
         )
 

@@ -1,8 +1,7 @@
-"""Exact solutions of the ODEs of a bridge: what a student learns."""
+"""Solutions of the ODEs of a bridge by `quality=normal`: what a student learns."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,17 +10,12 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.bridge.fit_windows import Recording, encode_windows, played_windows
 from audio_diffusion_pytorch.bridge.model_pair import ModelPair
-from audio_diffusion_pytorch.bridge.schedules import Schedules
 from audio_diffusion_pytorch.bridge.windows import Window
-from audio_diffusion_pytorch.diffusion.sampling import karras_schedule
 from audio_diffusion_pytorch.models.fitted_schedules import DIRECTIONS
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
 from audio_diffusion_pytorch.utils.iterables import batches
 
 BATCH = 8  # windows that share a hand-off level
-POINTS = 18  # of the solutions: their error is about 0.003
-RHO = 6.0
-SIGMA_MIN = 0.02  # noise level at the data end
 RANGE = 1.5  # largest ratio of a trained hand-off level to a default level of the bridges
 USUAL = 0.5  # share of the batches at the default level
 
@@ -46,13 +40,17 @@ class Solutions:
 
 
 def make_pairs(
-    model: InstrumentModel, others: Sequence[InstrumentModel]
+    model: InstrumentModel,
+    others: Sequence[InstrumentModel],
+    melody_guidance: float | str = "auto",
 ) -> list[tuple[str, ModelPair]]:
     """Build the bridges from a model and to it.
 
     Args:
         model: the teacher.
         others: models at the other ends.
+        melody_guidance: weight of the guidance of the target model, see `MelodyUse`; "auto": that
+            of `quality=normal`.
 
     Returns:
         Direction in which the teacher works, and bridge.
@@ -64,7 +62,7 @@ def make_pairs(
             pair = ModelPair(
                 *ends,
                 precision="32",
-                melody_guidance=1,
+                melody_guidance=melody_guidance if direction == "to_data" else 1,
                 codec=model.codec,
                 device=model.mean.device,
             )
@@ -114,16 +112,14 @@ def teach(
 
 @torch.inference_mode()
 def _solve(direction: str, pair: ModelPair, windows: Sequence[Window], sigma: float) -> Solutions:
-    levels = karras_schedule(SIGMA_MIN, sigma, RHO, POINTS)
-    exact = copy.copy(pair.with_sigma(sigma))
-    exact.schedules = Schedules(levels.flip(0), levels)
-    found = encode_windows(exact, windows)
-    noise = exact.to_noise(found.latents, found.melody)
+    pair = pair.with_sigma(sigma)
+    found = encode_windows(pair, windows)
+    noise = pair.to_noise(found.latents, found.melody)
     index = DIRECTIONS.index(direction)
-    melody = found.melody if exact.melody.given[index] else None
+    melody = found.melody if pair.melody.given[index] else None
     if direction == "to_noise":
-        data = exact.source.normalise(found.latents)
+        data = pair.source.normalise(found.latents)
     else:
-        noise = exact.hand_over(noise, found.played)
-        data = exact.target.normalise(exact.from_noise(noise, found.melody))
+        noise = pair.hand_over(noise, found.played)
+        data = pair.target.normalise(pair.from_noise(noise, found.melody))
     return Solutions(direction, sigma, data, noise, melody)

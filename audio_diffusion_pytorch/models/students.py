@@ -46,6 +46,7 @@ class StudentSpec:
         sigmas: lowest and highest hand-off level of the training.
         labels: labels of the network, those of the teacher.
         steps: training steps.
+        guidance: weight of the melody in the solutions to data, see `bridge.melody_use.MelodyUse`.
     """
 
     name: str
@@ -57,6 +58,7 @@ class StudentSpec:
     sigmas: tuple[float, float]
     labels: tuple[str, ...] = ()
     steps: int | None = None
+    guidance: float = 1.0
 
     def covers(self, sigma: float) -> bool:
         """Return whether the student was trained for the hand-off level `sigma`."""

@@ -99,6 +99,8 @@ class SolutionDatamodule(pl.LightningDataModule):
         windows: most windows of each pair of models.
         files: most recordings of an instrument.
         seconds: most seconds of a recording.
+        melody_guidance: weight of the melody in the solutions to data, see `MelodyUse`; "auto":
+            that of `quality=normal`.
         batch_size: examples in a batch.
         batches_per_epoch: batches of an epoch.
         seed: key of all random numbers.
@@ -119,6 +121,7 @@ class SolutionDatamodule(pl.LightningDataModule):
         windows: int = 120,
         files: int = 40,
         seconds: float = 20.0,
+        melody_guidance: float | str = "auto",
         batch_size: int = 8,
         batches_per_epoch: int = 100,
         seed: int = 0,
@@ -141,6 +144,7 @@ class SolutionDatamodule(pl.LightningDataModule):
         self.windows = windows
         self.files = files
         self.seconds = seconds
+        self._pairs = make_pairs(self.teacher, self.others, melody_guidance)
         self.batch_size = batch_size
         self.batches_per_epoch = batches_per_epoch
         self.seed = seed
@@ -150,7 +154,12 @@ class SolutionDatamodule(pl.LightningDataModule):
     @property
     def sigmas(self) -> tuple[float, float]:
         """Lowest and highest hand-off level of the solutions."""
-        return hand_off_range(make_pairs(self.teacher, self.others))
+        return hand_off_range(self._pairs)
+
+    @property
+    def guidance(self) -> float:
+        """Weight of the melody in the solutions to data."""
+        return next(pair.melody.guidance for name, pair in self._pairs if name == "to_data")
 
     @property
     def train_set(self) -> _Epoch:
@@ -180,7 +189,7 @@ class SolutionDatamodule(pl.LightningDataModule):
         models = [self.teacher, *self.others]
         digests = [weights_digest(model.file) if model.file else "" for model in models]
         values = [str(self.path), digests, self.windows, self.files]
-        return json.dumps([*values, self.seconds, self.seed])
+        return json.dumps([*values, self.seconds, self.seed, self.guidance])
 
     def _is_made(self) -> bool:
         if not self._file.is_file():
@@ -192,12 +201,11 @@ class SolutionDatamodule(pl.LightningDataModule):
         """Return the tensors of the file."""
         known: dict[str, list[Recording]] = {}
         found: dict[str, list[Solutions]] = {"train": [], "valid": []}
-        for model in (self.teacher, *self.others):
-            model.to(self.device)
-        pairs = make_pairs(self.teacher, self.others)
-        total = self.windows * len(pairs)
+        for _, pair in self._pairs:
+            pair.to(self.device)
+        total = self.windows * len(self._pairs)
         with tqdm(total=total, unit="window", desc="solutions of the teacher") as bar:
-            for number, (direction, pair) in enumerate(pairs):
+            for number, (direction, pair) in enumerate(self._pairs):
                 name = pair.source.spec.name
                 if name not in known:
                     files = find_files([self.path], [name])
