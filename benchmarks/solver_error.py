@@ -121,10 +121,7 @@ def where(
     windows = middle_windows(bridge, find_clips(data, source, count))
     rows = []
     state = bridge.source.normalise(windows.latents)
-    denoisers = [
-        bridge.melody.denoiser(index, denoiser, windows.melody)
-        for index, denoiser in enumerate(bridge.denoisers)
-    ]
+    denoisers = [bridge.conditioned(index, windows.melody) for index in (0, 1)]
     for name, denoiser, sigmas in (
         ("to noise", denoisers[0], bridge.sigmas.flip(0)),
         ("to data", denoisers[1], bridge.sigmas),

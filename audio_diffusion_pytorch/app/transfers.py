@@ -263,7 +263,7 @@ class Transfers:
         def count(_: Any, inputs: Sequence[Any]) -> None:
             ticket.advance(len(inputs[0]))
 
-        hooks = [denoiser.register_forward_pre_hook(count) for denoiser in bridge.denoisers]
+        hooks = [denoiser.register_forward_pre_hook(count) for denoiser in bridge.networks]
         try:
             yield
         finally:

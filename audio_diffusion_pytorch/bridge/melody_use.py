@@ -90,17 +90,20 @@ class MelodyUse:
         return 2 if index == 1 and self.guidance != 1 and not self.taught else 1
 
     def denoiser(
-        self, index: int, denoise: Any, melody: Tensor | None
+        self, index: int, denoise: Any, melody: Tensor | None, baseline: Any = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """Condition the denoiser of the source (0) or the target (1) on a melody.
 
         Classifier-free guidance of the target (Ho and Salimans 2022, eq. 6, for the denoised
-        latents, which are linear in the noise): D = D_without + g (D_with - D_without).
+        latents, which are linear in the noise): D = D_baseline + g (D_with - D_baseline). The
+        baseline lacks the melody, and a baseline for "varied" recordings (rooms, noise) also lacks
+        the clean sound: both count more.
 
         Args:
             index: 0 or 1.
             denoise: a `Denoiser`.
             melody: [B, M, L]; None: no melody.
+            baseline: a `Denoiser`; None: `denoise`.
 
         Returns:
             A denoiser of x [B, D, L] and sigma.
@@ -112,7 +115,7 @@ class MelodyUse:
             return lambda x, sigma: denoise(x, sigma, **given)
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
-            without = denoise(x, sigma)
+            without = (baseline or denoise)(x, sigma)
             return without + self.guidance * (denoise(x, sigma, **given) - without)
 
         return guided

@@ -1,7 +1,7 @@
 """Two instrument models, joined at a hand-off noise level: map latents and windows."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain
@@ -64,7 +64,8 @@ class ModelPair:
         # varied: inputs are recorded under any conditions; plain: outputs sound like clean
         # recordings.
         self.source = select_condition(load_instrument(source, device), "varied")
-        self.target = select_condition(load_instrument(target, device), "plain")
+        target = load_instrument(target, device)
+        self.target = select_condition(target, "plain")
         models = self.source, self.target
         _require_one_instrument(models)
         require_one_codec(*models)
@@ -95,6 +96,10 @@ class ModelPair:
         self._compiled = compile
         self._dtype = choose_dtype(precision, torch.device(device))
         self.denoisers = [at_precision(model.denoiser, self._dtype, compile) for model in models]
+        varied = select_condition(target, "varied")  # the model itself, if it has no labels
+        self.baseline = self.denoisers[1]  # of the guidance
+        if varied is not target:
+            self.baseline = at_precision(varied.denoiser, self._dtype, compile)
         # By the index of the half; bridges at other hand-off levels share them.
         self.student_denoisers: dict[int, Denoiser] = {}
 
@@ -147,10 +152,14 @@ class ModelPair:
 
     def to(self: Self, device: str | torch.device) -> Self:
         """Move models and codec in place, also for other bridges that share them."""
-        networks = *self.denoisers, *self.student_denoisers.values()
-        for module in (self.source, self.target, self.codec, *networks):
+        for module in (self.source, self.target, self.codec, *self.networks):
             module.to(device)
         return self
+
+    @property
+    def networks(self) -> list[Denoiser]:
+        """All denoisers, also those that the quality does not use."""
+        return [*dict.fromkeys([*self.denoisers, self.baseline, *self.student_denoisers.values()])]
 
     def with_sigma(self: Self, sigma: float) -> Self:
         """Return a bridge with another hand-off noise level that shares models and codec."""
@@ -208,7 +217,7 @@ class ModelPair:
         def solve(rows: Tensor, melody: Tensor | None = None) -> Tensor:
             denoiser = self.student_denoiser(index)
             if denoiser is None:
-                denoise = self.melody.denoiser(index, self.denoisers[index], melody)
+                denoise = self.conditioned(index, melody)
             else:  # a student was taught to end at the last level
                 given = self.melody.conditions(index, denoiser, melody)
                 denoise = partial(denoiser, end=sigmas[-1:].to(rows), **given)
@@ -217,6 +226,10 @@ class ModelPair:
         if self._compiled:  # a compiled network has one batch size
             return solve(x, melody)
         return map_rows(solve, x, *([] if melody is None else [melody]))
+
+    def conditioned(self, index: int, melody: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the denoiser of the source (0) or the target (1) for a melody [B, M, L]."""
+        return self.melody.denoiser(index, self.denoisers[index], melody, self.baseline)
 
     def student_denoiser(self, index: int) -> Denoiser | None:
         """Return the student's denoiser of the source (0) or the target (1), if it has one."""

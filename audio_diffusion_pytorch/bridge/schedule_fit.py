@@ -90,10 +90,7 @@ class Half:
     @cached_property
     def denoise(self) -> Denoise:
         """Denoiser of the half for all windows; its pairs may differ in the use of the melody."""
-        parts = [
-            part.pair.melody.denoiser(self.index, part.pair.denoisers[self.index], part.melody)
-            for part in self.windows
-        ]
+        parts = [part.pair.conditioned(self.index, part.melody) for part in self.windows]
         counts = [part.count for part in self.windows]
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
