@@ -9,9 +9,12 @@ from tolerances import BRIDGED
 
 from audio_diffusion_pytorch.bridge import model_pair
 from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.bridge.frozen import with_frozen_networks
 from audio_diffusion_pytorch.bridge.melody_use import MelodyUse
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.models.instrument import select_condition
+from audio_diffusion_pytorch.models.labels import RECORDING_CONDITIONS
 from audio_diffusion_pytorch.models.unet import UNet1d
 from audio_diffusion_pytorch.pitch.melody_input import MELODY_CHANNELS
 from audio_diffusion_pytorch.transfer.run import TransferRun
@@ -129,6 +132,26 @@ def test_guidance_extrapolates_from_the_denoiser_without_melody(guidance, make, 
         torch.testing.assert_close(guided, without + weight * (with_melody - without))
 
 
+def test_guidance_leads_away_from_varied_recordings(make_instrument, codec, given):
+    latents, pitches = given
+    unet = {**UNET, "num_labels": 2}
+    models = [
+        make_instrument(name, seed, unet=unet, labels=RECORDING_CONDITIONS)
+        for seed, name in enumerate(("flute", "violin"))
+    ]
+    bridge = Bridge(*models, num_steps=2, codec=codec, melody_guidance=2.0)
+    plain, varied = (select_condition(models[1], name).denoiser for name in RECORDING_CONDITIONS)
+    sigma = torch.tensor(2.0)
+    with_melody, without = plain(latents, sigma, melody=pitches), varied(latents, sigma)
+    guided = bridge.conditioned(1, pitches)(latents, sigma)
+    torch.testing.assert_close(guided, without + 2 * (with_melody - without))
+    frozen = with_frozen_networks(bridge, latents.shape[-1])
+    one = slice(0, 1)
+    torch.testing.assert_close(
+        frozen.conditioned(1, pitches[one])(latents[one], sigma), guided[one]
+    )
+
+
 @pytest.mark.parametrize("precision", ["32", "16"])
 def test_each_half_embeds_the_melody_once(precision, make, given, monkeypatch):
     """The result is that of a melody in every network call."""
@@ -219,8 +242,8 @@ def test_records_of_transfers(make):
 
 def test_qualities_choose_the_guidance(make):
     for inputs, options, guidance in (
-        ((True, True), {}, 1.5),
-        ((False, True), {"quality": "high"}, 1.5),
+        ((True, True), {}, 2.0),
+        ((False, True), {"quality": "high"}, 2.0),
         ((True, True), {"quality": "draft"}, 1),
         ((True, True), {"quality": "instant"}, 1),
         ((True, True), {"melody": False}, 1),

@@ -89,19 +89,39 @@ def test_other_settings_use_no_student(given, models):
     assert Bridge(*models, sigma=5.0, **given).schedules.students == (None, None)
 
 
-def test_a_melody_reaches_the_student_and_guidance_does_without(
-    make_instrument, codec, monkeypatch
-):
+@pytest.fixture
+def instant(make_instrument, codec, monkeypatch):
+    """Make an instant bridge between students that were taught the guidance 2."""
     unet = {**TINY_UNET, "melody_channels": MELODY_CHANNELS}
     pair = [make_instrument(name, unet=unet) for name in ("flute", "violin")]
     taught = student("violin", melody_channels=MELODY_CHANNELS)
+    taught = replace(taught, spec=replace(taught.spec, guidance=2.0))
     monkeypatch.setattr(students, "_known", dict.fromkeys(pair, taught))
-    options = {"codec": codec, "sigma": 5.0, "quality": "instant"}
-    bridge = ModelPair(*pair, **options)
+    return lambda **given: ModelPair(*pair, codec=codec, sigma=5.0, quality="instant", **given)
+
+
+def test_a_melody_reaches_the_student(instant):
     noise, melody = torch.randn(1, 128, 64), torch.rand(1, MELODY_CHANNELS, 64)
-    assert not torch.equal(bridge.from_noise(noise, melody), bridge.from_noise(noise))
-    guided = ModelPair(*pair, **options, melody_guidance=2.0)
-    assert guided.schedules.students == (None, None) and guided.num_evaluations == 12
+    assert not torch.equal(instant().from_noise(noise, melody), instant().from_noise(noise))
+
+
+@pytest.mark.parametrize("given", [{}, {"melody_guidance": 2.0}])
+def test_a_student_costs_no_calls_for_the_guidance_that_it_was_taught(instant, given):
+    bridge = instant(**given)
+    assert bridge.schedules.path == "student" and bridge.num_evaluations == 4
+    assert bridge.settings["melody_guidance"] == 2.0
+
+
+@pytest.mark.parametrize(("guidance", "evaluations"), [(1.0, 6), (1.5, 10)])
+def test_another_guidance_uses_the_target_model(instant, guidance, evaluations):
+    bridge = instant(melody_guidance=guidance)
+    assert bridge.schedules.path == "student to noise, Karras to data"
+    assert bridge.num_evaluations == evaluations
+    assert bridge.settings["melody_guidance"] == guidance
+
+
+def test_without_the_melody_students_are_not_used(instant):
+    assert instant(melody=False).schedules.students == (None, None)
 
 
 def test_frozen_students_compute_the_same(models):
