@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from audio_diffusion_pytorch.models.instrument import InstrumentSpec
 
+GUIDED_ABOVE = 1.0  # noise level
+
 
 @dataclass(frozen=True)
 class MelodyUse:
@@ -85,9 +87,11 @@ class MelodyUse:
             return {}
         return {"melody": any(self.given), "melody_guidance": self.guidance}
 
-    def calls(self, index: int) -> int:
-        """Return the network calls of the source (0) or the target (1) at one noise level."""
-        return 2 if index == 1 and self.guidance != 1 and not self.taught else 1
+    def is_guided(self, index: int, sigma: Tensor) -> bool:
+        """Return whether the source (0) or the target (1) needs two calls at a noise level [B]."""
+        if index == 0 or self.guidance == 1 or self.taught:
+            return False
+        return float(sigma.flatten()[0]) > GUIDED_ABOVE
 
     def denoiser(
         self, index: int, denoise: Any, melody: Tensor | None, baseline: Any = None
@@ -97,7 +101,8 @@ class MelodyUse:
         Classifier-free guidance of the target (Ho and Salimans 2022, eq. 6, for the denoised
         latents, which are linear in the noise): D = D_baseline + g (D_with - D_baseline). The
         baseline lacks the melody, and a baseline for "varied" recordings (rooms, noise) also lacks
-        the clean sound: both count more.
+        the clean sound: both count more. Low noise levels have no guidance, which gains nothing
+        there (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 
         Args:
             index: 0 or 1.
@@ -111,12 +116,13 @@ class MelodyUse:
         given = self.conditions(index, denoise, melody)
         if not given:
             return denoise
-        if self.calls(index) == 1:
-            return lambda x, sigma: denoise(x, sigma, **given)
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
+            denoised = denoise(x, sigma, **given)
+            if not self.is_guided(index, sigma):
+                return denoised
             without = (baseline or denoise)(x, sigma)
-            return without + self.guidance * (denoise(x, sigma, **given) - without)
+            return without + self.guidance * (denoised - without)
 
         return guided
 

@@ -302,7 +302,7 @@ class ModelPair:
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             nonlocal calls
-            calls += self.melody.calls(index)
+            calls += 2 if self.melody.is_guided(index, sigma) else 1
             return x
 
         sigmas = self.schedules.to_data if index else self.schedules.to_noise

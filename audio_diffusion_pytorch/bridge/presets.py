@@ -32,7 +32,7 @@ class Quality:
 # default hand-off of the shipped models: `python benchmarks/transfer.py --only error`.
 QUALITY = {
     "instant": Quality("unipc", 5, 0.1, 7.0, fitted=5, student=True),
-    "draft": Quality("unipc", 9, 0.05, 7.0, fitted=9),
-    "normal": Quality("unipc", 14, 0.02, 6.0, fitted=9, guidance=2.0),
-    "high": Quality("unipc", 32, None, 7.0, guidance=2.0),
+    "draft": Quality("unipc", 9, 0.05, 7.0, fitted=6),
+    "normal": Quality("unipc", 14, 0.02, 6.0, fitted=9, guidance=3.0),
+    "high": Quality("unipc", 32, None, 7.0, guidance=3.0),
 }

@@ -242,8 +242,8 @@ def test_records_of_transfers(make):
 
 def test_qualities_choose_the_guidance(make):
     for inputs, options, guidance in (
-        ((True, True), {}, 2.0),
-        ((False, True), {"quality": "high"}, 2.0),
+        ((True, True), {}, 3.0),
+        ((False, True), {"quality": "high"}, 3.0),
         ((True, True), {"quality": "draft"}, 1),
         ((True, True), {"quality": "instant"}, 1),
         ((True, True), {"melody": False}, 1),
