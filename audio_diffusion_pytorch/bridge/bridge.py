@@ -32,7 +32,7 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.pitch.octaves import Octaves
 from audio_diffusion_pytorch.utils.iterables import batches
 
-VERSION = 2  # increase it when a bridge's output changes at equal settings
+VERSION = 3  # increase it when a bridge's output changes at equal settings
 
 
 class Bridge(ModelPair):
@@ -66,9 +66,11 @@ class Bridge(ModelPair):
             `melody_input`; False: drop them, the paper's method; "auto": True if a model has this
             input.
         melody_guidance: weight of classifier-free guidance by the melody on the target's side;
-            above 1 the melody counts more. Weights other than 1 cost two network calls at each
-            noise level of the target. "auto": 1.5 for the qualities "normal" and "high" if the
+            above 1 the melody counts more. Weights other than 1 cost two network calls at the
+            target's noise levels above 1. "auto": 3 for the qualities "normal" and "high" if the
             target model receives the melody, else 1.
+        vibrato: keep the vibrato of the recording, if a model receives the melody, see
+            `bridge.vibrato`. A stream with a `latency` does not.
 
     Raises:
         InputError: the models use different codecs, or a setting is invalid.
@@ -129,14 +131,15 @@ class Bridge(ModelPair):
         """
         wav, stats = _measured(wav, sample_rate)
         windows = list(WindowCutter(self.framing, sample_rate, len(wav), stats).windows([wav]))
-        noise, latents, melodies = [], [], []
+        straight, noise, latents, melodies = [], [], [], []
         for batch in batches(windows, self.batch_size):
-            melody = self._melody(batch)
+            batch, melody = self._with_melody(batch)
+            straight += batch
             latents.append(self._encode(batch).cpu())
             noise.append(self.to_noise(latents[-1].to(self.device), melody).cpu())
             if melody is not None:
                 melodies.append(melody.cpu())
-        windows = [replace(window, wav=window.wav[:0]) for window in windows]
+        windows = [replace(window, wav=window.wav[:0]) for window in straight]
         return Encoded(
             torch.cat(noise),
             torch.cat(latents),

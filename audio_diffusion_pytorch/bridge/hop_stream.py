@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -58,7 +59,8 @@ class HopTransfer:
     ):
         self.sizes = sizes
         self.hops = 0
-        self._pair = pair
+        self._pair = copy.copy(pair)
+        self._pair.vibrato = False  # to keep it needs sound that has not arrived
         self._sample_rate = sample_rate
         self._channels = channels
         self._framing = replace(pair.framing, window=sizes.window, hop=sizes.hop)

@@ -16,6 +16,7 @@ from audio_diffusion_pytorch.bridge.handoff import interpolate_statistics, match
 from audio_diffusion_pytorch.bridge.precision import at_precision, choose_dtype
 from audio_diffusion_pytorch.bridge.schedules import choose_schedules
 from audio_diffusion_pytorch.bridge.settings import BridgeSettings
+from audio_diffusion_pytorch.bridge.vibrato import straighten
 from audio_diffusion_pytorch.bridge.windows import Window
 from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
@@ -60,6 +61,7 @@ class ModelPair:
         compile: bool = False,
         melody: bool | str = "auto",
         melody_guidance: float | str = "auto",
+        vibrato: bool = True,
     ):
         # varied: inputs are recorded under any conditions; plain: outputs sound like clean
         # recordings.
@@ -86,6 +88,7 @@ class ModelPair:
             batch_size,
             melody,
             melody_guidance,
+            vibrato,
         )
         self._configure(requested)
         # Windows hold a whole number of the coarsest network's frames.
@@ -117,6 +120,8 @@ class ModelPair:
         melody = resolved.melody
         self.melody = melody if student is None else melody.as_taught(student.spec.guidance)
         self.solve = SOLVERS.find(resolved.solver)
+        # The movement of the pitch comes from the melody.
+        self.vibrato = requested.vibrato and any(self.melody.given)
         self.batch_size = requested.batch_size
         if self.handoff == "matched":
             self._statistics = interpolate_statistics(self.target.spec.noise, self.sigma)
@@ -148,6 +153,7 @@ class ModelPair:
             "handoff": self.handoff,
             **self.schedules.settings,
             **self.melody.settings,
+            **({"vibrato": True} if self.vibrato else {}),
         }
 
     def to(self: Self, device: str | torch.device) -> Self:
@@ -281,15 +287,18 @@ class ModelPair:
     ) -> list[tuple[Owner, Window, Tensor]]:
         """Bridge some windows together, as `bridge_batches` does."""
         windows = [window for _, window in batch]
-        latents = self._encode(windows)
         played = [i for i, window in enumerate(windows) if window.played.any()]
         if played:
+            found, melody = self._with_melody([windows[i] for i in played])
+            for i, window in zip(played, found, strict=True):
+                windows[i] = window
+        latents = self._encode(windows)
+        if played:
             given = latents[played]
-            windows = [windows[i] for i in played]
-            melody = self._melody(windows)
             noise = self.to_noise(given, melody)
-            latents[played] = self._to_target(windows, noise, given, melody)
-        return [(*pair, part) for pair, part in zip(batch, latents.cpu(), strict=True)]
+            latents[played] = self._to_target(found, noise, given, melody)
+        owners = [owner for owner, _ in batch]
+        return list(zip(owners, windows, latents.cpu(), strict=True))
 
     @cached_property
     def num_evaluations(self) -> int:
@@ -329,10 +338,20 @@ class ModelPair:
     def _encode_sound(self, wavs: list[Tensor]) -> Tensor:
         return self.codec.encode(torch.stack(wavs)[:, None].to(self.device))
 
-    def _melody(self, windows: Sequence[Window]) -> Tensor | None:
-        """Return the melody [B, M + 1, L] of the windows, dropped where nothing has a pitch."""
+    def _with_melody(self, windows: Sequence[Window]) -> tuple[list[Window], Tensor | None]:
+        """Return windows without vibrato, and their melody [B, M + 1, L].
+
+        The melody is dropped where nothing has a pitch.
+        """
         melody = self.melody_of(torch.stack([window.wav for window in windows]))
-        return None if melody is None else drop_unpitched(melody)
+        if melody is None:
+            return list(windows), None
+        melody = drop_unpitched(melody)
+        if not self.vibrato:
+            return list(windows), melody
+        rate = self.codec.sample_rate
+        straight = [straighten(*one, rate) for one in zip(windows, melody, strict=True)]
+        return [window for window, _ in straight], torch.stack([one for _, one in straight])
 
     def _to_target(
         self,

@@ -8,11 +8,12 @@ from audio_diffusion_pytorch.audio import LevelMeter, Resampler
 from audio_diffusion_pytorch.bridge.framing import Framing
 from audio_diffusion_pytorch.bridge.pauses import QuietFollower
 from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats
+from audio_diffusion_pytorch.bridge.vibrato import bend
 from audio_diffusion_pytorch.bridge.windows import EDGE, Window
 
 DECODE_FRAMES = 512  # new frames per block of the decoder
 DECODE_CONTEXT = 64  # frames of context on each side of a block
-_FEATURES = 3  # rows below the latents: active, power, broken
+_FEATURES = 4  # rows below the latents: bend, active, power, broken
 
 
 def fade(window: int, hop: int, fade_in: bool, fade_out: bool) -> Tensor:
@@ -138,7 +139,7 @@ class BlockDecoder:
         """Decode the next latents and return the completed sound at the codec's rate.
 
         Args:
-            rows: [C, D + 3, n] latents, then the features active, power and broken.
+            rows: [C, D + 4, n] latents, then the features bend, active, power and broken.
             last: no rows follow.
 
         Returns:
@@ -173,7 +174,7 @@ def decoded_blocks(framing: Framing, rows: Tensor, first: int, last: bool) -> di
 
     Args:
         framing: codec and device.
-        rows: [C, D + 3, n] latents and features, as for `BlockDecoder.decode`.
+        rows: [C, D + 4, n] latents and features, as for `BlockDecoder.decode`.
         first: frame of the first row.
         last: no rows follow.
 
@@ -193,7 +194,8 @@ def decoded_blocks(framing: Framing, rows: Tensor, first: int, last: bool) -> di
 
 
 def _decoded(framing: Framing, rows: Tensor) -> Tensor:
-    return framing.codec.decode(rows[:, :-_FEATURES].to(framing.device)).cpu()[:, 0]
+    wav = framing.codec.decode(rows[:, :-_FEATURES].to(framing.device)).cpu()[:, 0]
+    return bend(wav, rows[:, -_FEATURES], framing.codec.sample_rate)
 
 
 class OverlapAdd:
@@ -253,7 +255,7 @@ class OverlapAdd:
         return wav
 
     def rows(self, window: Window, latents: Tensor) -> Tensor:
-        """Cross-fade the latents of the next window and return the completed rows [C, D + 3, n].
+        """Cross-fade the latents of the next window and return the completed rows [C, D + 4, n].
 
         Args:
             window: see `add`.
@@ -263,5 +265,6 @@ class OverlapAdd:
         if window.length is not None:
             frames = self._framing.num_frames(window.length, self._rate)
         latents = soften_ends(window, latents, frames, self._framing.codec.edge_frames)
-        features = torch.stack([window.active > 0, window.power, window.broken])
+        straight = torch.zeros_like(window.power) if window.bend is None else window.bend
+        features = torch.stack([straight, window.active > 0, window.power, window.broken])
         return self._cross_fade.add(window, torch.cat([latents, features]))

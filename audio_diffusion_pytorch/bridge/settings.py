@@ -10,7 +10,7 @@ from audio_diffusion_pytorch.bridge.melody_use import MelodyUse
 from audio_diffusion_pytorch.bridge.presets import QUALITY, Quality
 from audio_diffusion_pytorch.diffusion.sampling import SOLVERS, karras_schedule
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.utils.settings import check_choice, check_number
+from audio_diffusion_pytorch.utils.settings import check_choice, check_number, check_switch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,6 +70,7 @@ class BridgeSettings:
         melody: True, False, or "auto" for True if a model has a melody input.
         melody_guidance: weight of the guidance of the target model, see `MelodyUse`; "auto": the
             preset's.
+        vibrato: keep the vibrato of the recording, see `bridge.vibrato`.
     """
 
     sigma: float | None = None
@@ -82,6 +83,7 @@ class BridgeSettings:
     batch_size: int = 4
     melody: bool | str = "auto"
     melody_guidance: float | str = "auto"
+    vibrato: bool = True
 
     def resolve(
         self, source: InstrumentSpec, target: InstrumentSpec, frequency_bands: bool
@@ -100,6 +102,7 @@ class BridgeSettings:
             InputError: a setting is unknown, out of range or does not suit the models.
         """
         check_choice("quality", self.quality, QUALITY)
+        check_switch("vibrato", self.vibrato)
         check_choice("handoff", self.handoff, HANDOFFS)
         check_number("batch_size", self.batch_size, whole=True, least=1)
         preset = QUALITY[self.quality]

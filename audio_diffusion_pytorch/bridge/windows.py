@@ -39,6 +39,7 @@ class Window:
         broken: [L] 1 in latent frames near a break of the sound that was softened, else 0.
         wav: [samples] at the codec's rate, at the source model's level.
         unmoved: [samples] the sound before it moved by octaves; None: it did not move.
+        bend: [L] vibrato in cents that `straighten` removed; None: none.
     """
 
     channel: int
@@ -50,6 +51,7 @@ class Window:
     broken: Tensor
     wav: Tensor
     unmoved: Tensor | None = None
+    bend: Tensor | None = None
 
     @property
     def last(self) -> bool:

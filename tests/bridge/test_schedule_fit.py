@@ -199,7 +199,7 @@ def test_a_half_without_fitted_levels_falls_back_with_one_line(models, codec):
         ({"quality": "instant", "sigma_min": 0.05}, False),
         ({"quality": "instant", "num_steps": 7}, True),
         ({"quality": "instant", "solver": "heun"}, True),
-        ({"quality": "draft"}, True),
+        ({"quality": "draft"}, False),
     ],
 )
 def test_other_settings_do_not_use_these_levels(given, asks, models, codec):
@@ -274,7 +274,7 @@ def test_normal_solves_without_a_melody_input_at_karras_levels(make_instrument, 
     for quality, given, path in (
         ("normal", True, "fitted"),
         ("normal", False, "Karras"),
-        ("draft", False, "fitted"),
+        ("draft", False, "Karras"),
     ):
         bridge = Bridge(*models, codec=codec, sigma=5.0, quality=quality, melody=given)
         assert bridge.schedules.path == path and bridge.schedules.notice is None

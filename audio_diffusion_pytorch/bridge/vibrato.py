@@ -1,0 +1,126 @@
+"""Keep vibrato: straighten the pitch of a recording before the models, and bend the output's.
+
+The models blur the partials of notes with vibrato. Without vibrato they play steady notes, which
+then receive the vibrato of the recording. Both directions are changes of speed that last less than
+a period of vibrato, so no sample moves by more than about a millisecond.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from scipy.signal import lfilter
+from torch import Tensor
+from torch.nn import functional as F
+
+from audio_diffusion_pytorch.audio.gliding import Interpolator
+from audio_diffusion_pytorch.bridge.windows import Window
+
+CENTS_PER_CHANNEL = 100 / 3  # of the melody
+VOICED = 0.3  # posterior from which a frame has a pitch
+NEAR = 2  # channels around the strongest one whose mean is the pitch
+JUMP = 80.0  # cents from frame to frame at which another note begins
+CENTRE = 0.31  # seconds: the pitch moves around its mean over this time
+SHORTEST = 0.16  # seconds of a note that may have a vibrato
+SMALLEST = 6.0  # cents, root mean square of a note's movement: less is an error of the tracker
+LARGEST = 60.0  # cents
+FOUND = 0.83  # share of a vibrato's extent that the melody shows above D3; less below
+MEMORY = 0.12  # seconds after which a change of speed is made up for
+
+
+def bend_of(melody: Tensor, frame_seconds: float) -> Tensor:
+    """Return the fast movement of the pitch in cents [L], 0 where there is none.
+
+    Args:
+        melody: pitch posteriors of one window [M, L], see `melody_input`.
+        frame_seconds: seconds of a frame.
+    """
+    strongest = melody.argmax(0)
+    near = (strongest + torch.arange(-NEAR, NEAR + 1)[:, None]).clamp(0, len(melody) - 1)
+    weights = melody.gather(0, near)
+    pitch = (weights * near).sum(0) / weights.sum(0).clamp_min(1e-6) * CENTS_PER_CHANNEL
+    cents = pitch.double().numpy()
+    voiced = (melody.amax(0) > VOICED).numpy()
+    starts = ~voiced[1:] | ~voiced[:-1] | (np.abs(np.diff(cents)) > JUMP)
+    bend = np.zeros(len(cents))
+    kernel = np.hanning(2 * (round(CENTRE / frame_seconds) // 2) + 3)[1:-1]
+    for frames in np.split(np.arange(len(cents)), np.flatnonzero(starts) + 1):
+        if len(frames) * frame_seconds < SHORTEST or not voiced[frames[0]]:
+            continue
+        half = len(kernel) // 2
+        padded = np.pad(cents[frames], half, mode="reflect" if len(frames) > half else "edge")
+        movement = cents[frames] - np.convolve(padded, kernel / kernel.sum(), "valid")
+        if movement.std() > SMALLEST:
+            bend[frames] = (movement / FOUND).clip(-LARGEST, LARGEST)
+    return torch.from_numpy(np.convolve(bend, [0.25, 0.5, 0.25], "same")).float()
+
+
+def straighten(window: Window, melody: Tensor, sample_rate: int) -> tuple[Window, Tensor]:
+    """Remove the vibrato of a window, and remember it for `bend`.
+
+    Args:
+        window: the window.
+        melody: its pitch posteriors [M + 1, L], see `drop_unpitched`.
+        sample_rate: rate of its sound in Hz.
+
+    Returns:
+        The window and its melody without vibrato.
+    """
+    pitches = melody[:-1].cpu()
+    hop = window.wav.shape[-1] // pitches.shape[-1]
+    cents = bend_of(pitches, hop / sample_rate)
+    if not cents.any():
+        return window, melody
+    straight = replace(
+        window, wav=_bent(window.wav[None], -cents[None], sample_rate)[0], bend=cents
+    )
+    moved = torch.cat([_shifted(pitches, cents / CENTS_PER_CHANNEL), melody[-1:].cpu()])
+    return straight, moved.to(melody.device)
+
+
+def bend(wav: Tensor, cents: Tensor, sample_rate: int) -> Tensor:
+    """Give sound the vibrato that `straighten` removed.
+
+    Args:
+        wav: [C, samples].
+        cents: movement of the pitch in each frame [C, L], at most one of which per sample.
+        sample_rate: in Hz.
+
+    Returns:
+        [C, samples].
+    """
+    return _bent(wav, cents, sample_rate) if cents.any() else wav
+
+
+def _bent(wav: Tensor, cents: Tensor, sample_rate: int) -> Tensor:
+    """Change the speed of sound [C, samples] by the cents [C, L] of its frames."""
+    smooth = F.interpolate(cents[:, None], size=wav.shape[-1], mode="linear")[:, 0]
+    speed = 2 ** (smooth.double().numpy() / 1200) - 1
+    # The displacement in samples is the sum of the changes of speed, and forgets slowly.
+    kept = float(np.exp(-1 / (MEMORY * sample_rate)))
+    displacement = lfilter([1.0], [1.0, -kept], speed, axis=-1)
+    return torch.cat(
+        [
+            _read(one[None], np.arange(len(one)) + by)
+            for one, by in zip(wav, displacement, strict=True)
+        ]
+    )
+
+
+def _read(wav: Tensor, positions: np.ndarray) -> Tensor:
+    """Read sound [1, samples] at positions between its samples; silence lies around it."""
+    reader = Interpolator(1.0, 1)
+    margin = int(np.ceil(max(0.0, -positions.min(), positions.max() - wav.shape[-1] + 1))) + 1
+    reader.push(F.pad(wav, (margin, margin + reader.reach)))
+    return reader.read(positions + margin)
+
+
+def _shifted(pitches: Tensor, channels: Tensor) -> Tensor:
+    """Move posteriors [M, L] down by channels [L], interpolated linearly."""
+    wanted = torch.arange(len(pitches))[:, None] + channels
+    below = wanted.floor()
+    share = wanted - below
+    low, high = ((below.long() + step).clamp(0, len(pitches) - 1) for step in (0, 1))
+    return torch.lerp(pitches.gather(0, low), pitches.gather(0, high), share)
