@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy.signal import lfilter
+from scipy.ndimage import uniform_filter1d
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,7 +27,7 @@ SHORTEST = 0.16  # seconds of a note that may have a vibrato
 SMALLEST = 6.0  # cents, root mean square of a note's movement: less is an error of the tracker
 LARGEST = 60.0  # cents
 FOUND = 0.83  # share of a vibrato's extent that the melody shows above D3; less below
-MEMORY = 0.12  # seconds after which a change of speed is made up for
+SETTLED = 0.3  # seconds of each of two moving averages to which the time returns
 
 
 def bend_of(melody: Tensor, frame_seconds: float) -> Tensor:
@@ -98,9 +98,13 @@ def _bent(wav: Tensor, cents: Tensor, sample_rate: int) -> Tensor:
     """Change the speed of sound [C, samples] by the cents [C, L] of its frames."""
     smooth = F.interpolate(cents[:, None], size=wav.shape[-1], mode="linear")[:, 0]
     speed = 2 ** (smooth.double().numpy() / 1200) - 1
-    # The displacement in samples is the sum of the changes of speed, and forgets slowly.
-    kept = float(np.exp(-1 / (MEMORY * sample_rate)))
-    displacement = lfilter([1.0], [1.0, -kept], speed, axis=-1)
+    # The displacement in samples is the sum of the changes of speed, around its mean. It depends
+    # on the cents of SETTLED seconds on both sides only, so blocks with context have no seams.
+    displacement = np.cumsum(speed, axis=-1)
+    mean = displacement
+    for _ in range(2):
+        mean = uniform_filter1d(mean, round(SETTLED * sample_rate), axis=-1, mode="nearest")
+    displacement = displacement - mean
     return torch.cat(
         [
             _read(one[None], np.arange(len(one)) + by)
