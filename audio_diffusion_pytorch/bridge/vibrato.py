@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy.ndimage import uniform_filter1d
+from scipy.ndimage import convolve1d, uniform_filter1d
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -46,15 +46,14 @@ def bend_of(melody: Tensor, frame_seconds: float) -> Tensor:
     starts = ~voiced[1:] | ~voiced[:-1] | (np.abs(np.diff(cents)) > JUMP)
     bend = np.zeros(len(cents))
     kernel = np.hanning(2 * (round(CENTRE / frame_seconds) // 2) + 3)[1:-1]
+    kernel /= kernel.sum()
     for frames in np.split(np.arange(len(cents)), np.flatnonzero(starts) + 1):
         if len(frames) * frame_seconds < SHORTEST or not voiced[frames[0]]:
             continue
-        half = len(kernel) // 2
-        padded = np.pad(cents[frames], half, mode="reflect" if len(frames) > half else "edge")
-        movement = cents[frames] - np.convolve(padded, kernel / kernel.sum(), "valid")
+        movement = cents[frames] - convolve1d(cents[frames], kernel, mode="mirror")
         if movement.std() > SMALLEST:
             bend[frames] = (movement / FOUND).clip(-LARGEST, LARGEST)
-    return torch.from_numpy(np.convolve(bend, [0.25, 0.5, 0.25], "same")).float()
+    return torch.from_numpy(convolve1d(bend, [0.25, 0.5, 0.25], mode="constant")).float()
 
 
 def straighten(window: Window, melody: Tensor, sample_rate: int) -> tuple[Window, Tensor]:
@@ -73,9 +72,7 @@ def straighten(window: Window, melody: Tensor, sample_rate: int) -> tuple[Window
     cents = bend_of(pitches, hop / sample_rate)
     if not cents.any():
         return window, melody
-    straight = replace(
-        window, wav=_bent(window.wav[None], -cents[None], sample_rate)[0], bend=cents
-    )
+    straight = replace(window, wav=_straight(window.wav, cents, sample_rate), bend=cents)
     moved = torch.cat([_shifted(pitches, cents / CENTS_PER_CHANNEL), melody[-1:].cpu()])
     return straight, moved.to(melody.device)
 
@@ -91,26 +88,31 @@ def bend(wav: Tensor, cents: Tensor, sample_rate: int) -> Tensor:
     Returns:
         [C, samples].
     """
-    return _bent(wav, cents, sample_rate) if cents.any() else wav
+    if not cents.any():
+        return wav
+    moved = _displacement(cents, wav.shape[-1], sample_rate) + np.arange(wav.shape[-1])
+    return torch.cat([_read(one[None], by) for one, by in zip(wav, moved, strict=True)])
 
 
-def _bent(wav: Tensor, cents: Tensor, sample_rate: int) -> Tensor:
-    """Change the speed of sound [C, samples] by the cents [C, L] of its frames."""
-    smooth = F.interpolate(cents[:, None], size=wav.shape[-1], mode="linear")[:, 0]
-    speed = 2 ** (smooth.double().numpy() / 1200) - 1
-    # The displacement in samples is the sum of the changes of speed, around its mean. It depends
-    # on the cents of SETTLED seconds on both sides only, so blocks with context have no seams.
-    displacement = np.cumsum(speed, axis=-1)
-    mean = displacement
+def _straight(wav: Tensor, cents: Tensor, sample_rate: int) -> Tensor:
+    """Invert `bend` for sound [samples] and cents [L]."""
+    times = np.arange(len(wav))
+    moved = _displacement(cents[None], len(wav), sample_rate)[0]
+    return _read(wav[None], times - np.interp(times - moved, times, moved))[0]
+
+
+def _displacement(cents: Tensor, length: int, sample_rate: int) -> np.ndarray:
+    """Return by how many samples [C, length] the sound moves, for the cents [C, L] of its frames.
+
+    It is the sum of the changes of speed, around its mean. It depends on the cents of `SETTLED`
+    seconds on both sides only, so blocks with context have no seams.
+    """
+    smooth = F.interpolate(cents[:, None], size=length, mode="linear")[:, 0]
+    moved = np.cumsum(2 ** (smooth.double().numpy() / 1200) - 1, axis=-1)
+    mean = moved
     for _ in range(2):
         mean = uniform_filter1d(mean, round(SETTLED * sample_rate), axis=-1, mode="nearest")
-    displacement = displacement - mean
-    return torch.cat(
-        [
-            _read(one[None], np.arange(len(one)) + by)
-            for one, by in zip(wav, displacement, strict=True)
-        ]
-    )
+    return moved - mean
 
 
 def _read(wav: Tensor, positions: np.ndarray) -> Tensor:

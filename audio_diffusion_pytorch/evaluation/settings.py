@@ -59,6 +59,7 @@ class EvaluationSettings:
     handoff: str = "auto"
     melody: bool | str = "auto"
     melody_guidance: float | str = "auto"
+    vibrato: bool = True
     transpose: str | int = "auto"
     clips: int = 40
     seconds: float = 12.0
@@ -112,6 +113,7 @@ def read_settings(values: Mapping[str, Any], device: "str | torch.device") -> Ev
         handoff=values["handoff"],
         melody=values["melody"],
         melody_guidance=values["melody_guidance"],
+        vibrato=values["vibrato"],
         transpose=values["transpose"],
         clips=values["clips"] or (2 if values["data"] is None else 40),
         seconds=float(values["seconds"]),
@@ -137,7 +139,8 @@ def check_settings(values: Mapping[str, Any]) -> None:
         InputError: a setting is wrong.
     """
     _check_numbers(values)
-    check_switch("targets", values["targets"])
+    for key in ("targets", "vibrato"):
+        check_switch(key, values[key])
     check_switch("melody", values["melody"], ("auto",))
     _check_texts(values)
     Engine.from_arguments(values)

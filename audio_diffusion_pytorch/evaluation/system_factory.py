@@ -143,6 +143,7 @@ class SystemFactory:
             "handoff": handoff,
             "melody": melody,
             "melody_guidance": settings.melody_guidance,
+            "vibrato": settings.vibrato,
             "batch_size": settings.batch_size,
             "codec": codec,
             "device": settings.device,

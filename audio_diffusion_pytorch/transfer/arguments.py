@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".pdf", ".svg")
 REQUIRED = ("source", "target", "input", "output")
-SWITCHES = ("overwrite", "report", "dry_run", "compile", "listen")
+SWITCHES = ("overwrite", "report", "dry_run", "compile", "listen", "vibrato")
 NOT_SINGLE = ("input", "sigma", "codec", "plugins", "ray", "slurm")  # lists or mappings
 MISSING = "???"  # OmegaConf's mark of a value that the user must give
 

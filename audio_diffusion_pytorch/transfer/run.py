@@ -35,7 +35,7 @@ from audio_diffusion_pytorch.utils.threads import set_threads
 AUTO = "auto"  # source that lets the classifier choose a model for each recording
 BRIDGE_KEYS = (
     *("quality", "num_steps", "solver", "handoff", "batch_size", "precision", "compile"),
-    *("melody", "melody_guidance"),
+    *("melody", "melody_guidance", "vibrato"),
 )
 _AHEAD = 8  # recordings that are analysed before the first of them is bridged
 
