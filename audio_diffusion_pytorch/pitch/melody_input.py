@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from basic_pitch_torch import SAMPLE_RATE
-from basic_pitch_torch.model import CONTOUR_BINS, HOP, WINDOW
+from basic_pitch_torch.model import CONTOUR_BINS, HOP
 from torch import Tensor
 
 from audio_diffusion_pytorch.audio import resample
@@ -12,6 +12,7 @@ from audio_diffusion_pytorch.pitch.tracker import _tracker, frame_seconds
 from audio_diffusion_pytorch.utils.devices import exact_device
 
 MELODY_CHANNELS = CONTOUR_BINS  # three for each semitone from A0 upwards
+PIECE = 4.0  # seconds of a clip that passes through Basic Pitch in one piece
 PITCHED = 0.5  # posterior that a pitch reaches: noise and drums stay below 0.4, notes exceed 0.8
 
 
@@ -21,7 +22,8 @@ def melody_input(wav: Tensor, sample_rate: int, hop_length: int) -> Tensor:
 
     The contour of Basic Pitch (Bittner et al. 2022) is trained on many instruments, so it tells
     little about the timbre. Its frames are interpolated linearly to the centres of the latents'.
-    Clips of up to 1.9 s, such as the windows of a live stream, pass through it in one piece.
+    Short clips, such as the windows of a bridge, pass through it in one piece: its own windows of 2 s
+    overlap, cost twice as much, and find the same pitches.
 
     Args:
         wav: mono clips [B, T].
@@ -36,7 +38,7 @@ def melody_input(wav: Tensor, sample_rate: int, hop_length: int) -> Tensor:
     # 0.1 s of silence after the sound, because the tracker drops incomplete frames at the end.
     padded = torch.nn.functional.pad(wav.float(), (0, sample_rate // 10))
     padded = resample(padded, sample_rate, SAMPLE_RATE)
-    if padded.shape[-1] <= WINDOW:  # one piece: windows that overlap would cost twice as much
+    if padded.shape[-1] <= PIECE * SAMPLE_RATE:
         posteriors = model(padded, contour_only=True)["contour"]
         given = torch.arange(posteriors.shape[1]) * (HOP / SAMPLE_RATE)
     else:
