@@ -31,9 +31,10 @@ def test_the_strongest_channel_is_the_pitch_of_each_frame():
 
 
 def test_a_short_clip_has_the_melody_of_a_long_one():
-    wav = torch.cat([tone(60 + 2 * step, 0.3) for step in range(10)])[None]
+    """A clip in one piece, and one in windows."""
+    wav = torch.cat([tone(60 + step, 0.3) for step in range(16)])[None]
     whole = melody_input(wav, RATE, 256)
-    short = melody_input(wav[:, : 130 * 256], RATE, 256)  # in one piece
+    short = melody_input(wav[:, : 130 * 256], RATE, 256)
     inner = slice(8, 122)  # without the frames that lack context
     clear = whole[0, :, inner].amax(0) > 0.5
     assert clear.sum() > 80
