@@ -17,21 +17,22 @@ from torch.nn import functional as F
 
 from audio_diffusion_pytorch.audio.gliding import Interpolator
 from audio_diffusion_pytorch.bridge.windows import Window
+from audio_diffusion_pytorch.metrics.pitch_tracks import SHORTEST_NOTE, fit_vibrato
 
 CENTS_PER_CHANNEL = 100 / 3  # of the melody
 VOICED = 0.3  # posterior from which a frame has a pitch
 NEAR = 2  # channels around the strongest one whose mean is the pitch
 JUMP = 80.0  # cents from frame to frame at which another note begins
 CENTRE = 0.31  # seconds: the pitch moves around its mean over this time
-SHORTEST = 0.16  # seconds of a note that may have a vibrato
-SMALLEST = 6.0  # cents, root mean square of a note's movement: less is an error of the tracker
 LARGEST = 60.0  # cents
 FOUND = 0.83  # share of a vibrato's extent that the melody shows above D3; less below
 SETTLED = 0.3  # seconds of each of two moving averages to which the time returns
 
 
 def bend_of(melody: Tensor, frame_seconds: float) -> Tensor:
-    """Return the fast movement of the pitch in cents [L], 0 where there is none.
+    """Return the vibrato in cents [L], 0 where there is none.
+
+    It is the movement of a note's pitch around its mean, if a sinusoid explains half of it.
 
     Args:
         melody: pitch posteriors of one window [M, L], see `melody_input`.
@@ -48,10 +49,11 @@ def bend_of(melody: Tensor, frame_seconds: float) -> Tensor:
     kernel = np.hanning(2 * (round(CENTRE / frame_seconds) // 2) + 3)[1:-1]
     kernel /= kernel.sum()
     for frames in np.split(np.arange(len(cents)), np.flatnonzero(starts) + 1):
-        if len(frames) * frame_seconds < SHORTEST or not voiced[frames[0]]:
+        note = cents[frames]
+        if len(frames) * frame_seconds < SHORTEST_NOTE or not voiced[frames[0]]:
             continue
-        movement = cents[frames] - convolve1d(cents[frames], kernel, mode="mirror")
-        if movement.std() > SMALLEST:
+        if fit_vibrato(note, frame_seconds) is not None:
+            movement = note - convolve1d(note, kernel, mode="mirror")
             bend[frames] = (movement / FOUND).clip(-LARGEST, LARGEST)
     return torch.from_numpy(convolve1d(bend, [0.25, 0.5, 0.25], mode="constant")).float()
 

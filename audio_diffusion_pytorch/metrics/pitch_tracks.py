@@ -84,12 +84,12 @@ def vibrato_kept(reference: F0Track, output: F0Track) -> dict[str, float]:
     extents = []
     rates = []
     for note in _notes(reference, step):
-        given = _vibrato(_cents(reference, note), step)
+        given = fit_vibrato(_cents(reference, note), step)
         if given is None:
             continue
         kept = None
         if note.stop <= len(output.voiced) and output.voiced[note].all():
-            kept = _vibrato(_cents(output, note), step, smallest=0.0)
+            kept = fit_vibrato(_cents(output, note), step, smallest=0.0)
         extents.append(0.0 if kept is None else kept.extent / given.extent)
         if kept is not None:
             rates.append(kept.rate / given.rate)
@@ -144,8 +144,19 @@ def _cents(track: F0Track, note: slice) -> np.ndarray:
     return fold_octaves(cents)
 
 
-def _vibrato(cents: np.ndarray, step: float, smallest: float = SMALLEST_EXTENT) -> Vibrato | None:
-    """Fit a sinusoid to the pitch [F] of a note; None unless it explains half of the movement."""
+def fit_vibrato(
+    cents: np.ndarray, step: float, smallest: float = SMALLEST_EXTENT
+) -> Vibrato | None:
+    """Fit a sinusoid to the pitch of a note.
+
+    Args:
+        cents: pitch of the note's frames [F].
+        step: seconds between frames.
+        smallest: extent in cents of the smallest vibrato.
+
+    Returns:
+        The vibrato; None unless it explains half of the movement.
+    """
     movement = detrend(cents)
     times = np.arange(len(movement)) * step
     rates = np.arange(SLOWEST, FASTEST, 0.05)
