@@ -21,7 +21,7 @@ from audio_diffusion_pytorch.metrics.transcription import note_scores, pitch_acc
 from audio_diffusion_pytorch.pitch.notes import F0Track, decode_notes, f0_of_notes, f0_track
 from audio_diffusion_pytorch.pitch.tracker import Melody, Mode, melody_of, posteriors, track_melody
 
-VERSION = 6  # raise it when a score of the same sound changes: kept scores are then computed again
+VERSION = 7  # raise it when a score of the same sound changes: kept scores are then computed again
 _REMEMBERED = 512  # clips
 _LEVEL = 0.1  # RMS of the active parts at which sounds are compared
 

@@ -15,6 +15,7 @@ SHORTEST_NOTE = 0.4  # seconds, of a note whose vibrato is measured
 WIDEST_VIBRATO = 120.0  # cents from the middle of a note
 SLOWEST, FASTEST = 4.0, 9.0  # Hz, of a vibrato
 SMALLEST_EXTENT = 10.0  # cents, of a vibrato
+LEAST_VOICED = 0.8  # share of a note's frames in which the output has a pitch
 SHARE = 0.5  # of the pitch's movement that the vibrato explains
 
 
@@ -77,8 +78,8 @@ def vibrato_kept(reference: F0Track, output: F0Track) -> dict[str, float]:
 
     Returns:
         vibrato_extent, vibrato_rate: median over the notes with vibrato of the output's value,
-            divided by the reference's; NaN without such notes. An output without pitch, or without
-            vibrato at the reference's rate, counts with an extent of 0 and no rate.
+            divided by the reference's; NaN without such notes. An output without vibrato, or without
+            pitch in a fifth of the frames, counts with an extent of 0 and no rate.
     """
     step = float(reference.times[1] - reference.times[0]) if len(reference.times) > 1 else 1.0
     extents = []
@@ -88,8 +89,11 @@ def vibrato_kept(reference: F0Track, output: F0Track) -> dict[str, float]:
         if given is None:
             continue
         kept = None
-        if note.stop <= len(output.voiced) and output.voiced[note].all():
-            kept = fit_vibrato(_cents(output, note), step, smallest=0.0)
+        voiced = output.voiced[note]
+        if note.stop <= len(output.voiced) and voiced.mean() >= LEAST_VOICED:
+            frames = np.arange(len(voiced))
+            cents = np.interp(frames, frames[voiced], _cents(output, note)[voiced])
+            kept = fit_vibrato(cents, step, smallest=0.0)
         extents.append(0.0 if kept is None else kept.extent / given.extent)
         if kept is not None:
             rates.append(kept.rate / given.rate)

@@ -56,6 +56,15 @@ def test_extent_and_rate_of_a_vibrato_are_compared(share):
     assert found["vibrato_rate"] == pytest.approx(1.2, abs=0.02)
 
 
+def test_a_few_frames_without_pitch_do_not_hide_a_vibrato():
+    moving = track(vibrato(5.5, 40))
+    for unvoiced, expected in ((20, 1.0), (60, 0.0)):
+        voiced = np.ones(200, bool)
+        voiced[-unvoiced:] = False
+        found = vibrato_kept(moving, track(vibrato(5.5, 40), voiced))
+        assert found["vibrato_extent"] == pytest.approx(expected, abs=0.15)
+
+
 def test_a_lost_vibrato_counts_as_zero_and_a_steady_input_not_at_all():
     moving, steady = track(vibrato(5.5, 40)), track(np.zeros(200))
     silent = track(vibrato(5.5, 40), np.zeros(200, bool))
