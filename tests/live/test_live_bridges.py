@@ -12,8 +12,8 @@ from audio_diffusion_pytorch.models.loading import load_instrument
     [
         ({}, "student", 4),
         ({"sigma": 4.0}, "Karras", 16),  # outside of the students' range
-        ({"quality": "draft"}, "fitted", 16),
-        ({"quality": "normal"}, "fitted", 24),
+        ({"quality": "draft"}, "fitted", 10),
+        ({"quality": "normal"}, "fitted", 20),
     ],
 )
 def test_the_quality_is_instant_between_models_with_students(options, path, evaluations):
