@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.utils.settings import check_number, check_switch
 
@@ -87,11 +89,14 @@ class MelodyUse:
             return {}
         return {"melody": any(self.given), "melody_guidance": self.guidance}
 
+    @property
+    def has_baseline(self) -> bool:
+        """Whether the guidance of the target needs a second network call."""
+        return self.guidance != 1 and not self.taught
+
     def is_guided(self, index: int, sigma: Tensor) -> bool:
         """Return whether the source (0) or the target (1) needs two calls at a noise level [B]."""
-        if index == 0 or self.guidance == 1 or self.taught:
-            return False
-        return float(sigma.flatten()[0]) > GUIDED_ABOVE
+        return index == 1 and self.has_baseline and float(sigma.flatten()[0]) > GUIDED_ABOVE
 
     def denoiser(
         self, index: int, denoise: Any, melody: Tensor | None, baseline: Any = None
@@ -117,12 +122,16 @@ class MelodyUse:
         if not given:
             return denoise
 
+        # Samples without a pitch have a dropped melody, and no guidance.
+        pitched = melody.amax((1, 2)) > 0
+        weight = torch.where(pitched, self.guidance, 1.0)[:, None, None].to(melody.dtype)
+
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
             denoised = denoise(x, sigma, **given)
             if not self.is_guided(index, sigma):
                 return denoised
             without = (baseline or denoise)(x, sigma)
-            return without + self.guidance * (denoised - without)
+            return without + weight * (denoised - without)
 
         return guided
 

@@ -99,10 +99,7 @@ class ModelPair:
         self._compiled = compile
         self._dtype = choose_dtype(precision, torch.device(device))
         self.denoisers = [at_precision(model.denoiser, self._dtype, compile) for model in models]
-        varied = select_condition(target, "varied")  # the model itself, if it has no labels
-        self.baseline = self.denoisers[1]  # of the guidance
-        if varied is not target:
-            self.baseline = at_precision(varied.denoiser, self._dtype, compile)
+        self._varied = select_condition(target, "varied")  # the model itself, if it has no labels
         # By the index of the half; bridges at other hand-off levels share them.
         self.student_denoisers: dict[int, Denoiser] = {}
 
@@ -158,18 +155,29 @@ class ModelPair:
 
     def to(self: Self, device: str | torch.device) -> Self:
         """Move models and codec in place, also for other bridges that share them."""
-        for module in (self.source, self.target, self.codec, *self.networks):
+        models = self.source, self.target, self._varied
+        for module in (*models, self.codec, *self.networks):
             module.to(device)
         return self
 
     @property
     def networks(self) -> list[Denoiser]:
-        """All denoisers, also those that the quality does not use."""
-        return [*dict.fromkeys([*self.denoisers, self.baseline, *self.student_denoisers.values()])]
+        """Denoisers of the bridge, also teachers of students."""
+        found = [*self.denoisers, self.student_denoiser(0), self.student_denoiser(1)]
+        found += [self.baseline] if self.melody.has_baseline else []
+        return [*dict.fromkeys(net for net in found if net is not None)]
+
+    @cached_property
+    def baseline(self) -> Denoiser:
+        """Baseline of the guidance: the target for varied recordings."""
+        if self._varied.spec.labels == self.target.spec.labels:
+            return self.denoisers[1]
+        return at_precision(self._varied.denoiser, self._dtype, self._compiled)
 
     def with_sigma(self: Self, sigma: float) -> Self:
         """Return a bridge with another hand-off noise level that shares models and codec."""
         other = copy.copy(self)
+        other.__dict__.pop("num_evaluations", None)  # it depends on the level
         other._configure(replace(self._requested, sigma=sigma, batch_size=self.batch_size))
         return other
 
@@ -235,7 +243,8 @@ class ModelPair:
 
     def conditioned(self, index: int, melody: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the denoiser of the source (0) or the target (1) for a melody [B, M, L]."""
-        return self.melody.denoiser(index, self.denoisers[index], melody, self.baseline)
+        baseline = self.baseline if index == 1 and self.melody.has_baseline else None
+        return self.melody.denoiser(index, self.denoisers[index], melody, baseline)
 
     def student_denoiser(self, index: int) -> Denoiser | None:
         """Return the student's denoiser of the source (0) or the target (1), if it has one."""
@@ -297,8 +306,8 @@ class ModelPair:
             given = latents[played]
             noise = self.to_noise(given, melody)
             latents[played] = self._to_target(found, noise, given, melody)
-        owners = [owner for owner, _ in batch]
-        return list(zip(owners, windows, latents.cpu(), strict=True))
+        done = zip(batch, windows, latents.cpu(), strict=True)
+        return [(owner, window, part) for (owner, _), window, part in done]
 
     @cached_property
     def num_evaluations(self) -> int:
@@ -344,10 +353,8 @@ class ModelPair:
         The melody is dropped where nothing has a pitch.
         """
         melody = self.melody_of(torch.stack([window.wav for window in windows]))
-        if melody is None:
-            return list(windows), None
-        melody = drop_unpitched(melody)
-        if not self.vibrato:
+        melody = None if melody is None else drop_unpitched(melody)
+        if melody is None or not self.vibrato:
             return list(windows), melody
         rate = self.codec.sample_rate
         straight = [straighten(*one, rate) for one in zip(windows, melody, strict=True)]

@@ -265,6 +265,6 @@ class OverlapAdd:
         if window.length is not None:
             frames = self._framing.num_frames(window.length, self._rate)
         latents = soften_ends(window, latents, frames, self._framing.codec.edge_frames)
-        straight = torch.zeros_like(window.power) if window.bend is None else window.bend
-        features = torch.stack([straight, window.active > 0, window.power, window.broken])
+        cents = torch.zeros_like(window.power) if window.bend is None else window.bend
+        features = torch.stack([cents, window.active > 0, window.power, window.broken])
         return self._cross_fade.add(window, torch.cat([latents, features]))

@@ -150,11 +150,11 @@ class BridgeSettings:
             with_melody: whether the models receive their melody, as in the fit; without it, more
                 Karras levels are more exact.
         """
-        few = preset.fitted == preset.num_steps
         if self.num_steps is None:
+            few = preset.fitted == preset.num_steps
             return preset.fitted if few or with_melody else None
-        # Presets of few points use fitted solvers of other numbers of points, too.
-        return self.num_steps if few else None
+        # Presets without guidance use fitted solvers of other numbers of points, too.
+        return self.num_steps if preset.fitted and preset.guidance == 1 else None
 
     def _sigma(self, source: InstrumentSpec, target: InstrumentSpec) -> float:
         if self.sigma is not None:

@@ -1,4 +1,4 @@
-"""Solutions of the ODEs of a bridge by `quality=normal`: what a student learns."""
+"""Solutions of the ODEs of bridges with `quality=normal`: what a student learns."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The models blur the partials of notes with vibrato. Without vibrato they play steady notes, which
 then receive the vibrato of the recording. Both directions are changes of speed that last less than
-a period of vibrato, so no sample moves by more than about a millisecond.
+a period of vibrato, so no sample moves by more than about two milliseconds.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from torch.nn import functional as F
 
 from audio_diffusion_pytorch.audio.gliding import Interpolator
 from audio_diffusion_pytorch.bridge.windows import Window
-from audio_diffusion_pytorch.metrics.pitch_tracks import SHORTEST_NOTE, fit_vibrato
 
 CENTS_PER_CHANNEL = 100 / 3  # of the melody
 VOICED = 0.3  # posterior from which a frame has a pitch
 NEAR = 2  # channels around the strongest one whose mean is the pitch
 JUMP = 80.0  # cents from frame to frame at which another note begins
-CENTRE = 0.31  # seconds: the pitch moves around its mean over this time
+CENTRE = 0.31  # seconds of a moving average, around which the pitch moves
 LARGEST = 60.0  # cents
 FOUND = 0.83  # share of a vibrato's extent that the melody shows above D3; less below
 SETTLED = 0.3  # seconds of each of two moving averages to which the time returns
@@ -38,6 +37,8 @@ def bend_of(melody: Tensor, frame_seconds: float) -> Tensor:
         melody: pitch posteriors of one window [M, L], see `melody_input`.
         frame_seconds: seconds of a frame.
     """
+    from audio_diffusion_pytorch.metrics.pitch_tracks import SHORTEST_NOTE, fit_vibrato
+
     strongest = melody.argmax(0)
     near = (strongest + torch.arange(-NEAR, NEAR + 1)[:, None]).clamp(0, len(melody) - 1)
     weights = melody.gather(0, near)
@@ -84,7 +85,7 @@ def bend(wav: Tensor, cents: Tensor, sample_rate: int) -> Tensor:
 
     Args:
         wav: [C, samples].
-        cents: movement of the pitch in each frame [C, L], at most one of which per sample.
+        cents: movement of the pitch in each frame [C, L].
         sample_rate: in Hz.
 
     Returns:

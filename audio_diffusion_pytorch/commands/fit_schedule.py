@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from audio_diffusion_pytorch.bridge.schedule_plan import Fits
     from audio_diffusion_pytorch.models.fitted_schedules import FittedSchedules
 
-EVALUATIONS = (4, 5, 8)  # instant, instant with num_steps=6, draft and normal
+EVALUATIONS = (4, 5, 8)  # instant, draft, normal
 WINDOWS = 6
 FILES = 8  # recordings of an instrument, about
 SECONDS = 20  # of a recording that are read
@@ -70,8 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=list(EVALUATIONS),
         metavar="N",
-        help="network calls of one half: 4 serves instant, 8 serves draft and normal "
-        "(default: 4 5 8)",
+        help="network calls of one half: 4 serves instant, 5 draft, 8 normal (default: 4 5 8)",
     )
     add(
         "--sigmas",

@@ -9,7 +9,7 @@ from audio_diffusion_pytorch.codecs.base import Codec
 from audio_diffusion_pytorch.pitch.melody_input import MELODY_CHANNELS, melody_input
 from audio_diffusion_pytorch.utils.hashing import fingerprint
 
-_VERSION = 1  # raise it when `melody_input` computes other values
+_VERSION = 2  # raise it when `melody_input` computes other values
 
 
 class MelodyFeatures(Codec):

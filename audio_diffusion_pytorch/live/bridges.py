@@ -105,7 +105,7 @@ def load_bridge(settings: LiveSettings, target: InstrumentModel, source: str) ->
 
     Args:
         settings: settings of the session. quality=auto is instant between models with students,
-            which need a quarter of the network evaluations of draft, else draft.
+            which need fewer network evaluations than draft, else draft.
         target: model of the output's instrument.
         source: name of the source model.
     """

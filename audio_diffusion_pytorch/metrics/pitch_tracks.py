@@ -79,7 +79,8 @@ def vibrato_kept(reference: F0Track, output: F0Track) -> dict[str, float]:
     Returns:
         vibrato_extent, vibrato_rate: median over the notes with vibrato of the output's value,
             divided by the reference's; NaN without such notes. An output without vibrato, or
-            without pitch in a fifth of the frames, counts with an extent of 0 and no rate.
+            without pitch in more than a fifth of the frames, counts with an extent of 0 and no
+            rate.
     """
     step = float(reference.times[1] - reference.times[0]) if len(reference.times) > 1 else 1.0
     extents = []

@@ -23,7 +23,7 @@ def melody_input(wav: Tensor, sample_rate: int, hop_length: int) -> Tensor:
     The contour of Basic Pitch (Bittner et al. 2022) is trained on many instruments, so it tells
     little about the timbre. Its frames are interpolated linearly to the centres of the latents'.
     Short clips, such as the windows of a bridge, pass through it in one piece: its own windows
-    overlap, cost twice as much, and find the same pitches.
+    overlap, cost twice as much, and find almost the same pitches.
 
     Args:
         wav: mono clips [B, T].

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from audio_diffusion_pytorch.bridge.fit_windows import Recording, read_recordings
+from audio_diffusion_pytorch.bridge.model_pair import ModelPair
 from audio_diffusion_pytorch.bridge.solutions import (
     Solutions,
     hand_off_range,
@@ -106,6 +107,10 @@ class SolutionDatamodule(pl.LightningDataModule):
         seed: key of all random numbers.
         device: device that solves the ODEs; "auto": a GPU if there is one.
 
+    Attributes:
+        sigmas: lowest and highest hand-off level of the solutions.
+        guidance: weight of the melody in the solutions to data.
+
     Raises:
         InputError: a setting is wrong or a model cannot be loaded.
     """
@@ -141,25 +146,23 @@ class SolutionDatamodule(pl.LightningDataModule):
         self._file = Path(folder) / FILE
         self.teacher = load_instrument(teacher)
         self.others = load_others(self.teacher, others)
+        if not self.others:
+            raise InputError(
+                "no model for the other ends of bridges: name one with datamodule.others"
+            )
         self.windows = windows
         self.files = files
         self.seconds = seconds
-        self._pairs = make_pairs(self.teacher, self.others, melody_guidance)
+        self.melody_guidance = melody_guidance
+        pairs = self._pairs()
+        self.sigmas = hand_off_range(pairs)
+        self.guidance = pairs[-1][1].melody.guidance
+        self._settings = [pair.settings for _, pair in pairs]
         self.batch_size = batch_size
         self.batches_per_epoch = batches_per_epoch
         self.seed = seed
         self.train: Examples | None = None
         self.valid: Examples | None = None
-
-    @property
-    def sigmas(self) -> tuple[float, float]:
-        """Lowest and highest hand-off level of the solutions."""
-        return hand_off_range(self._pairs)
-
-    @property
-    def guidance(self) -> float:
-        """Weight of the melody in the solutions to data."""
-        return next(pair.melody.guidance for name, pair in self._pairs if name == "to_data")
 
     @property
     def train_set(self) -> _Epoch:
@@ -184,12 +187,15 @@ class SolutionDatamodule(pl.LightningDataModule):
             tensors = self._solve()
             write_safetensors(self._file, tensors, {"format": FORMAT, "key": self._key()})
 
+    def _pairs(self) -> list[tuple[str, ModelPair]]:
+        return make_pairs(self.teacher, self.others, self.melody_guidance)
+
     def _key(self) -> str:
         """Describe everything that determines the solutions."""
         models = [self.teacher, *self.others]
         digests = [weights_digest(model.file) if model.file else "" for model in models]
         values = [str(self.path), digests, self.windows, self.files]
-        return json.dumps([*values, self.seconds, self.seed, self.guidance])
+        return json.dumps([*values, self.seconds, self.seed, self._settings])
 
     def _is_made(self) -> bool:
         if not self._file.is_file():
@@ -201,11 +207,12 @@ class SolutionDatamodule(pl.LightningDataModule):
         """Return the tensors of the file."""
         known: dict[str, list[Recording]] = {}
         found: dict[str, list[Solutions]] = {"train": [], "valid": []}
-        for _, pair in self._pairs:
-            pair.to(self.device)
-        total = self.windows * len(self._pairs)
+        for model in (self.teacher, *self.others):
+            model.to(self.device)
+        pairs = self._pairs()
+        total = self.windows * len(pairs)
         with tqdm(total=total, unit="window", desc="solutions of the teacher") as bar:
-            for number, (direction, pair) in enumerate(self._pairs):
+            for number, (direction, pair) in enumerate(pairs):
                 name = pair.source.spec.name
                 if name not in known:
                     files = find_files([self.path], [name])

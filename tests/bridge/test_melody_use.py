@@ -152,6 +152,24 @@ def test_guidance_leads_away_from_varied_recordings(make_instrument, codec, give
     )
 
 
+def test_samples_without_a_pitch_have_no_guidance(make, given):
+    latents, pitches = given
+    pitches = pitches.clone()
+    pitches[1] = 0
+    sigma = torch.tensor(2.0)
+    bridge = make(melody_guidance=3.0)
+    guided = bridge.conditioned(1, pitches)(latents, sigma)
+    plain = make().conditioned(1, pitches)(latents, sigma)
+    assert torch.allclose(guided[1], plain[1], atol=1e-5)
+    assert not torch.allclose(guided[0], plain[0], atol=1e-3)
+
+
+def test_the_number_of_evaluations_follows_the_level(make):
+    bridge = make(num_steps=9, melody_guidance=3.0)
+    high = bridge.num_evaluations
+    assert bridge.with_sigma(1.5).num_evaluations < high == bridge.num_evaluations
+
+
 @pytest.mark.parametrize("precision", ["32", "16"])
 def test_each_half_embeds_the_melody_once(precision, make, given, monkeypatch):
     """The result is that of a melody in every network call."""

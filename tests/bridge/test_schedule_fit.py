@@ -207,10 +207,13 @@ def test_other_settings_do_not_use_these_levels(given, asks, models, codec):
     assert schedules.path == "Karras" and (schedules.notice is not None) == asks
 
 
-def test_levels_for_other_points_serve_num_steps(models, codec):
+@pytest.mark.parametrize(
+    "given", [{"quality": "instant", "num_steps": 6}, {"quality": "draft", "num_steps": 6}]
+)
+def test_levels_for_other_points_serve_num_steps(given, models, codec):
     six = replace(DOWN, sigmas=(5.0, 3.0, 1.5, 0.5, 0.2, 0.05), evaluations=5)
     models[1].fitted = models[1].fitted.with_schedule(six)
-    bridge = Bridge(*models, codec=codec, sigma=5.0, quality="instant", num_steps=6)
+    bridge = Bridge(*models, codec=codec, sigma=5.0, **given)
     assert bridge.sigmas.tolist() == list(six.sigmas)
 
 
