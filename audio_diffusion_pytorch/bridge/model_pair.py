@@ -26,7 +26,7 @@ from audio_diffusion_pytorch.models.fitted_schedules import DIRECTIONS
 from audio_diffusion_pytorch.models.instrument import InstrumentModel, select_condition
 from audio_diffusion_pytorch.models.labels import Labels
 from audio_diffusion_pytorch.models.loading import load_instrument, require_one_codec, shared_codec
-from audio_diffusion_pytorch.pitch.melody_input import drop_unpitched, melody_input
+from audio_diffusion_pytorch.pitch.melody_input import drop_unpitched, melody_input, move_melody
 from audio_diffusion_pytorch.utils.iterables import batches
 from audio_diffusion_pytorch.utils.threads import map_rows
 
@@ -352,9 +352,16 @@ class ModelPair:
 
         The melody is dropped where nothing has a pitch.
         """
-        melody = self.melody_of(torch.stack([window.wav for window in windows]))
-        melody = None if melody is None else drop_unpitched(melody)
-        if melody is None or not self.vibrato:
+        # A move by octaves blurs the sound: short notes lose their pitch.
+        sounds = [window.wav if window.unmoved is None else window.unmoved for window in windows]
+        melody = self.melody_of(torch.stack(sounds))
+        if melody is None:
+            return list(windows), None
+        moved = [
+            move_melody(*one) for one in zip(melody, (w.octaves for w in windows), strict=True)
+        ]
+        melody = drop_unpitched(torch.stack(moved))
+        if not self.vibrato:
             return list(windows), melody
         rate = self.codec.sample_rate
         straight = [straighten(*one, rate) for one in zip(windows, melody, strict=True)]

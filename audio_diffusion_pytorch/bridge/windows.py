@@ -39,6 +39,7 @@ class Window:
         broken: [L] 1 in latent frames near a break of the sound that was softened, else 0.
         wav: [samples] at the codec's rate, at the source model's level.
         unmoved: [samples] the sound before it moved by octaves; None: it did not move.
+        octaves: octaves by which it moved.
         bend: [L] vibrato in cents that `straighten` removed; None: none.
     """
 
@@ -51,6 +52,7 @@ class Window:
     broken: Tensor
     wav: Tensor
     unmoved: Tensor | None = None
+    octaves: int = 0
     bend: Tensor | None = None
 
     @property
@@ -158,7 +160,8 @@ class WindowCutter:
             moved = shift_octaves(wav, self.octaves, rate)
             features[-1:] = torch.lerp(moved, wav, stationary), wav
         for channel in range(self.channels):
-            yield Window(channel, start, length, *(row[channel] for row in features))
+            rows = [row[channel] for row in features]
+            yield Window(channel, start, length, *rows, octaves=self.octaves)
 
     def _frames(self, wav: Tensor) -> Tensor:
         """Split a window [C, samples] into its latent frames [C, L, hop]."""

@@ -51,6 +51,19 @@ def melody_input(wav: Tensor, sample_rate: int, hop_length: int) -> Tensor:
     return torch.lerp(posteriors[:, after - 1], posteriors[:, after], share).transpose(1, 2)
 
 
+def move_melody(melody: Tensor, octaves: int) -> Tensor:
+    """Move a melody [M, L] by octaves; pitches beyond the ends are lost."""
+    channels = 36 * octaves
+    moved = torch.zeros_like(melody)
+    if channels > 0:
+        moved[channels:] = melody[:-channels]
+    elif channels < 0:
+        moved[:channels] = melody[-channels:]
+    else:
+        moved.copy_(melody)
+    return moved
+
+
 def drop_melody(melody: Tensor, dropped: Tensor) -> Tensor:
     """Set the melody of some samples to 0.
 
