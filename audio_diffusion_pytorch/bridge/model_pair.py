@@ -24,8 +24,12 @@ from audio_diffusion_pytorch.diffusion.sampling import SOLVERS
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.fitted_schedules import DIRECTIONS
 from audio_diffusion_pytorch.models.instrument import InstrumentModel, select_condition
-from audio_diffusion_pytorch.models.labels import Labels
-from audio_diffusion_pytorch.models.loading import load_instrument, require_one_codec, shared_codec
+from audio_diffusion_pytorch.models.loading import (
+    load_instrument,
+    require_one_codec,
+    require_one_instrument,
+    shared_codec,
+)
 from audio_diffusion_pytorch.pitch.melody_input import drop_unpitched, melody_input, move_melody
 from audio_diffusion_pytorch.utils.iterables import batches
 from audio_diffusion_pytorch.utils.threads import map_rows
@@ -69,7 +73,8 @@ class ModelPair:
         target = load_instrument(target, device)
         self.target = select_condition(target, "plain")
         models = self.source, self.target
-        _require_one_instrument(models)
+        for model in models:
+            require_one_instrument(model)
         require_one_codec(*models)
         self.codec = (shared_codec(*models) if codec is None else codec).to(device)
         if self.codec.latent_channels != len(self.source.mean):
@@ -395,13 +400,3 @@ class ModelPair:
             latents = self._encode_sound(list(unmoved.values()))
             levels[list(unmoved)] = self.codec.frame_levels(latents)
         return levels
-
-
-def _require_one_instrument(models: Sequence[InstrumentModel]) -> None:
-    for model in models:
-        instruments = Labels(model.spec.labels).instruments
-        if instruments:
-            raise InputError(
-                f"the model holds {', '.join(instruments)}: name one, for example "
-                f"all:{instruments[0]}"
-            )

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from audio_diffusion_pytorch.audio.gliding import Interpolator
 from audio_diffusion_pytorch.bridge.windows import Window
+from audio_diffusion_pytorch.pitch.melody_input import CHANNELS_PER_OCTAVE
 
-CENTS_PER_CHANNEL = 100 / 3  # of the melody
+CENTS_PER_CHANNEL = 1200 / CHANNELS_PER_OCTAVE
 VOICED = 0.3  # posterior from which a frame has a pitch
 NEAR = 2  # channels around the strongest one whose mean is the pitch
 JUMP = 80.0  # cents from frame to frame at which another note begins

@@ -48,6 +48,19 @@ def require_one_codec(source: InstrumentModel, target: InstrumentModel) -> None:
         )
 
 
+def require_one_instrument(model: InstrumentModel) -> None:
+    """Check that a model is a model of one instrument, or one of its instruments.
+
+    Raises:
+        InputError: the model holds several instruments.
+    """
+    instruments = Labels(model.spec.labels).instruments
+    if instruments:
+        raise InputError(
+            f"the model holds {', '.join(instruments)}: name one, for example all:{instruments[0]}"
+        )
+
+
 def shared_codec(source: InstrumentModel, target: InstrumentModel, **options: Any) -> Codec:
     """Return the codec of two models: one stored with either model, otherwise the named codec.
 

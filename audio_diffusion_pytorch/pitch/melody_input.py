@@ -12,6 +12,7 @@ from audio_diffusion_pytorch.pitch.tracker import _tracker, frame_seconds
 from audio_diffusion_pytorch.utils.devices import exact_device
 
 MELODY_CHANNELS = CONTOUR_BINS  # three for each semitone from A0 upwards
+CHANNELS_PER_OCTAVE = 36
 PIECE = 4.0  # seconds of a clip that passes through Basic Pitch in one piece
 PITCHED = 0.5  # posterior that a pitch reaches: noise and drums stay below 0.4, notes exceed 0.8
 
@@ -53,14 +54,10 @@ def melody_input(wav: Tensor, sample_rate: int, hop_length: int) -> Tensor:
 
 def move_melody(melody: Tensor, octaves: int) -> Tensor:
     """Move a melody [M, L] by octaves; pitches beyond the ends are lost."""
-    channels = 36 * octaves
-    moved = torch.zeros_like(melody)
-    if channels > 0:
-        moved[channels:] = melody[:-channels]
-    elif channels < 0:
-        moved[:channels] = melody[-channels:]
-    else:
-        moved.copy_(melody)
+    channels = CHANNELS_PER_OCTAVE * octaves
+    moved = melody.roll(channels, 0)
+    lost = slice(channels) if octaves > 0 else slice(len(melody) + channels, None)
+    moved[lost] = 0
     return moved
 
 

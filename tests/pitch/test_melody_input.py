@@ -2,12 +2,14 @@
 
 import math
 
+import pytest
 import torch
 
 from audio_diffusion_pytorch.pitch.melody_input import (
     MELODY_CHANNELS,
     drop_unpitched,
     melody_input,
+    move_melody,
 )
 
 RATE = 24000
@@ -40,6 +42,17 @@ def test_a_short_clip_has_the_melody_of_a_long_one():
     assert clear.sum() > 80
     distance = (short[0].argmax(0)[inner] - whole[0].argmax(0)[inner]).abs()[clear]
     assert (distance <= 1).float().mean() > 0.95  # a third of a semitone
+
+
+@pytest.mark.parametrize("octaves", [-1, 0, 2])
+def test_a_melody_moves_by_octaves(octaves):
+    melody = torch.rand(MELODY_CHANNELS, 4)
+    moved = move_melody(melody, octaves)
+    by = 36 * octaves
+    if by >= 0:
+        assert torch.equal(moved[by:], melody[: MELODY_CHANNELS - by]) and not moved[:by].any()
+    else:
+        assert torch.equal(moved[:by], melody[-by:]) and not moved[by:].any()
 
 
 def test_frames_are_rounded_up():
