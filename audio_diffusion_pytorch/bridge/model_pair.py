@@ -67,8 +67,7 @@ class ModelPair:
         melody_guidance: float | str = "auto",
         vibrato: bool = True,
     ):
-        # varied: inputs are recorded under any conditions; plain: outputs sound like clean
-        # recordings.
+        # varied: inputs from any room and microphone; plain: outputs like clean recordings.
         self.source = select_condition(load_instrument(source, device), "varied")
         target = load_instrument(target, device)
         self.target = select_condition(target, "plain")
@@ -311,8 +310,7 @@ class ModelPair:
             given = latents[played]
             noise = self.to_noise(given, melody)
             latents[played] = self._to_target(found, noise, given, melody)
-        done = zip(batch, windows, latents.cpu(), strict=True)
-        return [(owner, window, part) for (owner, _), window, part in done]
+        return [(o, *w) for (o, _), *w in zip(batch, windows, latents.cpu(), strict=True)]
 
     @cached_property
     def num_evaluations(self) -> int:

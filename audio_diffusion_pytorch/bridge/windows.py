@@ -4,7 +4,7 @@ The windows do not depend on the block size: a whole clip and a stream of it giv
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -160,8 +160,8 @@ class WindowCutter:
             moved = shift_octaves(wav, self.octaves, rate)
             features[-1:] = torch.lerp(moved, wav, stationary), wav
         for channel in range(self.channels):
-            rows = [row[channel] for row in features]
-            yield Window(channel, start, length, *rows, octaves=self.octaves)
+            window = Window(channel, start, length, *(row[channel] for row in features))
+            yield replace(window, octaves=self.octaves)
 
     def _frames(self, wav: Tensor) -> Tensor:
         """Split a window [C, samples] into its latent frames [C, L, hop]."""
