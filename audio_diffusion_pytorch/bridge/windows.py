@@ -4,7 +4,7 @@ The windows do not depend on the block size: a whole clip and a stream of it giv
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class Window:
     broken: Tensor
     wav: Tensor
     unmoved: Tensor | None = None
-    octaves: int = 0
+    octaves: int = field(default=0, kw_only=True)
     bend: Tensor | None = None
 
     @property
@@ -160,8 +160,8 @@ class WindowCutter:
             moved = shift_octaves(wav, self.octaves, rate)
             features[-1:] = torch.lerp(moved, wav, stationary), wav
         for channel in range(self.channels):
-            window = Window(channel, start, length, *(row[channel] for row in features))
-            yield replace(window, octaves=self.octaves)
+            rows = (row[channel] for row in features)
+            yield Window(channel, start, length, *rows, octaves=self.octaves)
 
     def _frames(self, wav: Tensor) -> Tensor:
         """Split a window [C, samples] into its latent frames [C, L, hop]."""
