@@ -154,7 +154,7 @@ class ModelPair:
             "handoff": self.handoff,
             **self.schedules.settings,
             **self.melody.settings,
-            **({"vibrato": True} if self.vibrato else {}),
+            **({"vibrato": self.vibrato} if any(self.melody.given) else {}),
         }
 
     def to(self: Self, device: str | torch.device) -> Self:

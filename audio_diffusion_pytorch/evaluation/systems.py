@@ -234,7 +234,7 @@ class BridgeSystem(System):
             "handoff": self.bridge.handoff,
             **self.bridge.schedules.settings,
             **self.bridge.melody.settings,
-            "vibrato": self.bridge.vibrato,
+            **({"vibrato": self.bridge.vibrato} if any(self.bridge.melody.given) else {}),
         }
 
     @torch.inference_mode()
