@@ -111,8 +111,6 @@ def with_frozen_networks(
         return known[net]
 
     frozen.denoisers = [record(net) for net in pair.denoisers]
-    if pair.melody.has_baseline:
-        frozen.baseline = record(pair.baseline)
     found = enumerate(pair.student_denoiser(index) for index in (0, 1))
     frozen.student_denoisers = {index: record(net) for index, net in found if net is not None}
     return frozen

@@ -90,30 +90,28 @@ class MelodyUse:
         return {"melody": any(self.given), "melody_guidance": self.guidance}
 
     @property
-    def has_baseline(self) -> bool:
+    def needs_two_calls(self) -> bool:
         """Whether the guidance of the target needs a second network call."""
         return self.guidance != 1 and not self.taught
 
     def is_guided(self, index: int, sigma: Tensor) -> bool:
         """Return whether the source (0) or the target (1) needs two calls at a noise level [B]."""
-        return index == 1 and self.has_baseline and float(sigma.flatten()[0]) > GUIDED_ABOVE
+        return index == 1 and self.needs_two_calls and float(sigma.flatten()[0]) > GUIDED_ABOVE
 
     def denoiser(
-        self, index: int, denoise: Any, melody: Tensor | None, baseline: Any = None
+        self, index: int, denoise: Any, melody: Tensor | None
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """Condition the denoiser of the source (0) or the target (1) on a melody.
 
         Classifier-free guidance of the target (Ho and Salimans 2022, eq. 6, for the denoised
-        latents, which are linear in the noise): D = D_baseline + g (D_with - D_baseline). The
-        baseline lacks the melody, and a baseline for "varied" recordings (rooms, noise) also lacks
-        the clean sound: both count more. Low noise levels have no guidance, which gains nothing
-        there (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+        latents, which are linear in the noise): D = D_without + g (D_with - D_without). Low
+        noise levels have no guidance, which gains nothing there (Kynkäänniemi et al. 2024,
+        arXiv 2404.07724).
 
         Args:
             index: 0 or 1.
             denoise: a `Denoiser`.
             melody: [B, M, L]; None: no melody.
-            baseline: a `Denoiser`; None: `denoise`.
 
         Returns:
             A denoiser of x [B, D, L] and sigma.
@@ -130,7 +128,7 @@ class MelodyUse:
             denoised = denoise(x, sigma, **given)
             if not self.is_guided(index, sigma):
                 return denoised
-            without = (baseline or denoise)(x, sigma)
+            without = denoise(x, sigma)
             return without + weight * (denoised - without)
 
         return guided

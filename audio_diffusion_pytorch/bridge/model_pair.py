@@ -69,8 +69,7 @@ class ModelPair:
     ):
         # varied: inputs from any room and microphone; plain: outputs like clean recordings.
         self.source = select_condition(load_instrument(source, device), "varied")
-        target = load_instrument(target, device)
-        self.target = select_condition(target, "plain")
+        self.target = select_condition(load_instrument(target, device), "plain")
         models = self.source, self.target
         for model in models:
             require_one_instrument(model)
@@ -103,7 +102,6 @@ class ModelPair:
         self._compiled = compile
         self._dtype = choose_dtype(precision, torch.device(device))
         self.denoisers = [at_precision(model.denoiser, self._dtype, compile) for model in models]
-        self._varied = select_condition(target, "varied")  # the model itself, if it has no labels
         # By the index of the half; bridges at other hand-off levels share them.
         self.student_denoisers: dict[int, Denoiser] = {}
 
@@ -159,8 +157,7 @@ class ModelPair:
 
     def to(self: Self, device: str | torch.device) -> Self:
         """Move models and codec in place, also for other bridges that share them."""
-        models = self.source, self.target, self._varied
-        for module in (*models, self.codec, *self.networks):
+        for module in (self.source, self.target, self.codec, *self.networks):
             module.to(device)
         return self
 
@@ -168,15 +165,7 @@ class ModelPair:
     def networks(self) -> list[Denoiser]:
         """Denoisers of the bridge, also teachers of students."""
         found = [*self.denoisers, self.student_denoiser(0), self.student_denoiser(1)]
-        found += [self.baseline] if self.melody.has_baseline else []
-        return [*dict.fromkeys(net for net in found if net is not None)]
-
-    @cached_property
-    def baseline(self) -> Denoiser:
-        """Baseline of the guidance: the target for varied recordings."""
-        if self._varied.spec.labels == self.target.spec.labels:
-            return self.denoisers[1]
-        return at_precision(self._varied.denoiser, self._dtype, self._compiled)
+        return [net for net in found if net is not None]
 
     def with_sigma(self: Self, sigma: float) -> Self:
         """Return a bridge with another hand-off noise level that shares models and codec."""
@@ -247,8 +236,7 @@ class ModelPair:
 
     def conditioned(self, index: int, melody: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the denoiser of the source (0) or the target (1) for a melody [B, M, L]."""
-        baseline = self.baseline if index == 1 and self.melody.has_baseline else None
-        return self.melody.denoiser(index, self.denoisers[index], melody, baseline)
+        return self.melody.denoiser(index, self.denoisers[index], melody)
 
     def student_denoiser(self, index: int) -> Denoiser | None:
         """Return the student's denoiser of the source (0) or the target (1), if it has one."""
