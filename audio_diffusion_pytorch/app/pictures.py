@@ -39,7 +39,7 @@ def draw_spectrogram(sound: Path, picture: Path) -> Path:
     from audio_diffusion_pytorch.audio import AudioReader
     from audio_diffusion_pytorch.pitch.notes import f0_track
     from audio_diffusion_pytorch.pitch.octaves import without_pauses
-    from audio_diffusion_pytorch.pitch.tracker import posteriors
+    from audio_diffusion_pytorch.pitch.tracker import note_posteriors
     from audio_diffusion_pytorch.plots import mel_spectrogram_db
 
     with AudioReader(sound) as file:
@@ -57,7 +57,7 @@ def draw_spectrogram(sound: Path, picture: Path) -> Path:
         vmax=-10,
         cmap="magma",
     )
-    track = f0_track(without_pauses(posteriors(wav, rate)["note"][0], wav))
+    track = f0_track(without_pauses(note_posteriors(wav, rate)[0], wav))
     low, high = _mel(_LOWEST), _mel(rate / 2)
     bands = (_mel(track.hertz) - low) / (high - low) * len(levels)
     axes.plot(track.times, np.where(track.voiced, bands, np.nan), color=_TRACK, linewidth=1.8)

@@ -256,12 +256,12 @@ def scores(result: Result) -> dict[str, float]:
 
     from audio_diffusion_pytorch.metrics.transcription import pitch_accuracy
     from audio_diffusion_pytorch.pitch.notes import f0_track
-    from audio_diffusion_pytorch.pitch.tracker import posteriors
+    from audio_diffusion_pytorch.pitch.tracker import note_posteriors
     from audio_diffusion_pytorch.transfer.listening import instrument_probabilities
 
     before, rate = _start(result.recording.path)
     after, _ = _start(result.files["wav"])
-    tracks = [f0_track(posteriors(wav, rate)["note"][0]) for wav in (before, after)]
+    tracks = [f0_track(note_posteriors(wav, rate)[0]) for wav in (before, after)]
     _, chroma = pitch_accuracy(*tracks)
     target = str(result.facts["target"]).rpartition(" ")[0]
     probability = instrument_probabilities(after, rate).get(target, 0.0)

@@ -11,11 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy.ndimage import convolve1d, uniform_filter1d
+from scipy.ndimage import convolve1d, map_coordinates, uniform_filter1d
 from torch import Tensor
 from torch.nn import functional as F
 
-from audio_diffusion_pytorch.audio.gliding import Interpolator
 from audio_diffusion_pytorch.bridge.windows import Window
 from audio_diffusion_pytorch.pitch.melody_input import CHANNELS_PER_OCTAVE
 
@@ -27,6 +26,7 @@ CENTRE = 0.31  # seconds of a moving average, around which the pitch moves
 LARGEST = 60.0  # cents
 FOUND = 0.83  # share of a vibrato's extent that the melody shows above D3; less below
 SETTLED = 0.3  # seconds of each of two moving averages to which the time returns
+SPLINE = 5  # order: its error is below -80 dB up to 4 kHz
 
 
 def bend_of(melody: Tensor, frame_seconds: float) -> Tensor:
@@ -95,14 +95,14 @@ def bend(wav: Tensor, cents: Tensor, sample_rate: int) -> Tensor:
     if not cents.any():
         return wav
     moved = _displacement(cents, wav.shape[-1], sample_rate) + np.arange(wav.shape[-1])
-    return torch.cat([_read(one[None], by) for one, by in zip(wav, moved, strict=True)])
+    return torch.stack([_read(one, by) for one, by in zip(wav, moved, strict=True)])
 
 
 def _straight(wav: Tensor, cents: Tensor, sample_rate: int) -> Tensor:
     """Invert `bend` for sound [samples] and cents [L]."""
     times = np.arange(len(wav))
     moved = _displacement(cents[None], len(wav), sample_rate)[0]
-    return _read(wav[None], times - np.interp(times - moved, times, moved))[0]
+    return _read(wav, times - map_coordinates(moved, [times - moved], order=1, mode="nearest"))
 
 
 def _displacement(cents: Tensor, length: int, sample_rate: int) -> np.ndarray:
@@ -120,11 +120,8 @@ def _displacement(cents: Tensor, length: int, sample_rate: int) -> np.ndarray:
 
 
 def _read(wav: Tensor, positions: np.ndarray) -> Tensor:
-    """Read sound [1, samples] at positions between its samples; silence lies around it."""
-    reader = Interpolator(1.0, 1)
-    margin = int(np.ceil(max(0.0, -positions.min(), positions.max() - wav.shape[-1] + 1))) + 1
-    reader.push(F.pad(wav, (margin, margin + reader.reach)))
-    return reader.read(positions + margin)
+    """Read sound [samples] at positions between its samples; silence lies around it."""
+    return torch.from_numpy(map_coordinates(wav.numpy(), [positions], order=SPLINE))
 
 
 def _shifted(pitches: Tensor, channels: Tensor) -> Tensor:

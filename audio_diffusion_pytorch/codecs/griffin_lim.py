@@ -48,12 +48,13 @@ class MelGriffinLim(nn.Module):
         self.stride = stride
         self.pad = (n_fft - hop_length) // 2
         window = torch.hann_window(n_fft)
-        scaled = filters * (2 / window.sum())  # the scale of the mel bands
+        scaled = filters.T * (2 / window.sum())  # the scale of the mel bands
         self.register_buffer("window", window, persistent=False)
-        self.register_buffer("filters", scaled, persistent=False)
+        self.register_buffer("filters", scaled.contiguous(), persistent=False)
         shares = filters / filters.sum(0).clamp_min(1e-8)
-        self.register_buffer("shares", shares.T.contiguous(), persistent=False)
+        self.register_buffer("shares", shares, persistent=False)
 
+    @torch.no_grad()
     def forward(self, wav: Tensor, mel: Tensor, past: Tensor | None = None) -> Tensor:
         """Reconstruct the phases of a waveform.
 
@@ -69,39 +70,44 @@ class MelGriffinLim(nn.Module):
         wav = _restore(wav, past)
         if self.rounds == 0:
             return wav
-        target = mel[..., :: self.stride] + _EPSILON
-        squares = self.window.square().expand(1, target.shape[-1], -1)
-        norm = self._overlap_add(squares).clamp_min(1e-3)
-        spectrum = before = self._stft(wav)
+        target = (mel[..., :: self.stride] + _EPSILON).transpose(1, 2)
+        squares = self.window.square().expand(1, target.shape[1], -1)
+        scale = self._overlap_add(squares).clamp_min(1e-3).reciprocal()
+        # Half of the time without: new memory for each step of each round.
+        frames = wav.new_empty(len(wav), target.shape[1], self.n_fft)
+        before = self._stft(wav, frames)
+        spectrum = before.clone()
+        amplitudes = torch.empty_like(spectrum[..., 0])
         for _ in range(self.rounds):
-            bands = self.filters @ spectrum.abs() + _EPSILON
-            gains = (target / bands).log().clamp(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)
-            wav = self._istft(spectrum * (self.shares @ gains).exp(), norm, wav.shape[-1])
-            wav = _restore(wav, past)
-            after = self._stft(wav)
-            spectrum = after + self.momentum * (after - before)
+            real, imaginary = spectrum.unbind(-1)
+            torch.mul(real, real, out=amplitudes).addcmul_(imaginary, imaginary).sqrt_()
+            bands = (amplitudes @ self.filters).add_(_EPSILON)
+            gains = torch.div(target, bands, out=bands).log_().clamp_(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)
+            spectrum *= torch.matmul(gains, self.shares, out=amplitudes).exp_()[..., None]
+            wav = _restore(self._istft(spectrum, scale, wav.shape[-1]), past)
+            after = self._stft(wav, frames)
+            torch.lerp(before, after, 1 + self.momentum, out=spectrum)
             before = after
         return wav
 
-    def _stft(self, wav: Tensor) -> Tensor:
+    def _stft(self, wav: Tensor, frames: Tensor) -> Tensor:
+        """Return the spectrum [B, L, n_fft // 2 + 1, 2] of wav [B, T], and overwrite the frames."""
         wav = nn.functional.pad(wav, (self.pad, self.pad))
-        return torch.stft(
-            wav, self.n_fft, self.hop, window=self.window, center=False, return_complex=True
-        )
+        torch.mul(wav.unfold(-1, self.n_fft, self.hop), self.window, out=frames)
+        return torch.view_as_real(torch.fft.rfft(frames))
 
-    def _istft(self, spectrum: Tensor, norm: Tensor, length: int) -> Tensor:
-        frames = torch.fft.irfft(spectrum.transpose(1, 2), self.n_fft) * self.window
-        return (self._overlap_add(frames) / norm)[:, self.pad : self.pad + length]
+    def _istft(self, spectrum: Tensor, scale: Tensor, length: int) -> Tensor:
+        frames = torch.fft.irfft(torch.view_as_complex(spectrum), self.n_fft)
+        return (self._overlap_add(frames * self.window) * scale)[:, self.pad : self.pad + length]
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """Overlap-add frames [B, L, n_fft] to [B, samples], with frames beyond both ends."""
-        pieces = -(-self.n_fft // self.hop)
-        frames = nn.functional.pad(frames, (0, pieces * self.hop - self.n_fft)).unflatten(
-            -1, (pieces, self.hop)
-        )
-        out = frames.new_zeros(len(frames), frames.shape[1] + pieces, self.hop)
-        for piece in range(pieces):
-            out[:, piece : piece + frames.shape[1]] += frames[:, :, piece]
+        starts = range(0, self.n_fft, self.hop)
+        length = frames.shape[1]
+        out = frames.new_zeros(len(frames), length + len(starts), self.hop)
+        for first, start in enumerate(starts):
+            piece = frames[:, :, start : start + self.hop]
+            out[:, first : first + length, : piece.shape[-1]] += piece
         return out.flatten(1)
 
 

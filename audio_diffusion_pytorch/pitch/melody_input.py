@@ -40,10 +40,10 @@ def melody_input(wav: Tensor, sample_rate: int, hop_length: int) -> Tensor:
     padded = torch.nn.functional.pad(wav.float(), (0, sample_rate // 10))
     padded = resample(padded, sample_rate, SAMPLE_RATE)
     if padded.shape[-1] <= PIECE * SAMPLE_RATE:
-        posteriors = model(padded, contour_only=True)["contour"]
+        posteriors = model(padded, until="contour")["contour"]
         given = torch.arange(posteriors.shape[1]) * (HOP / SAMPLE_RATE)
     else:
-        posteriors = model.predict(padded, contour_only=True)["contour"]
+        posteriors = model.predict(padded, until="contour")["contour"]
         given = torch.from_numpy(frame_seconds(posteriors.shape[1])).float()
     wanted = (torch.arange(frames) + 0.5) * (hop_length / sample_rate)
     after = torch.searchsorted(given, wanted).clamp(1, len(given) - 1)

@@ -67,9 +67,9 @@ def first_sound(blocks: Iterable[Tensor], sample_rate: int, mid: bool) -> Tensor
 
 def pitches_of(wav: Tensor, sample_rate: int) -> list[float]:
     """Return the MIDI pitch of each frame with a clear note in wav [1, T], T > 0."""
-    from audio_diffusion_pytorch.pitch.tracker import posteriors
+    from audio_diffusion_pytorch.pitch.tracker import note_posteriors
 
-    return clear_pitches(without_pauses(posteriors(wav, sample_rate)["note"][0], wav))
+    return clear_pitches(without_pauses(note_posteriors(wav, sample_rate)[0], wav))
 
 
 def without_pauses(note: Tensor, wav: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from basic_pitch_torch import SAMPLE_RATE, BasicPitch
-from basic_pitch_torch.model import HOP, OVERLAP_FRAMES, WINDOW
+from basic_pitch_torch.model import HOP, OVERLAP_FRAMES, WINDOW, Head
 from torch import Tensor
 
 from audio_diffusion_pytorch.audio import resample
@@ -100,10 +100,9 @@ def track_melody(
     if mode not in ("correct", "paper"):
         raise InputError(f'mode must be "paper" or "correct"; got {mode!r}')
     if mode == "correct":
-        return melody_of(posteriors(wav, sample_rate)["note"], median_frames)
-    return melody_of(
-        _tracker(wav.device)(resample(wav.float(), sample_rate, PAPER_RATE))["note"], median_frames
-    )
+        return melody_of(note_posteriors(wav, sample_rate), median_frames)
+    wav = resample(wav.float(), sample_rate, PAPER_RATE)
+    return melody_of(_tracker(wav.device)(wav, until="note")["note"], median_frames)
 
 
 @torch.no_grad()
@@ -118,8 +117,19 @@ def posteriors(wav: Tensor, sample_rate: int) -> dict[str, Tensor]:
         Posteriors `onset` and `note` [B, F, 88] and `contour` [B, F, 264]; times of the frames:
         `frame_seconds`.
     """
+    return _predict(wav, sample_rate, "onset")
+
+
+@torch.no_grad()
+def note_posteriors(wav: Tensor, sample_rate: int) -> Tensor:
+    """Return the posteriors `note` [B, F, 88] of `posteriors`, without the work for the others."""
+    return _predict(wav, sample_rate, "note")["note"]
+
+
+def _predict(wav: Tensor, sample_rate: int, until: Head) -> dict[str, Tensor]:
     wav = wav.to(exact_device(wav.device))
-    return _tracker(wav.device).predict(resample(wav.float(), sample_rate, SAMPLE_RATE))
+    wav = resample(wav.float(), sample_rate, SAMPLE_RATE)
+    return _tracker(wav.device).predict(wav, until=until)
 
 
 def melody_of(note: Tensor, median_frames: int = 0) -> Melody:

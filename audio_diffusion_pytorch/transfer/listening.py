@@ -173,11 +173,11 @@ def analyse(file: AudioReader, mid: bool = False) -> Analysis:
 
 def analyse_wav(wav: Tensor, sample_rate: int) -> Analysis:
     """Analyse wav [1, T] at sample_rate Hz; below a tenth of a second, the analysis is empty."""
-    from audio_diffusion_pytorch.pitch.tracker import posteriors
+    from audio_diffusion_pytorch.pitch.tracker import note_posteriors
 
     if wav.shape[1] < sample_rate // 10:
         return Analysis()
-    note = without_pauses(posteriors(wav, sample_rate)["note"][0], wav)
+    note = without_pauses(note_posteriors(wav, sample_rate)[0], wav)
     overlap, seconds = voices_overlap(note)
     return Analysis(
         clear_pitches(note),

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,8 @@ FRAMES_PER_SECOND = (
 MIN_LENGTH = HOP * (
     KERNEL // 2 + 1
 )  # in shorter clips the lowest octave is too short for reflect padding
+
+Head = Literal["contour", "note", "onset"]  # each one needs those before it
 
 WEIGHTS = Path(__file__).parent / "assets" / "basic_pitch.safetensors"
 
@@ -107,7 +110,7 @@ class BasicPitch(nn.Module):
         model.load_state_dict(load_file(path))
         return model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
-    def forward(self, wav: Tensor, contour_only: bool = False) -> dict[str, Tensor]:
+    def forward(self, wav: Tensor, until: Head = "onset") -> dict[str, Tensor]:
         """Run a batch in one piece.
 
         The level of each clip is normalised over its whole length, so posteriors of a section
@@ -116,10 +119,10 @@ class BasicPitch(nn.Module):
 
         Args:
             wav: clips [B, T] at 22.05 kHz, floating-point.
-            contour_only: omit the notes and onsets, half of the work.
+            until: last head to compute; "contour" is half of the work.
 
         Returns:
-            Posteriors in (0, 1): "onset" [B, F, 88], "contour" [B, F, 264], "note" [B, F, 88], F =
+            Posteriors in (0, 1): "contour" [B, F, 264], "note" [B, F, 88], "onset" [B, F, 88], F =
             1 + T // 256.
 
         Raises:
@@ -132,15 +135,14 @@ class BasicPitch(nn.Module):
         with _full_precision(wav.device):
             x = self._harmonics(self._normalise(self.cqt(wav)))
             contour = self.contour_out(self.contour_in(x).relu()).sigmoid()
-            if contour_only:
-                return {"contour": contour[:, 0, :frames]}
-            note = self.note_out(self.note_in(contour).relu()).sigmoid()
-            onset = self.onset_out(torch.cat([note, self.onset_in(x).relu()], dim=1)).sigmoid()
-        return {
-            "onset": onset[:, 0, :frames],
-            "contour": contour[:, 0, :frames],
-            "note": note[:, 0, :frames],
-        }
+            found = {"contour": contour}
+            if until != "contour":
+                note = self.note_out(self.note_in(contour).relu()).sigmoid()
+                found["note"] = note
+            if until == "onset":
+                onsets = torch.cat([note, self.onset_in(x).relu()], dim=1)
+                found["onset"] = self.onset_out(onsets).sigmoid()
+        return {name: posteriors[:, 0, :frames] for name, posteriors in found.items()}
 
     @torch.no_grad()
     def predict(
@@ -148,7 +150,7 @@ class BasicPitch(nn.Module):
         wav: Tensor,
         sample_rate: int = SAMPLE_RATE,
         batch_size: int = 32,
-        contour_only: bool = False,
+        until: Head = "onset",
     ) -> dict[str, Tensor]:
         """Run clips of any length in the windows of the official inference.
 
@@ -161,7 +163,7 @@ class BasicPitch(nn.Module):
             wav: clips [B, T].
             sample_rate: sample rate in Hz; wav is resampled to 22.05 kHz.
             batch_size: windows in a batch.
-            contour_only: omit the notes and onsets.
+            until: last head to compute.
 
         Returns:
             Posteriors as in `forward`, with F = floor(seconds * 86); clips below 1/86 s have no
@@ -178,7 +180,7 @@ class BasicPitch(nn.Module):
         count = -(-(lead + length) // step)
         padded = F.pad(wav, (lead, (count - 1) * step + WINDOW - lead - length))
         windows = padded.unfold(-1, WINDOW, step).flatten(0, 1)  # [B * count, 43844]
-        parts = [self(part.contiguous(), contour_only) for part in windows.split(batch_size)]
+        parts = [self(part.contiguous(), until) for part in windows.split(batch_size)]
         frames = math.floor(length * (FRAMES_PER_SECOND / SAMPLE_RATE))
         joined = {}
         for name in parts[0]:
