@@ -14,6 +14,7 @@ from torch import Tensor
 from audio_diffusion_pytorch.bridge.framing import Framing
 from audio_diffusion_pytorch.bridge.handoff import interpolate_statistics, match_moments
 from audio_diffusion_pytorch.bridge.precision import at_precision, choose_dtype
+from audio_diffusion_pytorch.bridge.presets import QUALITY
 from audio_diffusion_pytorch.bridge.schedules import choose_schedules
 from audio_diffusion_pytorch.bridge.settings import BridgeSettings
 from audio_diffusion_pytorch.bridge.vibrato import straighten
@@ -113,6 +114,7 @@ class ModelPair:
         self.sigma = resolved.sigma
         self.rho = resolved.rho
         self.solver = resolved.solver
+        self.codec = self.codec.with_phase_rounds(QUALITY[requested.quality].phase_rounds)
         self.handoff = resolved.handoff
         self.schedules = choose_schedules(resolved, self.source, self.target)
         student = self.schedules.students[1]
@@ -151,9 +153,16 @@ class ModelPair:
             "solver": self.solver,
             "handoff": self.handoff,
             **self.schedules.settings,
-            **self.melody.settings,
-            **({"vibrato": self.vibrato} if any(self.melody.given) else {}),
+            **self.melody_settings,
         }
+
+    @property
+    def melody_settings(self) -> dict[str, float]:
+        """Part of the settings; finished transfers of older versions, without a melody, hold."""
+        if not any(self.melody.given):
+            return self.melody.settings
+        rounds = self.codec.phase_rounds
+        return {**self.melody.settings, "vibrato": self.vibrato, "phase_rounds": rounds}
 
     def to(self: Self, device: str | torch.device) -> Self:
         """Move models and codec in place, also for other bridges that share them."""

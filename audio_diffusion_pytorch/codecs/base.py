@@ -41,6 +41,7 @@ class Codec(nn.Module):
         has_frequency_bands: whether neighbouring latent channels are neighbouring frequency bands.
         edge_frames: latent frames at each end of a recording whose analysis window extends beyond
             the recording.
+        phase_rounds: rounds of the phase reconstruction of `decode`; 0 without one.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Codec(nn.Module):
     encodes_fast: bool = False
     has_frequency_bands: bool = False
     edge_frames: int = 0
+    phase_rounds: int = 0
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -97,6 +99,10 @@ class Codec(nn.Module):
             `past`; others decode as usual.
         """
         return self.decode(latents)
+
+    def with_phase_rounds(self, rounds: int) -> Codec:
+        """Return a codec with these weights and, if it reconstructs phases, so many rounds."""
+        return self
 
     def frame_levels(self, latents: Tensor) -> Tensor:
         """Measure the log level of each latent frame.

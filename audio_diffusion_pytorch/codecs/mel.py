@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -116,6 +117,18 @@ class MelCodec(Codec):
         self.backbone = VocosBackbone(n_mels, dim, intermediate_dim, num_layers)
         self.head = ISTFTHead(dim, synthesis_n_fft, hop_length, padding="same")
         self.phase = MelGriffinLim(cast(Tensor, self.mel.filters), n_fft, hop_length, rounds)
+
+    @property
+    def phase_rounds(self) -> int:  # type: ignore[override]
+        """Rounds of `MelGriffinLim`."""
+        return self.phase.rounds
+
+    def with_phase_rounds(self, rounds: int) -> MelCodec:
+        """Return a codec with another number of rounds that shares everything else."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "phase": copy.copy(self.phase)}
+        other.phase.rounds = rounds
+        return other
 
     def encode(self, wav: Tensor) -> Tensor:
         """Encode wav [B, 1, T] to log-mel bands [B, n_mels, ceil(T / hop_length)]."""

@@ -233,8 +233,7 @@ class BridgeSystem(System):
             "solver": self.bridge.solver,
             "handoff": self.bridge.handoff,
             **self.bridge.schedules.settings,
-            **self.bridge.melody.settings,
-            **({"vibrato": self.bridge.vibrato} if any(self.bridge.melody.given) else {}),
+            **self.bridge.melody_settings,
         }
 
     @torch.inference_mode()

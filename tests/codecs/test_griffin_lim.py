@@ -35,6 +35,17 @@ def test_the_bands_come_nearer_with_every_few_rounds(shipped, monkeypatch):
     assert errors[1] < 0.8 * errors[0] and errors[2] < 0.8 * errors[1]
 
 
+def test_a_codec_with_other_rounds_shares_its_weights(shipped):
+    latents = shipped.encode(clip(1.0))
+    before = shipped.decode(latents)
+    other = shipped.with_phase_rounds(4)
+    assert (shipped.phase_rounds, other.phase_rounds) == (16, 4)
+    assert other.backbone is shipped.backbone and other.fingerprint() == shipped.fingerprint()
+    assert not torch.allclose(other.decode(latents), before, atol=NETWORK)
+    assert torch.equal(other.with_phase_rounds(16).decode(latents), before)
+    assert torch.equal(shipped.decode(latents), before)
+
+
 def test_a_low_steady_tone_gets_its_partials(shipped, monkeypatch):
     """The network alone blurs the partials of a low tone."""
     time = torch.arange(2 * RATE) / RATE

@@ -99,6 +99,18 @@ def test_predict_is_the_official_windows_joined(model):
         assert torch.allclose(found["note"][0], expected, atol=NETWORK)
 
 
+@pytest.mark.parametrize("until", ["contour", "note", "onset"])
+def test_the_heads_before_the_last_one_stay_the_same(model, until):
+    heads = ["contour", "note", "onset"]
+    wav = clip("a")[None, :60000]
+    for whole, part in (
+        (model(wav), model(wav, until)),
+        (model.predict(wav), model.predict(wav, until=until)),
+    ):
+        assert list(part) == heads[: heads.index(until) + 1]
+        assert all(torch.equal(part[head], whole[head]) for head in part)
+
+
 @pytest.mark.parametrize("length", [1, 255, 256, 2205, MIN_LENGTH - 1, MIN_LENGTH, 43844, 60001])
 def test_any_length_gives_the_documented_frames(model, length):
     wav = torch.randn(1, length, generator=torch.Generator().manual_seed(0)) * 0.1
