@@ -63,9 +63,9 @@ def measure(
     reference = Bridge(source, target, precision="32", device=device)
     plain = plain_options(reference)
     settings = {name: {"quality": name, "precision": "32"} for name in QUALITY}
-    for count in (5, 6):  # without the students
-        options = {"quality": "instant", "num_steps": count, "precision": "32"}
-        settings[f"instant, {count} points"] = options
+    for points in (5, 6):  # without the students
+        options = {"quality": "instant", "num_steps": points, "precision": "32"}
+        settings[f"instant, {points} points"] = options
     points = QUALITY["normal"].num_steps
     settings |= {
         f"{points} Karras points, precision {p}": {"num_steps": points, "precision": p}
