@@ -1,6 +1,6 @@
 """Error of a bridge's settings relative to the converged solution; imported by transfer.py."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -50,9 +50,16 @@ def middle_windows(bridge: Bridge, files: list[Path]) -> Windows:
 
 @torch.inference_mode()
 def measure(
-    source: str, target: str, data: Path | None, count: int, device: str
+    source: str,
+    target: str,
+    data: Path | None,
+    count: int,
+    device: str,
+    chosen: Sequence[str] = (),
 ) -> list[tuple[str, int, str, str]]:
     """Return rows (settings, evaluations, error of the noise, error of the result).
+
+    `chosen` names the rows; without names there are all.
 
     Errors are median / 90th percentile.
 
@@ -77,6 +84,7 @@ def measure(
         f"{name}, 26 points": plain | {"num_steps": 26, "solver": name}
         for name in ("dpmpp_2m", "dpmpp_3m")
     }
+    settings = {name: settings[name] for name in chosen or settings}
     files = find_clips(data, source, count)
     exact = Bridge(
         source, target, device=device, **plain | {"num_steps": CONVERGED, "solver": "unipc"}

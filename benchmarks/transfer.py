@@ -69,6 +69,9 @@ def main() -> None:
     parser.add_argument(
         "--pairs", nargs="+", default=["flute-violin", "violin-flute"], help="of the error part"
     )
+    parser.add_argument(
+        "--rows", nargs="+", default=[], metavar="NAME", help="of the error part (default all)"
+    )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
     parser.add_argument(
         "--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="of speed and evaluation"
@@ -270,7 +273,7 @@ def profile_stages(args: argparse.Namespace) -> None:
 
 def error(args: argparse.Namespace) -> None:
     for pair in args.pairs:
-        rows = measure(*pair.split("-"), args.data, args.clips, args.device)
+        rows = measure(*pair.split("-"), args.data, args.clips, args.device, args.rows)
         print(f"\n{pair}, error against the converged solution, median / 90th percentile:\n")
         table = Table("setting", "evaluations", "noise", "result")
         for row in rows:

@@ -75,10 +75,10 @@ class ModelPair:
         for model in models:
             require_one_instrument(model)
         require_one_codec(*models)
-        self.codec = (shared_codec(*models) if codec is None else codec).to(device)
-        if self.codec.latent_channels != len(self.source.mean):
+        self._codec = (shared_codec(*models) if codec is None else codec).to(device)
+        if self._codec.latent_channels != len(self.source.mean):
             raise InputError(
-                f"the codec has {self.codec.latent_channels} channels, "
+                f"the codec has {self._codec.latent_channels} channels, "
                 f"the models {len(self.source.mean)}"
             )
         requested = BridgeSettings(
@@ -108,13 +108,14 @@ class ModelPair:
 
     def _configure(self, requested: BridgeSettings) -> None:
         """Resolve the settings; set the schedule, the solver and the target's statistics."""
-        bands = self.codec.has_frequency_bands
+        bands = self._codec.has_frequency_bands
         resolved = requested.resolve(self.source.spec, self.target.spec, bands)
         self._requested = requested
         self.sigma = resolved.sigma
         self.rho = resolved.rho
         self.solver = resolved.solver
-        self.codec = self.codec.with_phase_rounds(QUALITY[requested.quality].phase_rounds)
+        effort = QUALITY[requested.quality].phase_effort
+        self.codec = self._codec.with_phase_rounds(effort * self._codec.phase_rounds)
         self.handoff = resolved.handoff
         self.schedules = choose_schedules(resolved, self.source, self.target)
         student = self.schedules.students[1]

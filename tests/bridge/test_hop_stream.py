@@ -41,7 +41,8 @@ def identity(make_instrument):
         model.denoiser = Gaussian()
     codec = load_codec("small")
     codec.phase.rounds = 3  # of 16, for the time of the tests
-    return Bridge(*models, sigma=4.0, num_steps=24, handoff="plain", codec=codec)
+    options = {"num_steps": 24, "handoff": "plain", "quality": "draft"}
+    return Bridge(*models, sigma=4.0, codec=codec, **options)
 
 
 def clip(seconds: float, rate: int = RATE, channels: int = 1) -> torch.Tensor:
