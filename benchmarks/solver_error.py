@@ -59,9 +59,7 @@ def measure(
 ) -> list[tuple[str, int, str, str]]:
     """Return rows (settings, evaluations, error of the noise, error of the result).
 
-    `chosen` names the rows; without names there are all.
-
-    Errors are median / 90th percentile.
+    Errors are median / 90th percentile. `chosen` names the rows; without names there are all.
 
     The result is the target's normalised latents of one window of each clip. Errors are relative to
     the converged solution in float32, with `CONVERGED` points in each direction from the models'
@@ -84,6 +82,8 @@ def measure(
         f"{name}, 26 points": plain | {"num_steps": 26, "solver": name}
         for name in ("dpmpp_2m", "dpmpp_3m")
     }
+    if unknown := set(chosen) - set(settings):
+        raise SystemExit(f"unknown rows {sorted(unknown)}; there are: {'; '.join(settings)}")
     settings = {name: settings[name] for name in chosen or settings}
     files = find_clips(data, source, count)
     exact = Bridge(
