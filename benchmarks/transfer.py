@@ -237,7 +237,7 @@ def in_turns(functions: dict[str, Callable], turns: int = 5) -> dict[str, float]
 STAGES = {  # end of the file's path, function
     "level and tuning": ("bridge/bridge.py", "_measured"),
     "register": ("bridge/register.py", "octaves_into_range"),
-    "encoder": ("bridge/model_pair.py", "_encode"),
+    "encoder": ("bridge/model_pair.py", "encode_windows"),
     "melody": ("bridge/model_pair.py", "melody_of"),
     "networks": ("bridge/model_pair.py", "_solve"),
     "decoder network": ("codecs/mel.py", "synthesise"),

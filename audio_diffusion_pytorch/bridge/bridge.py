@@ -133,9 +133,9 @@ class Bridge(ModelPair):
         windows = list(WindowCutter(self.framing, sample_rate, len(wav), stats).windows([wav]))
         straight, noise, latents, melodies = [], [], [], []
         for batch in batches(windows, self.batch_size):
-            batch, melody = self._with_melody(batch)
+            batch, melody = self.with_melody(batch)
             straight += batch
-            latents.append(self._encode(batch).cpu())
+            latents.append(self.encode_windows(batch).cpu())
             noise.append(self.to_noise(latents[-1].to(self.device), melody).cpu())
             if melody is not None:
                 melodies.append(melody.cpu())

@@ -85,7 +85,7 @@ class Windows:
         pair: source and target, in single precision.
         latents: codec latents of the source [N, D, L].
         played: weight of the played sound in each frame [N, L].
-        melody: melody of the windows [N, M, L], see `ModelPair.melody_of`; None: without melody.
+        melody: melody of the windows [N, M, L], see `ModelPair.with_melody`; None: without melody.
     """
 
     pair: ModelPair
@@ -173,16 +173,14 @@ def _spread(recordings: Sequence[Sequence[Window]], count: int) -> list[Window]:
     return [chosen[index] for index in kept]
 
 
+@torch.inference_mode()
 def encode_windows(pair: ModelPair, windows: Sequence[Window]) -> Windows:
-    """Encode windows with the codec.
+    """Encode windows as a bridge does, without vibrato and with the melody of the unmoved sound.
 
     Args:
         pair: source and target.
         windows: windows of the source's recordings.
     """
-    with torch.inference_mode():
-        wav = torch.stack([window.wav for window in windows])
-        latents = pair.codec.encode(wav[:, None].to(pair.device))
-        played = torch.stack([window.played for window in windows]).to(pair.device)
-        melody = pair.melody_of(wav)
-    return Windows(pair, latents, played, melody)
+    windows, melody = pair.with_melody(windows)
+    played = torch.stack([window.played for window in windows]).to(pair.device)
+    return Windows(pair, pair.encode_windows(windows), played, melody)

@@ -300,10 +300,10 @@ class ModelPair:
         windows = [window for _, window in batch]
         played = [i for i, window in enumerate(windows) if window.played.any()]
         if played:
-            found, melody = self._with_melody([windows[i] for i in played])
+            found, melody = self.with_melody([windows[i] for i in played])
             for i, window in zip(played, found, strict=True):
                 windows[i] = window
-        latents = self._encode(windows)
+        latents = self.encode_windows(windows)
         if played:
             given = latents[played]
             noise = self.to_noise(given, melody)
@@ -341,14 +341,14 @@ class ModelPair:
         """Return the latent frames of `length` samples at `sample_rate` Hz."""
         return self.framing.num_frames(length, sample_rate)
 
-    def _encode(self, windows: Sequence[Window]) -> Tensor:
+    def encode_windows(self, windows: Sequence[Window]) -> Tensor:
         """Return the codec latents [B, D, L] of the windows' sound."""
         return self._encode_sound([window.wav for window in windows])
 
     def _encode_sound(self, wavs: list[Tensor]) -> Tensor:
         return self.codec.encode(torch.stack(wavs)[:, None].to(self.device))
 
-    def _with_melody(self, windows: Sequence[Window]) -> tuple[list[Window], Tensor | None]:
+    def with_melody(self, windows: Sequence[Window]) -> tuple[list[Window], Tensor | None]:
         """Return windows without vibrato, and their melody [B, M + 1, L].
 
         The melody is dropped where nothing has a pitch.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from audio_diffusion_pytorch.bridge.solutions import (
     make_pairs,
     teach,
 )
+from audio_diffusion_pytorch.data.augment import RecordingAugment
 from audio_diffusion_pytorch.data.files import find_files
 from audio_diffusion_pytorch.data.packed_datamodule import PackedBatches, place_of_resuming
 from audio_diffusion_pytorch.errors import InputError
@@ -27,6 +29,7 @@ from audio_diffusion_pytorch.models.fitted_schedules import DIRECTIONS, weights_
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
 from audio_diffusion_pytorch.models.loading import load_instrument, load_others
 from audio_diffusion_pytorch.training.randomness import generator_for
+from audio_diffusion_pytorch.training.varied_recordings import vary
 from audio_diffusion_pytorch.utils.devices import choose_device
 from audio_diffusion_pytorch.utils.safetensors_io import open_safetensors, write_safetensors
 from audio_diffusion_pytorch.utils.settings import check_number
@@ -102,6 +105,9 @@ class SolutionDatamodule(pl.LightningDataModule):
         seconds: most seconds of a recording.
         melody_guidance: weight of the melody in the solutions to data, see `MelodyUse`; "auto":
             that of `quality=normal`.
+        augment: variation of a copy of each recording, see `RecordingAugment`; None: no copies.
+        second_voice: share of the copies with a second, softer recording of the same instrument,
+            like double stops.
         batch_size: examples in a batch.
         batches_per_epoch: batches of an epoch.
         seed: key of all random numbers.
@@ -127,6 +133,8 @@ class SolutionDatamodule(pl.LightningDataModule):
         files: int = 40,
         seconds: float = 20.0,
         melody_guidance: float | str = "auto",
+        augment: RecordingAugment | None = None,
+        second_voice: float = 0.0,
         batch_size: int = 8,
         batches_per_epoch: int = 100,
         seed: int = 0,
@@ -141,6 +149,7 @@ class SolutionDatamodule(pl.LightningDataModule):
             check_number(f"datamodule.{name}", value, whole=True, least=1)
         check_number("datamodule.batch_size", batch_size, whole=True, least=2)
         check_number("datamodule.seconds", seconds, above=0)
+        check_number("datamodule.second_voice", second_voice, least=0, most=1)
         self.path = Path(path)
         self.device = choose_device(device)
         self._file = Path(folder) / FILE
@@ -154,6 +163,8 @@ class SolutionDatamodule(pl.LightningDataModule):
         self.files = files
         self.seconds = seconds
         self.melody_guidance = melody_guidance
+        self.augment = augment
+        self.second_voice = second_voice
         pairs = self._pairs()
         self.sigmas = hand_off_range(pairs)
         self.guidance = pairs[-1][1].melody.guidance
@@ -195,7 +206,8 @@ class SolutionDatamodule(pl.LightningDataModule):
         models = [self.teacher, *self.others]
         digests = [weights_digest(model.file) if model.file else "" for model in models]
         values = [str(self.path), digests, self.windows, self.files]
-        return json.dumps([*values, self.seconds, self.seed, self._settings])
+        variation = str(self.augment), self.second_voice
+        return json.dumps([*values, self.seconds, self.seed, self._settings, *variation])
 
     def _is_made(self) -> bool:
         if not self._file.is_file():
@@ -205,7 +217,7 @@ class SolutionDatamodule(pl.LightningDataModule):
 
     def _solve(self) -> dict[str, Tensor]:
         """Return the tensors of the file."""
-        known: dict[str, list[Recording]] = {}
+        known: dict[str, list[list[Recording]]] = {}
         found: dict[str, list[Solutions]] = {"train": [], "valid": []}
         for model in (self.teacher, *self.others):
             model.to(self.device)
@@ -216,9 +228,12 @@ class SolutionDatamodule(pl.LightningDataModule):
                 name = pair.source.spec.name
                 if name not in known:
                     files = find_files([self.path], [name])
-                    known[name] = read_recordings(files, self.files, self.seconds)
-                held = known[name][::VALID]
-                kept = [one for one in known[name] if one not in held] or held
+                    read = read_recordings(files, self.files, self.seconds)
+                    held = read[::VALID]
+                    kept = [one for one in read if one not in held] or held
+                    rng = np.random.default_rng((self.seed, len(known)))
+                    known[name] = [self._with_copies(part, rng) for part in (held, kept)]
+                held, kept = known[name]
                 shares = {"valid": (held, -(-self.windows // VALID)), "train": (kept, self.windows)}
                 for split, (recordings, count) in shares.items():
                     generator = generator_for(self.seed, number, split == "valid")
@@ -234,6 +249,14 @@ class SolutionDatamodule(pl.LightningDataModule):
             table = _table(parts, self.teacher.spec.sigma_data)._asdict()
             tensors |= {f"{split}.{name}": value for name, value in table.items()}
         return tensors
+
+    def _with_copies(
+        self, recordings: Sequence[Recording], rng: np.random.Generator
+    ) -> list[Recording]:
+        """Return recordings and their varied copies."""
+        if self.augment is None:
+            return [*recordings]
+        return [*recordings, *vary(recordings, self.augment, self.second_voice, rng)]
 
     def setup(self, stage: str | None = None) -> None:
         """Read the solutions; every process does."""

@@ -62,8 +62,10 @@ def test_what_has_no_tuning_is_in_tune():
 def test_networks_see_440(make_instrument, codec, monkeypatch):
     bridge = Bridge(make_instrument(), make_instrument(), num_steps=2, codec=codec)
     seen = []
-    encode = bridge._encode
-    monkeypatch.setattr(bridge, "_encode", lambda windows: seen.extend(windows) or encode(windows))
+    encode = bridge.encode_windows
+    monkeypatch.setattr(
+        bridge, "encode_windows", lambda windows: seen.extend(windows) or encode(windows)
+    )
     wav = notes(430.0, 2.5)
     # As above.
     assert cents(wav) == pytest.approx(-40, abs=2)
