@@ -85,7 +85,7 @@ class Windows:
         pair: source and target, in single precision.
         latents: codec latents of the source [N, D, L].
         played: weight of the played sound in each frame [N, L].
-        melody: melody of the windows [N, M, L], see `ModelPair.with_melody`; None: without melody.
+        melody: output of `ModelPair.with_melody` [N, M + 1, L]; None: without melody.
     """
 
     pair: ModelPair

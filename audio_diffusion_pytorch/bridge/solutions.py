@@ -29,7 +29,7 @@ class Solutions:
         sigma: hand-off noise level.
         data: normalised latents [N, D, L].
         noise: latents at the hand-off level [N, D, L].
-        melody: melody of the windows [N, M, L], or None.
+        melody: melody of the windows [N, M + 1, L], or None.
     """
 
     direction: str

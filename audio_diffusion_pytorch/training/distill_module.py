@@ -31,6 +31,7 @@ from audio_diffusion_pytorch.training.base_module import FrozenCodecModule
 from audio_diffusion_pytorch.training.ema import EMA
 from audio_diffusion_pytorch.training.solution_datamodule import Examples, SolutionDatamodule
 
+GOLDEN_RATIO = 0.6180339887498949
 _LABELS = torch.tensor([RECORDING_CONDITIONS.index(CONDITIONS[name]) for name in DIRECTIONS])
 
 
@@ -43,6 +44,7 @@ class DistillModule(FrozenCodecModule):
         to_noise: noise levels on the way to noise before the hand-off, rising.
         to_data: noise levels on the way to data after the hand-off, falling.
         cycle: weight of the way there and back, which returns to its start.
+        splitting: weight of the difference between one step and two, see `_splitting_loss`.
         lr: learning rate of AdamW, the peak of a one-cycle learning rate.
         lr_beta1: decay of AdamW's first moment.
         lr_beta2: decay of AdamW's second moment.
@@ -64,6 +66,7 @@ class DistillModule(FrozenCodecModule):
         to_noise: Sequence[float] = (0.1, 0.4),
         to_data: Sequence[float] = (0.9, 0.15),
         cycle: float = 0.0,
+        splitting: float = 0.0,
         lr: float = 1.5e-4,
         lr_beta1: float = 0.9,
         lr_beta2: float = 0.99,
@@ -139,24 +142,34 @@ class DistillModule(FrozenCodecModule):
         Returns:
             Latents at the other end [B, D, L]: the data, or the noise scaled as in `Examples`.
         """
-        upwards = batch.direction == 0
-        h = self.hparams
+        start, scale = self._start(denoiser, batch)
+        return self._map(denoiser, batch, start, self._levels(batch)) / scale[:, 1]
+
+    def _levels(self, batch: Examples) -> Tensor:
+        """Return the noise levels of the solver [B, N] from the start of each example."""
+        h, sigma = self.hparams, batch.sigma
         low = torch.tensor([*reversed(h.to_noise)]), torch.tensor(h.to_data)
-        falling = [
-            torch.cat([batch.sigma[:, None], one.to(batch.sigma).expand(len(batch.sigma), -1)], 1)
-            for one in low
-        ]
-        sigmas = torch.where(upwards[:, None], falling[0].flip(1), falling[1])
-        scale = (batch.sigma**2 + denoiser.sigma_data**2).sqrt()[:, None, None]
-        given: dict[str, Any] = {"end": sigmas[:, -1]}
+        up, down = (
+            torch.cat([sigma[:, None], one.to(sigma).expand(len(sigma), -1)], 1) for one in low
+        )
+        return torch.where((batch.direction == 0)[:, None], up.flip(1), down)
+
+    def _start(self, denoiser: Denoiser, batch: Examples) -> tuple[Tensor, Tensor]:
+        """Return the starts [B, D, L], and the scales of both ends in `Examples` [B, 2, 1, 1]."""
+        noise = (batch.sigma**2 + denoiser.sigma_data**2).sqrt()
+        scale = torch.stack([torch.ones_like(noise), noise], 1)
+        upwards = (batch.direction == 0)[:, None]
+        scale = torch.where(upwards, scale, scale.flip(1))[:, :, None, None]
+        return torch.where(upwards[..., None], batch.data, batch.noise) * scale[:, 0], scale
+
+    def _map(self, denoiser: Denoiser, batch: Examples, x: Tensor, levels: Tensor) -> Tensor:
+        """Solve the ODE of each example from x [B, D, L] over levels [B, N]."""
+        given: dict[str, Any] = {"end": levels[:, -1]}
         if self.teacher.spec.labels:
             given["label"] = _LABELS.to(self.device)[batch.direction]
         if batch.melody.shape[1]:
             given |= denoiser.melody_conditions(batch.melody)
-        chosen = upwards[:, None, None]
-        start = torch.where(chosen, batch.data, batch.noise * scale)
-        x = multistep_rows(partial(denoiser, **given), start, sigmas)
-        return torch.where(chosen, x / scale, x)
+        return multistep_rows(partial(denoiser, **given), x, levels)
 
     def training_step(self, batch: Examples, batch_idx: int) -> Tensor:
         """Return the loss of a batch: the squared error at the end of the solver."""
@@ -165,6 +178,8 @@ class DistillModule(FrozenCodecModule):
         loss = (found - _end(batch)).square().mean()
         if self.hparams.cycle:
             loss = loss + self.hparams.cycle * self._cycle_loss(batch, found)
+        if self.hparams.splitting:
+            loss = loss + self.hparams.splitting * self._splitting_loss(batch)
         self.log("train_loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
@@ -173,6 +188,22 @@ class DistillModule(FrozenCodecModule):
         start = torch.where((batch.direction == 0)[:, None, None], batch.data, batch.noise)
         back = batch._replace(data=found, noise=found, direction=1 - batch.direction)
         return (self.solve(self.denoiser, back) - start).square().mean()
+
+    def _splitting_loss(self, batch: Examples) -> Tensor:
+        """Return the squared difference between one step over the whole way and two over its parts.
+
+        The way is split at a random place. Source: SplitMeanFlow (arXiv 2507.16884).
+        """
+        start, scale = self._start(self.denoiser, batch)
+        first, last = self._levels(batch)[:, [0, -1]].unbind(1)
+        places = torch.arange(len(first), device=first.device) + self.global_step * len(first)
+        place = places * GOLDEN_RATIO % 1  # random enough, and equal in a resumed run
+        middle = (first.log() * (1 - place) + last.log() * place).exp()
+        with torch.no_grad():
+            x = self._map(self.denoiser, batch, start, torch.stack([first, middle], 1))
+            two = self._map(self.denoiser, batch, x, torch.stack([middle, last], 1))
+        one = self._map(self.denoiser, batch, start, torch.stack([first, last], 1))
+        return ((one - two) / scale[:, 1]).square().mean()
 
     def validation_step(self, batch: Examples, batch_idx: int) -> None:
         """Log the relative errors at the end of the solver, with the averaged weights."""

@@ -47,7 +47,7 @@ class Examples(NamedTuple):
         noise: latents at the hand-off level, divided by sqrt(sigma^2 + sigma_data^2) [N, D, L].
         sigma: hand-off noise level [N].
         direction: index in `DIRECTIONS` [N].
-        melody: melody [N, M, L]; M is 0 without a melody.
+        melody: output of `ModelPair.with_melody` [N, M + 1, L]; [N, 0, L] without a melody input.
     """
 
     data: Tensor
@@ -179,7 +179,8 @@ class SolutionDatamodule(pl.LightningDataModule):
     def train_set(self) -> _Epoch:
         """The examples of an epoch, for their number and, in a dry run, for their shape."""
         spec = self.teacher.spec
-        shape = len(self.teacher.mean), spec.melody_channels, spec.frames
+        melody = spec.melody_channels + 1 if spec.melody_channels else 0
+        shape = len(self.teacher.mean), melody, spec.frames
         return _Epoch(self.batches_per_epoch * self.batch_size, shape)
 
     @property

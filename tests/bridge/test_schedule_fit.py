@@ -243,7 +243,7 @@ def test_models_with_a_melody_input_are_fitted_with_the_melody(
     sources = [make_instrument("flute", unet=unet if source_input else TINY_UNET)] * 2
     task = next(one for one in plan_fits(target, sources, [2]) if one.direction == "to_data")
     parts = [cut_windows(pair, recordings(2), 1)[0] for pair in task.pairs]
-    assert all(part.melody.shape[:2] == (1, MELODY_CHANNELS) for part in parts)
+    assert all(part.melody.shape[:2] == (1, MELODY_CHANNELS + 1) for part in parts)
     sigmas = torch.tensor([4.0, 1.0, 0.1], dtype=torch.float64)
     results = Half("to_data", parts).expected
     without = [replace(part, melody=torch.zeros_like(part.melody)) for part in parts]
