@@ -76,7 +76,7 @@ def run_on_ray(
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
     if ray is None:
-        raise InputError('engine=ray needs Ray: pip install "timbridge[ray]"')
+        raise InputError('engine=ray needs Ray: pip install "timbridge[ray]", in a clone ".[ray]"')
     if ray.is_initialized():
         yield
         return

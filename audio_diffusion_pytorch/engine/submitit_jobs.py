@@ -40,7 +40,9 @@ def run_with_submitit(
             `task` cannot start.
     """
     if submitit is None:
-        raise InputError('engine=slurm needs submitit: pip install "timbridge[slurm]"')
+        raise InputError(
+            'engine=slurm needs submitit: pip install "timbridge[slurm]", in a clone ".[slurm]"'
+        )
     todo = list(jobs)
     for attempt, most in enumerate((options.shards, _MOST)):
         count = min(most, len(todo))

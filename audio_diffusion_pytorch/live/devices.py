@@ -30,7 +30,8 @@ def audio_library() -> Any:
         import sounddevice
     except ImportError as error:
         raise InputError(
-            'microphones and loudspeakers need sounddevice: pip install "timbridge[live]"'
+            'microphones and loudspeakers need sounddevice: pip install "timbridge[live]", in a '
+            'clone ".[live]"'
         ) from error
     except OSError as error:
         raise InputError(
