@@ -8,6 +8,7 @@ from itertools import product
 
 from audio_diffusion_pytorch.bridge.fit_windows import Recording, Windows, cut_windows
 from audio_diffusion_pytorch.bridge.model_pair import ModelPair
+from audio_diffusion_pytorch.bridge.presets import QUALITY
 from audio_diffusion_pytorch.bridge.schedule_fit import (
     SOLVER,
     Half,
@@ -67,31 +68,39 @@ def plan_fits(
         sigmas: hand-off noise levels; empty: the default level of each bridge.
 
     Returns:
-        A fit for each direction, level and number of evaluations; fits of one half are neighbours.
+        A fit for each direction, level and number of evaluations. The fits for `normal` solve the
+        ODE of its guided target.
 
     Raises:
         InputError: the models use different codecs, or a level lies outside their range.
     """
     tasks = []
-    for direction in DIRECTIONS:
+    for direction, count in product(DIRECTIONS, sorted(set(evaluations))):
         by_sigma: dict[float, list[ModelPair]] = {}
         for other in others or [model]:
             ends = (model, other) if direction == "to_noise" else (other, model)
             pair = ModelPair(
                 *ends,
+                quality=_preset(count),
                 solver=SOLVER,
                 precision="32",
-                melody_guidance=1,
+                melody_guidance="auto" if direction == "to_data" else 1,
                 codec=model.codec,
                 device=model.mean.device,
             )
             for sigma in sigmas or [pair.sigma]:
                 by_sigma.setdefault(float(sigma), []).append(pair.with_sigma(sigma))
         tasks += [
-            Task(direction, sigma, count, tuple(by_sigma[sigma]))
-            for sigma, count in product(sorted(by_sigma), sorted(set(evaluations)))
+            Task(direction, sigma, count, tuple(by_sigma[sigma])) for sigma in sorted(by_sigma)
         ]
-    return tasks
+    # The fits of one half are neighbours, and share its solutions.
+    return sorted(tasks, key=lambda task: (DIRECTIONS.index(task.direction), task.sigma))
+
+
+def _preset(evaluations: int) -> str:
+    """Return the preset that uses a fit; `draft`, without guidance, stands for all others."""
+    found = (name for name, preset in QUALITY.items() if preset.fitted == evaluations + 1)
+    return next(found, "draft")
 
 
 class Fits:
@@ -123,7 +132,7 @@ class Fits:
             InputError: the recordings contain too little sound.
         """
         ends = [_names(pair) for pair in task.pairs]
-        key = task.direction, task.sigma, ends
+        key = task.direction, task.sigma, ends, [pair.melody.guidance for pair in task.pairs]
         if self._halves is None or self._halves[0] != key:
             parts = [self._windows_of(pair) for pair in task.pairs]
             fit, check = (Half(task.direction, half) for half in zip(*parts, strict=True))
