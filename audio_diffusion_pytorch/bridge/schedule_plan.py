@@ -19,6 +19,7 @@ from audio_diffusion_pytorch.models.fitted_schedules import (
     DIRECTIONS,
     FittedSchedule,
     FittedSchedules,
+    Key,
 )
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
 
@@ -42,15 +43,22 @@ class Task:
     pairs: tuple[ModelPair, ...]
 
     @property
-    def key(self) -> tuple[str, str, str, int, float]:
+    def guidance(self) -> float:
+        """Weight of the guidance of the target."""
+        return self.pairs[0].melody.guidance if self.direction == "to_data" else 1.0
+
+    @property
+    def key(self) -> Key:
         """Key of the schedule, see `FittedSchedule.key`."""
         pair = self.pairs[0]
         model = pair.source if self.direction == "to_noise" else pair.target
-        return model.spec.name, self.direction, SOLVER, self.evaluations + 1, self.sigma
+        kind = model.spec.name, self.direction, SOLVER, self.evaluations + 1
+        return *kind, self.sigma, self.guidance
 
     def __str__(self) -> str:
         name, direction, *_ = self.key
-        return f"{name} {direction}, sigma {self.sigma:g}, {self.evaluations} evaluations"
+        guided = f", guidance {self.guidance:g}" if self.guidance != 1 else ""
+        return f"{name} {direction}, sigma {self.sigma:g}, {self.evaluations} evaluations{guided}"
 
 
 def plan_fits(
@@ -68,39 +76,44 @@ def plan_fits(
         sigmas: hand-off noise levels; empty: the default level of each bridge.
 
     Returns:
-        A fit for each direction, level and number of evaluations. The fits for `normal` solve the
-        ODE of its guided target.
+        A fit for each direction, level and number of evaluations, and a further one for the guided
+        targets of presets with guidance; fits of one half are neighbours.
 
     Raises:
         InputError: the models use different codecs, or a level lies outside their range.
     """
     tasks = []
-    for direction, count in product(DIRECTIONS, sorted(set(evaluations))):
+    for direction, guidance, counts in _kinds(model, sorted(set(evaluations))):
         by_sigma: dict[float, list[ModelPair]] = {}
         for other in others or [model]:
             ends = (model, other) if direction == "to_noise" else (other, model)
             pair = ModelPair(
                 *ends,
-                quality=_preset(count),
                 solver=SOLVER,
                 precision="32",
-                melody_guidance="auto" if direction == "to_data" else 1,
+                melody_guidance=guidance,
                 codec=model.codec,
                 device=model.mean.device,
             )
             for sigma in sigmas or [pair.sigma]:
                 by_sigma.setdefault(float(sigma), []).append(pair.with_sigma(sigma))
         tasks += [
-            Task(direction, sigma, count, tuple(by_sigma[sigma])) for sigma in sorted(by_sigma)
+            Task(direction, sigma, count, tuple(by_sigma[sigma]))
+            for sigma, count in product(sorted(by_sigma), counts)
         ]
-    # The fits of one half are neighbours, and share its solutions.
-    return sorted(tasks, key=lambda task: (DIRECTIONS.index(task.direction), task.sigma))
+    return tasks
 
 
-def _preset(evaluations: int) -> str:
-    """Return the preset that uses a fit; `draft`, without guidance, stands for all others."""
-    found = (name for name, preset in QUALITY.items() if preset.fitted == evaluations + 1)
-    return next(found, "draft")
+def _kinds(
+    model: InstrumentModel, evaluations: Sequence[int]
+) -> Iterator[tuple[str, float, Sequence[int]]]:
+    """Yield direction, guidance and numbers of evaluations; presets with guidance need both."""
+    for direction in DIRECTIONS:
+        yield direction, 1.0, evaluations
+    presets = [preset for preset in QUALITY.values() if preset.fitted and preset.guidance != 1]
+    for guidance in {preset.guidance for preset in presets} if model.spec.melody_channels else ():
+        counts = {preset.fitted for preset in presets if preset.guidance == guidance}
+        yield "to_data", guidance, [count for count in evaluations if count + 1 in counts]
 
 
 class Fits:
@@ -132,7 +145,7 @@ class Fits:
             InputError: the recordings contain too little sound.
         """
         ends = [_names(pair) for pair in task.pairs]
-        key = task.direction, task.sigma, ends, [pair.melody.guidance for pair in task.pairs]
+        key = task.direction, task.sigma, task.guidance, ends
         if self._halves is None or self._halves[0] != key:
             parts = [self._windows_of(pair) for pair in task.pairs]
             fit, check = (Half(task.direction, half) for half in zip(*parts, strict=True))
