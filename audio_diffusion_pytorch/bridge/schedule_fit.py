@@ -65,11 +65,6 @@ class Half:
         return self.windows[0].pair.sigma
 
     @property
-    def guidance(self) -> float:
-        """Weight of the guidance of the half."""
-        return self.windows[0].pair.melody.guidance if self.index else 1.0
-
-    @property
     def others(self) -> list[str]:
         """Names of the models of the other halves."""
         pairs = [part.pair for part in self.windows]
@@ -188,7 +183,6 @@ def fit_half(
         karras_error=round(karras_error, 4),
         fitted_on={"others": fit.others, "windows": fit.count, "check_windows": check.count},
         weights=tuple(tuple(round(weight, 7) for weight in row) for row in weights),
-        guidance=fit.guidance,
     )
 
 

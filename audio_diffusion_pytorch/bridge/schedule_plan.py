@@ -8,7 +8,6 @@ from itertools import product
 
 from audio_diffusion_pytorch.bridge.fit_windows import Recording, Windows, cut_windows
 from audio_diffusion_pytorch.bridge.model_pair import ModelPair
-from audio_diffusion_pytorch.bridge.presets import QUALITY
 from audio_diffusion_pytorch.bridge.schedule_fit import (
     SOLVER,
     Half,
@@ -19,7 +18,6 @@ from audio_diffusion_pytorch.models.fitted_schedules import (
     DIRECTIONS,
     FittedSchedule,
     FittedSchedules,
-    Key,
 )
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
 
@@ -43,22 +41,15 @@ class Task:
     pairs: tuple[ModelPair, ...]
 
     @property
-    def guidance(self) -> float:
-        """Weight of the guidance of the target."""
-        return self.pairs[0].melody.guidance if self.direction == "to_data" else 1.0
-
-    @property
-    def key(self) -> Key:
+    def key(self) -> tuple[str, str, str, int, float]:
         """Key of the schedule, see `FittedSchedule.key`."""
         pair = self.pairs[0]
         model = pair.source if self.direction == "to_noise" else pair.target
-        kind = model.spec.name, self.direction, SOLVER, self.evaluations + 1
-        return *kind, self.sigma, self.guidance
+        return model.spec.name, self.direction, SOLVER, self.evaluations + 1, self.sigma
 
     def __str__(self) -> str:
         name, direction, *_ = self.key
-        guided = f", guidance {self.guidance:g}" if self.guidance != 1 else ""
-        return f"{name} {direction}, sigma {self.sigma:g}, {self.evaluations} evaluations{guided}"
+        return f"{name} {direction}, sigma {self.sigma:g}, {self.evaluations} evaluations"
 
 
 def plan_fits(
@@ -76,14 +67,13 @@ def plan_fits(
         sigmas: hand-off noise levels; empty: the default level of each bridge.
 
     Returns:
-        A fit for each direction, level and number of evaluations, and a further one for the guided
-        targets of presets with guidance; fits of one half are neighbours.
+        A fit for each direction, level and number of evaluations; fits of one half are neighbours.
 
     Raises:
         InputError: the models use different codecs, or a level lies outside their range.
     """
     tasks = []
-    for direction, guidance, counts in _kinds(model, sorted(set(evaluations))):
+    for direction in DIRECTIONS:
         by_sigma: dict[float, list[ModelPair]] = {}
         for other in others or [model]:
             ends = (model, other) if direction == "to_noise" else (other, model)
@@ -91,7 +81,7 @@ def plan_fits(
                 *ends,
                 solver=SOLVER,
                 precision="32",
-                melody_guidance=guidance,
+                melody_guidance=1,
                 codec=model.codec,
                 device=model.mean.device,
             )
@@ -99,21 +89,9 @@ def plan_fits(
                 by_sigma.setdefault(float(sigma), []).append(pair.with_sigma(sigma))
         tasks += [
             Task(direction, sigma, count, tuple(by_sigma[sigma]))
-            for sigma, count in product(sorted(by_sigma), counts)
+            for sigma, count in product(sorted(by_sigma), sorted(set(evaluations)))
         ]
     return tasks
-
-
-def _kinds(
-    model: InstrumentModel, evaluations: Sequence[int]
-) -> Iterator[tuple[str, float, Sequence[int]]]:
-    """Yield direction, guidance and numbers of evaluations; presets with guidance need both."""
-    for direction in DIRECTIONS:
-        yield direction, 1.0, evaluations
-    presets = [preset for preset in QUALITY.values() if preset.fitted and preset.guidance != 1]
-    for guidance in {preset.guidance for preset in presets} if model.spec.melody_channels else ():
-        counts = {preset.fitted for preset in presets if preset.guidance == guidance}
-        yield "to_data", guidance, [count for count in evaluations if count + 1 in counts]
 
 
 class Fits:
@@ -145,7 +123,7 @@ class Fits:
             InputError: the recordings contain too little sound.
         """
         ends = [_names(pair) for pair in task.pairs]
-        key = task.direction, task.sigma, task.guidance, ends
+        key = task.direction, task.sigma, ends
         if self._halves is None or self._halves[0] != key:
             parts = [self._windows_of(pair) for pair in task.pairs]
             fit, check = (Half(task.direction, half) for half in zip(*parts, strict=True))

@@ -139,8 +139,7 @@ def _fitted(
     points = resolved.fitted
     assert points is not None
     name = model.spec.name
-    guidance = resolved.melody.guidance if direction == "to_data" else 1.0
-    found = model.fitted.find(name, direction, resolved.solver, points, resolved.sigma, guidance)
+    found = model.fitted.find(name, direction, resolved.solver, points, resolved.sigma)
     # Levels without weights cannot replace Karras levels with more points.
     few = found is not None and not found.weights and points < resolved.num_steps
     return None if few else found

@@ -23,8 +23,6 @@ from audio_diffusion_pytorch.utils.files import atomic_write
 FORMAT = "audio_diffusion_pytorch.schedules.1"
 ENDING = ".schedules.json"
 DIRECTIONS = ("to_noise", "to_data")
-# Instrument, direction, solver, points, hand-off level and guidance.
-Key = tuple[str, str, str, int, float, float]
 FARTHEST = 1.5  # largest ratio of a hand-off level to the level that a schedule was fitted for
 
 
@@ -44,7 +42,6 @@ class FittedSchedule:
         fitted_on: description of the windows.
         weights: weights of `fitted_multistep`, 2 for the first step and one more for each further
             step; empty: `solver` uses the levels, as in files of earlier versions.
-        guidance: weight of the guidance of the fit, see `bridge.melody_use.MelodyUse`.
     """
 
     instrument: str
@@ -57,7 +54,6 @@ class FittedSchedule:
     karras_error: float
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
     weights: tuple[tuple[float, ...], ...] = ()
-    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", tuple(map(float, self.sigmas)))
@@ -75,10 +71,9 @@ class FittedSchedule:
             raise ValueError("weights must be finite")
 
     @property
-    def key(self) -> Key:
+    def key(self) -> tuple[str, str, str, int, float]:
         """Values that distinguish the schedules of a model."""
-        kind = self.instrument, self.direction, self.solver, len(self.sigmas)
-        return *kind, self.sigma, self.guidance
+        return self.instrument, self.direction, self.solver, len(self.sigmas), self.sigma
 
     def scaled(self, sigma: float) -> FittedSchedule:
         """Stretch the levels in ln(sigma) so that they begin at another hand-off level.
@@ -107,13 +102,7 @@ class FittedSchedules:
     schedules: tuple[FittedSchedule, ...] = ()
 
     def find(
-        self,
-        instrument: str,
-        direction: str,
-        solver: str,
-        num_steps: int,
-        sigma: float,
-        guidance: float = 1.0,
+        self, instrument: str, direction: str, solver: str, num_steps: int, sigma: float
     ) -> FittedSchedule | None:
         """Find the schedule of the nearest hand-off level, and scale it to `sigma`.
 
@@ -123,15 +112,12 @@ class FittedSchedules:
             solver: name in `SOLVERS`.
             num_steps: points of the schedule.
             sigma: hand-off noise level.
-            guidance: weight of the guidance; without a fit for it, one without guidance serves.
 
         Returns:
             The schedule; None if none was fitted within a factor of `FARTHEST` of `sigma`.
         """
         kind = instrument, direction, solver, num_steps
-        known = [one for one in self.schedules if one.key[:4] == kind]
-        guided = [one for one in known if one.guidance == guidance]
-        found = guided or [one for one in known if one.guidance == 1]
+        found = [one for one in self.schedules if one.key[:4] == kind]
         near = min(found, key=lambda one: abs(math.log(one.sigma / sigma)), default=None)
         if near is None or abs(math.log(near.sigma / sigma)) > math.log(FARTHEST) + 1e-9:
             return None
@@ -142,7 +128,7 @@ class FittedSchedules:
         kept = (one for one in self.schedules if one.key != schedule.key)
         return replace(self, schedules=tuple(sorted((*kept, schedule), key=lambda one: one.key)))
 
-    def keys(self) -> Iterable[Key]:
+    def keys(self) -> Iterable[tuple[str, str, str, int, float]]:
         """Return the keys of all schedules."""
         return {one.key for one in self.schedules}
 

@@ -119,26 +119,6 @@ def test_every_direction_level_and_number_of_evaluations_is_planned(tasks, make)
     assert of_itself[0].pairs[0].target.spec.name == "flute"
 
 
-def test_guided_presets_need_fits_with_and_without_guidance(make_instrument, codec):
-    unet = {**TINY_UNET, "melody_channels": MELODY_CHANNELS}
-    flute, violin = make_instrument("flute", unet=unet), make_instrument("violin", 1, unet=unet)
-    flute.codec = codec
-    tasks = plan_fits(flute, [violin], [4, 8])
-    assert [(one.direction, one.evaluations, one.guidance) for one in tasks] == [
-        *(("to_noise", 4, 1.0), ("to_noise", 8, 1.0)),
-        *(("to_data", 4, 1.0), ("to_data", 8, 1.0), ("to_data", 8, 3.0)),
-    ]
-    last = tasks[-1]
-    assert str(last) == "flute to_data, sigma 4, 8 evaluations, guidance 3"
-    fits = Fits(lambda name: recordings(2), windows=1)
-    flute.fitted = FittedSchedules("", tuple(fits.run(task) for task in tasks[-2:]))
-    plain, guided = flute.fitted.schedules
-    assert (plain.guidance, guided.guidance) == (1.0, 3.0) and plain.weights != guided.weights
-    for options, used in (({}, guided), ({"melody_guidance": 1}, plain)):
-        pair = Bridge(violin, flute, codec=codec, **options)
-        assert pair.schedules.weights[1] == used.weights
-
-
 def test_the_noise_of_all_sources_fits_a_target(make):
     names = "flute", "cello"
     tasks = plan_fits(make("violin"), [make(name) for name in names], [1])

@@ -116,16 +116,6 @@ def test_the_nearest_hand_off_level_is_chosen_and_scaled():
     assert find(5.0, instrument="violin") is None
 
 
-def test_a_fit_with_the_guidance_is_preferred_to_one_without():
-    guided = replace(DOWN, guidance=3.0)
-    found = FittedSchedules("", (DOWN, guided))
-    kind = "flute", "to_data", "unipc", 5, 5.0
-    assert found.find(*kind, 3.0) is guided and found.find(*kind) is DOWN
-    assert found.find(*kind, 2.0) is DOWN
-    assert FittedSchedules("", (guided,)).find(*kind) is None
-    assert found.with_schedule(replace(guided, error=0.01)).schedules[0] is DOWN
-
-
 def test_a_schedule_replaces_the_one_with_its_key():
     better = replace(DOWN, error=0.01)
     assert FittedSchedules("", (UP, DOWN)).with_schedule(better).schedules == (better, UP)
