@@ -65,8 +65,8 @@ class Examples(NamedTuple):
         return Examples(*(value.float() for value in self))._replace(direction=self.direction)
 
 
-class _Epoch(Sequence):
-    """Placeholders of the examples of an epoch.
+class SolvedExamples(Sequence):
+    """Placeholders of the examples of an epoch; a dry run names them.
 
     Args:
         length: number of examples.
@@ -176,12 +176,12 @@ class SolutionDatamodule(pl.LightningDataModule):
         self.valid: Examples | None = None
 
     @property
-    def train_set(self) -> _Epoch:
+    def train_set(self) -> SolvedExamples:
         """The examples of an epoch, for their number and, in a dry run, for their shape."""
         spec = self.teacher.spec
         melody = spec.melody_channels + 1 if spec.melody_channels else 0
         shape = len(self.teacher.mean), melody, spec.frames
-        return _Epoch(self.batches_per_epoch * self.batch_size, shape)
+        return SolvedExamples(self.batches_per_epoch * self.batch_size, shape)
 
     @property
     def valid_set(self) -> range:
