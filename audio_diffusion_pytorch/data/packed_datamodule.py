@@ -82,7 +82,7 @@ def place_of_resuming(trainer: pl.Trainer | None, count: int) -> tuple[int, int]
     return (max(begun - 1, 0), batches) if batches < count else (begun, 0)
 
 
-class _Epoch:
+class PackedItems:
     """Items for `len` and for timing; batches come from `PackedBatches`."""
 
     def __init__(self, crops: PackedCrops, starts: np.ndarray, length: int):
@@ -161,9 +161,9 @@ class PackedDatamodule(pl.LightningDataModule):
         items = batch_size * max(_LEAST_BATCHES, rows // (batch_size * frames))
         if batches_per_epoch is not None:
             items = batch_size * batches_per_epoch
-        self.train_set = _Epoch(crops, starts, items)
+        self.train_set = PackedItems(crops, starts, items)
         self._valid_starts = self._validation_starts(valid_items)
-        self.valid_set = _Epoch(crops, self._valid_starts, len(self._valid_starts))
+        self.valid_set = PackedItems(crops, self._valid_starts, len(self._valid_starts))
 
     def _training_groups(self, varied_share: float) -> list[tuple[np.ndarray, float]]:
         """Return the positions of varied and of unvaried crops, each with its share."""
