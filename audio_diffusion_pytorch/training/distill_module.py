@@ -31,7 +31,7 @@ from audio_diffusion_pytorch.training.base_module import FrozenCodecModule
 from audio_diffusion_pytorch.training.ema import EMA
 from audio_diffusion_pytorch.training.solution_datamodule import Examples, SolutionDatamodule
 
-GOLDEN_RATIO = 0.6180339887498949
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples fill the interval from 0 to 1 evenly
 _LABELS = torch.tensor([RECORDING_CONDITIONS.index(CONDITIONS[name]) for name in DIRECTIONS])
 
 
@@ -192,12 +192,12 @@ class DistillModule(FrozenCodecModule):
     def _splitting_loss(self, batch: Examples) -> Tensor:
         """Return the squared difference between one step over the whole way and two over its parts.
 
-        The way is split at a random place. Source: SplitMeanFlow (arXiv 2507.16884).
+        Each example is split at another place. Source: SplitMeanFlow (arXiv 2507.16884).
         """
         start, scale = self._start(self.denoiser, batch)
         first, last = self._levels(batch)[:, [0, -1]].unbind(1)
         places = torch.arange(len(first), device=first.device) + self.global_step * len(first)
-        place = places * GOLDEN_RATIO % 1  # random enough, and equal in a resumed run
+        place = places * _GOLDEN % 1  # equal in a resumed run
         middle = (first.log() * (1 - place) + last.log() * place).exp()
         with torch.no_grad():
             x = self._map(self.denoiser, batch, start, torch.stack([first, middle], 1))
