@@ -5,6 +5,7 @@ from torch import Tensor
 
 from audio_diffusion_pytorch.bridge.framing import Framing
 from audio_diffusion_pytorch.bridge.hop_sizes import HopSizes
+from audio_diffusion_pytorch.bridge.overlap_add import continued
 from audio_diffusion_pytorch.bridge.pauses import QuietFollower
 
 _MOST = 16.0  # highest power by which the output's level is corrected, up or down
@@ -81,9 +82,7 @@ class HopDecoder:
             wav = self._codec.decode_after(latents, past)[:, 0].cpu()
         else:  # silence
             wav = torch.zeros(len(block), block.shape[-1] * hop)
-        share = torch.linspace(0, 1, hop)
-        joint = torch.lerp(self._next, wav[:, begin : begin + hop], share)
-        wav = torch.cat([self._past, joint, wav[:, begin + hop :]], -1)
+        wav = continued(self._past, self._next, wav)
         self._next = wav[:, end : end + hop].clone()
         self._past = wav[:, end - begin : end].clone()
         return wav

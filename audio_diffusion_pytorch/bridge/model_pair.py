@@ -14,7 +14,6 @@ from torch import Tensor
 from audio_diffusion_pytorch.bridge.framing import Framing
 from audio_diffusion_pytorch.bridge.handoff import interpolate_statistics, match_moments
 from audio_diffusion_pytorch.bridge.precision import at_precision, choose_dtype
-from audio_diffusion_pytorch.bridge.presets import QUALITY
 from audio_diffusion_pytorch.bridge.schedules import choose_schedules
 from audio_diffusion_pytorch.bridge.settings import BridgeSettings
 from audio_diffusion_pytorch.bridge.vibrato import straighten
@@ -75,10 +74,10 @@ class ModelPair:
         for model in models:
             require_one_instrument(model)
         require_one_codec(*models)
-        self._codec = (shared_codec(*models) if codec is None else codec).to(device)
-        if self._codec.latent_channels != len(self.source.mean):
+        self.codec = (shared_codec(*models) if codec is None else codec).to(device)
+        if self.codec.latent_channels != len(self.source.mean):
             raise InputError(
-                f"the codec has {self._codec.latent_channels} channels, "
+                f"the codec has {self.codec.latent_channels} channels, "
                 f"the models {len(self.source.mean)}"
             )
         requested = BridgeSettings(
@@ -108,14 +107,12 @@ class ModelPair:
 
     def _configure(self, requested: BridgeSettings) -> None:
         """Resolve the settings; set the schedule, the solver and the target's statistics."""
-        bands = self._codec.has_frequency_bands
+        bands = self.codec.has_frequency_bands
         resolved = requested.resolve(self.source.spec, self.target.spec, bands)
         self._requested = requested
         self.sigma = resolved.sigma
         self.rho = resolved.rho
         self.solver = resolved.solver
-        effort = QUALITY[requested.quality].phase_effort
-        self.codec = self._codec.with_phase_rounds(effort * self._codec.phase_rounds)
         self.handoff = resolved.handoff
         self.schedules = choose_schedules(resolved, self.source, self.target)
         student = self.schedules.students[1]

@@ -13,6 +13,7 @@ from audio_diffusion_pytorch.bridge.windows import EDGE, Window
 
 DECODE_FRAMES = 512  # new frames per block of the decoder
 DECODE_CONTEXT = 64  # frames of context on each side of a block
+_JOINT = 8  # frames over which two blocks cross-fade
 _FEATURES = 4  # rows below the latents: bend, active, power, broken
 
 
@@ -67,6 +68,22 @@ def soften_ends(window: Window, latents: Tensor, frames: int, edge: int) -> Tens
     return latents
 
 
+def continued(past: Tensor, following: Tensor, wav: Tensor) -> Tensor:
+    """Join decoded sound to the sound before, with a cross-fade.
+
+    Args:
+        past: sound before [C, n].
+        following: sound that the former decoding gave after it [C, m].
+        wav: decoded sound [C, n + m], or longer.
+
+    Returns:
+        Sound with the length of `wav`: the past, m cross-faded samples, and the new sound.
+    """
+    begin, end = past.shape[-1], past.shape[-1] + following.shape[-1]
+    joint = torch.lerp(following, wav[:, begin:end], torch.linspace(0, 1, end - begin))
+    return torch.cat([past, joint, wav[:, end:]], -1)
+
+
 class CrossFade:
     """Cross-fade windows of rows [D, L] into rows of the whole recording.
 
@@ -75,13 +92,12 @@ class CrossFade:
         hop: frames from one window to the next.
         channels: channels of the recording.
         rows: D.
-        first: first frame of the first window.
     """
 
-    def __init__(self, window: int, hop: int, channels: int, rows: int, first: int = 0):
+    def __init__(self, window: int, hop: int, channels: int, rows: int):
         self._window = window
         self._hop = hop
-        self._first = first  # frame at which the sums start
+        self._first = 0  # frame at which the sums start
         self._sum = torch.zeros(channels, rows, 0)
         self._weights = torch.zeros(0)
 
@@ -114,26 +130,25 @@ class CrossFade:
 
 
 class BlockDecoder:
-    """Decode latents in blocks whose context on both sides prevents seams.
+    """Decode latents in blocks; the phases of each block continue those of the block before.
+
+    Context on both sides prevents seams.
 
     Args:
         framing: codec and device.
         channels: channels of the recording.
         level: RMS of the recording's active parts at the source model's level.
-
-    Attributes:
-        ready: number of a block -> its sound from `decoded_blocks`.
     """
 
     def __init__(self, framing: Framing, channels: int, level: float):
-        self.ready: dict[int, Tensor] = {}
-        self._number = 0  # of the next block
         self._framing = framing
         self._channels = channels
         self._quiet_follower = QuietFollower(level)
         rows = framing.codec.latent_channels + _FEATURES
         self._rows = torch.zeros(channels, rows, 0)
         self._decoded = 0  # frames at the start of the rows that are context: decoded before
+        self._past: Tensor | None = None  # their sound; None: before the first block
+        self._next = torch.zeros(0)  # sound of the frames after them
 
     def decode(self, rows: Tensor, last: bool) -> Tensor:
         """Decode the next latents and return the completed sound at the codec's rate.
@@ -153,49 +168,28 @@ class BlockDecoder:
         return torch.cat(parts, -1)
 
     def _next_block(self) -> Tensor:
-        hop = self._framing.codec.hop_length
+        codec = self._framing.codec
+        hop = codec.hop_length
         end = self._decoded + DECODE_FRAMES
         new = slice(self._decoded, end)
         block = self._rows[..., : end + DECODE_CONTEXT]
-        wav = self.ready.pop(self._number, None)
-        if wav is None:
-            wav = _decoded(self._framing, block)
-        self._number += 1
+        sound = self._sound(block[:, :-_FEATURES].to(self._framing.device))
+        self._decoded = min(end, DECODE_CONTEXT)
+        self._past = sound[:, (end - self._decoded) * hop : end * hop]
+        self._next = sound[:, end * hop : (end + _JOINT) * hop]
+        self._rows = self._rows[..., end - self._decoded :]
+        wav = bend(sound, block[:, -_FEATURES], codec.sample_rate)
         wav = self._quiet_follower(wav, block[:, -2], block[:, -1], new)
         wav = wav * F.interpolate(block[:, -3:-2], scale_factor=hop, mode="linear")[:, 0]
-        wav = wav[:, new.start * hop : end * hop]
-        self._decoded = min(end, DECODE_CONTEXT)
-        self._rows = self._rows[..., end - self._decoded :]
-        return wav
+        return wav[:, new.start * hop : end * hop]
 
-
-def decoded_blocks(framing: Framing, rows: Tensor, first: int, last: bool) -> dict[int, Tensor]:
-    """Decode the blocks of `BlockDecoder` whose frames, with their context, lie in some rows.
-
-    Args:
-        framing: codec and device.
-        rows: [C, D + 4, n] latents and features, as for `BlockDecoder.decode`.
-        first: frame of the first row.
-        last: no rows follow.
-
-    Returns:
-        Number of each block -> its sound [C, samples] with the context.
-    """
-    end = first + rows.shape[-1]
-    needed = 1 if last else DECODE_FRAMES + DECODE_CONTEXT
-    number = -(-(first + DECODE_CONTEXT) // DECODE_FRAMES) if first else 0
-    blocks = {}
-    while end - (start := number * DECODE_FRAMES) >= needed:
-        begin = max(start - DECODE_CONTEXT, 0)
-        block = slice(begin - first, start + DECODE_FRAMES + DECODE_CONTEXT - first)
-        blocks[number] = _decoded(framing, rows[..., block])
-        number += 1
-    return blocks
-
-
-def _decoded(framing: Framing, rows: Tensor) -> Tensor:
-    wav = framing.codec.decode(rows[:, :-_FEATURES].to(framing.device)).cpu()[:, 0]
-    return bend(wav, rows[:, -_FEATURES], framing.codec.sample_rate)
+    def _sound(self, latents: Tensor) -> Tensor:
+        """Decode latents [C, D, L], whose first frames may have been decoded, to sound [C, n]."""
+        codec = self._framing.codec
+        if self._past is None:
+            return codec.decode(latents).cpu()[:, 0]
+        wav = codec.decode_after(latents, self._past[:, None].to(latents.device)).cpu()[:, 0]
+        return continued(self._past, self._next[:, : wav.shape[-1] - self._past.shape[-1]], wav)
 
 
 class OverlapAdd:
@@ -206,10 +200,6 @@ class OverlapAdd:
         sample_rate: rate of the recording in Hz.
         channels: channels of the recording.
         stats: level and tuning of the recording, as given to `WindowCutter`.
-        first: first frame of the first window.
-
-    Attributes:
-        decoder: decoder of the joined latents.
     """
 
     def __init__(
@@ -218,15 +208,14 @@ class OverlapAdd:
         sample_rate: int,
         channels: int,
         stats: RecordingStats,
-        first: int = 0,
     ):
         self._framing = framing
         self._channels = channels
         self._rate = stats.tuned_rate(sample_rate)
         rows = framing.codec.latent_channels + _FEATURES
-        self._cross_fade = CrossFade(framing.window, framing.hop, channels, rows, first)
+        self._cross_fade = CrossFade(framing.window, framing.hop, channels, rows)
         level = stats.level * framing.gain(stats.level)
-        self.decoder = BlockDecoder(framing, channels, level)
+        self._decoder = BlockDecoder(framing, channels, level)
         self._resample = Resampler(framing.codec.sample_rate, self._rate, channels)
         self._returned = 0  # samples
 
@@ -244,27 +233,18 @@ class OverlapAdd:
         Returns:
             [C, n] at the recording's rate.
         """
-        complete = self.rows(window, latents)
-        if window.channel < self._channels - 1:
-            return latents.new_zeros(self._channels, 0)
-        wav = self._resample(self.decoder.decode(complete, window.last), window.last)
-        if window.length is not None:  # the last frame may reach beyond the recording's end
-            missing = window.length - self._returned - wav.shape[-1]
-            wav = F.pad(wav, (0, missing)) if missing > 0 else wav[:, : wav.shape[-1] + missing]
-        self._returned += wav.shape[-1]
-        return wav
-
-    def rows(self, window: Window, latents: Tensor) -> Tensor:
-        """Cross-fade the latents of the next window and return the completed rows [C, D + 4, n].
-
-        Args:
-            window: see `add`.
-            latents: see `add`.
-        """
         frames = window.start + self._framing.window
         if window.length is not None:
             frames = self._framing.num_frames(window.length, self._rate)
         latents = soften_ends(window, latents, frames, self._framing.codec.edge_frames)
         cents = torch.zeros_like(window.power) if window.bend is None else window.bend
         features = torch.stack([cents, window.active > 0, window.power, window.broken])
-        return self._cross_fade.add(window, torch.cat([latents, features]))
+        complete = self._cross_fade.add(window, torch.cat([latents, features]))
+        if window.channel < self._channels - 1:
+            return latents.new_zeros(self._channels, 0)
+        wav = self._resample(self._decoder.decode(complete, window.last), window.last)
+        if window.length is not None:  # the last frame may reach beyond the recording's end
+            missing = window.length - self._returned - wav.shape[-1]
+            wav = F.pad(wav, (0, missing)) if missing > 0 else wav[:, : wav.shape[-1] + missing]
+        self._returned += wav.shape[-1]
+        return wav

@@ -17,7 +17,6 @@ class Quality:
             schedule where they exist, see `bridge.schedules`; None: none.
         student: use students of the models, where they exist, see `models.students`.
         guidance: weight of the melody in target models that receive it, see `MelodyUse`.
-        phase_effort: factor of the rounds of the codec's phase reconstruction, see `MelGriffinLim`.
     """
 
     solver: str
@@ -27,7 +26,6 @@ class Quality:
     fitted: int | None = None
     student: bool = False
     guidance: float = 1.0
-    phase_effort: int = 1
 
 
 # Chosen by the relative error of the target's latents against the converged solution, at the
@@ -35,6 +33,6 @@ class Quality:
 QUALITY = {
     "instant": Quality("unipc", 5, 0.1, 7.0, fitted=5, student=True),
     "draft": Quality("unipc", 9, 0.05, 7.0, fitted=6),
-    "normal": Quality("unipc", 14, 0.02, 6.0, fitted=9, guidance=3.0, phase_effort=2),
-    "high": Quality("unipc", 32, None, 7.0, guidance=3.0, phase_effort=2),
+    "normal": Quality("unipc", 14, 0.02, 6.0, fitted=9, guidance=3.0),
+    "high": Quality("unipc", 32, None, 7.0, guidance=3.0),
 }

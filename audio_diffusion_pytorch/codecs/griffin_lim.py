@@ -8,6 +8,8 @@ neighbouring frames consistent.
 import torch
 from torch import Tensor, nn
 
+from audio_diffusion_pytorch.codecs.phase_propagation import propagate_phases
+
 _MAX_LOG_GAIN = 3.0  # natural logarithm of the highest gain in a round
 _EPSILON = 1e-5  # amplitude of a band below which its gain is about 1
 
@@ -49,17 +51,20 @@ class MelGriffinLim(nn.Module):
         self.pad = (n_fft - hop_length) // 2
         window = torch.hann_window(n_fft)
         scaled = filters.T * (2 / window.sum())  # the scale of the mel bands
+        self._full_scale = float(window.sum()) / 2  # amplitude of a sine of amplitude 1
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("filters", scaled.contiguous(), persistent=False)
         shares = filters / filters.sum(0).clamp_min(1e-8)
         self.register_buffer("shares", shares, persistent=False)
 
     @torch.no_grad()
-    def forward(self, wav: Tensor, mel: Tensor, past: Tensor | None = None) -> Tensor:
+    def forward(self, start: Tensor, mel: Tensor, past: Tensor | None = None) -> Tensor:
         """Reconstruct the phases of a waveform.
 
         Args:
-            wav: initial waveform [B, T].
+            start: initial waveform [B, T]; or amplitudes of the spectra of every `stride`-th frame
+                [B, T / hop_length / stride, n_fft // 2 + 1] on the scale of `spectra`, whose phases
+                are propagated.
             mel: target amplitudes of the mel bands [B, bands, T / hop_length].
             past: known start of the waveform [B, n]. Each round restores it, so the phases after it
                 continue it (Beauregard et al. 2005, real-time iterative spectrogram inversion).
@@ -67,12 +72,12 @@ class MelGriffinLim(nn.Module):
         Returns:
             Waveform [B, T].
         """
-        wav = _restore(wav, past)
+        length = mel.shape[-1] * self.hop // self.stride
+        wav = _restore(start if start.ndim == 2 else self._propagate(start, length, past), past)
         if self.rounds == 0:
             return wav
         target = (mel[..., :: self.stride] + _EPSILON).transpose(1, 2)
-        squares = self.window.square().expand(1, target.shape[1], -1)
-        scale = self._overlap_add(squares).clamp_min(1e-3).reciprocal()
+        scale = self._scale(target.shape[1])
         # Half of the time without: new memory for each step of each round.
         frames = wav.new_empty(len(wav), target.shape[1], self.n_fft)
         before = self._stft(wav, frames)
@@ -89,6 +94,34 @@ class MelGriffinLim(nn.Module):
             torch.lerp(before, after, 1 + self.momentum, out=spectrum)
             before = after
         return wav
+
+    def spectra(self, wav: Tensor) -> Tensor:
+        """Compute the complex spectra [B, L, n_fft // 2 + 1] of every `stride`-th frame.
+
+        A sine of amplitude 1 has a spectral peak of 1.
+
+        Args:
+            wav: sound [B, T].
+        """
+        count = -(-wav.shape[-1] // self.hop)
+        wav = nn.functional.pad(wav, (0, count * self.hop - wav.shape[-1]))
+        spectra = self._stft(wav, wav.new_empty(len(wav), count, self.n_fft))
+        return torch.view_as_complex(spectra / self._full_scale)
+
+    def _propagate(self, amplitudes: Tensor, length: int, past: Tensor | None) -> Tensor:
+        """Make a waveform [B, length] of amplitudes, with phases by `propagate_phases`."""
+        known = None
+        if past is not None and past.shape[-1] >= self.n_fft - self.pad:
+            frames = nn.functional.pad(past, (self.pad, 0)).unfold(-1, self.n_fft, self.hop)
+            known = torch.fft.rfft(frames * self.window).angle()
+        phases = propagate_phases(amplitudes, self.hop, known)
+        spectrum = torch.view_as_real(torch.polar(amplitudes * self._full_scale, phases))
+        return self._istft(spectrum, self._scale(amplitudes.shape[1]), length)
+
+    def _scale(self, count: int) -> Tensor:
+        """Return the reciprocal sum [1, samples] of the squared windows of `count` frames."""
+        squares = self.window.square().expand(1, count, -1)
+        return self._overlap_add(squares).clamp_min(1e-3).reciprocal()
 
     def _stft(self, wav: Tensor, frames: Tensor) -> Tensor:
         """Return the spectrum [B, L, n_fft // 2 + 1, 2] of wav [B, T], and overwrite the frames."""

@@ -22,7 +22,7 @@ from audio_diffusion_pytorch.pitch.octaves import shift_octaves
 from audio_diffusion_pytorch.utils.devices import device_of
 from audio_diffusion_pytorch.utils.hashing import digest, digest_of
 
-VERSION = 7  # raise it when a system's output changes at the same settings
+VERSION = 8  # raise it when a system's output changes at the same settings
 
 Output = tuple[Tensor, dict[str, Any]]  # sound [1, T], facts about its making
 

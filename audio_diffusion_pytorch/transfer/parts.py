@@ -2,9 +2,9 @@
 
 The worker that opens the recording decides its level, tuning and octaves, and keeps its sound at
 the codec's rate. Each part is a job: its worker bridges some windows of this sound and keeps their
-latents, and the decoded blocks of sound that need no other part. A last job joins all windows, as
-if one worker had bridged them. Parts hold whole batches, so the batches of a recording that is
-transferred alone are the same with and without parts.
+latents. A last job joins and decodes all windows, as if one worker had bridged them. Parts hold
+whole batches, so the batches of a recording that is transferred alone are the same with and without
+parts.
 """
 
 import tempfile
@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audio_diffusion_pytorch.bridge.framing import window_starts
-from audio_diffusion_pytorch.bridge.overlap_add import OverlapAdd, decoded_blocks
 from audio_diffusion_pytorch.bridge.recording_stats import RecordingStats
 from audio_diffusion_pytorch.bridge.windows import Window
 from audio_diffusion_pytorch.transfer.file_transfer import FileTransfer
@@ -137,7 +136,6 @@ class PartTransfer(FileTransfer):
         super().open()
         self.recording = np.memmap(self.job.split.sound, "f4", "r").reshape(-1, self.channels)
         self.done: list[tuple[dict[str, Any], Tensor]] = []  # windows and latents
-        self.rows: list[Tensor] = []
 
     def windows(self) -> Iterator[Window]:
         """Return the windows of the part in order."""
@@ -145,11 +143,7 @@ class PartTransfer(FileTransfer):
         starts = _starts(self, len(self.recording))
         index = self.job.number * split.size
         here = starts[index : index + split.size]
-        # The window before the part reaches into its first frames.
-        self.own = starts[index - 1] + self.bridge.window if index else 0
         self.count = len(here) * self.channels
-        sound = self.info.sample_rate, self.channels, self.stats
-        self.joiner = OverlapAdd(self.bridge.framing, *sound, here[0])
         for start in here:
             length = split.length if start == starts[-1] else None
             yield from self.cutter.cut(self._read(start), start, length)
@@ -164,22 +158,13 @@ class PartTransfer(FileTransfer):
     def add(self, window: Window, latents: Tensor) -> bool:
         """Keep the latents [D, L] of the next window; return True after the last one."""
         self.done.append(({**vars(window), "wav": torch.empty(0), "unmoved": None}, latents))
-        self.rows.append(self.joiner.rows(window, latents))
         return len(self.done) == self.count
 
     def write(self, *_: Any, **__: Any) -> None:
         """Write the latents of the part, for `join`."""
-        content = {"seconds": self.seconds, "windows": self.done, "blocks": self._blocks()}
+        content = {"seconds": self.seconds, "windows": self.done}
         with atomic_write(self.job.split.part(self.job.number)) as temporary:
             torch.save(content, temporary)
-
-    @torch.inference_mode()
-    def _blocks(self) -> dict[int, Tensor]:
-        """Decode the blocks that need no window of another part."""
-        first = self.done[0][0]["start"]
-        rows = torch.cat(self.rows, -1)[..., self.own - first if first else 0 :]
-        last = self.job.number == self.job.split.count - 1
-        return decoded_blocks(self.bridge.framing, rows, self.own, last)
 
 
 def join(file: FileTransfer, split: Split) -> None:
@@ -193,7 +178,6 @@ def join(file: FileTransfer, split: Split) -> None:
     for number in range(split.count):
         part = torch.load(split.part(number), weights_only=True)
         file.seconds += part["seconds"]
-        file.joiner.decoder.ready |= part["blocks"]
         for window, latents in part["windows"]:
             file.add(Window(**window), latents)
 

@@ -41,11 +41,6 @@ def models(make_instrument, codec, monkeypatch):
     return flute, violin
 
 
-def test_presets_with_more_evaluations_reconstruct_phases_in_more_rounds(models):
-    few, many = (Bridge(*models, sigma=5.0, quality=quality) for quality in ("instant", "normal"))
-    assert 0 < few.codec.phase_rounds < many.codec.phase_rounds
-
-
 def test_instant_uses_the_students_of_both_models(models):
     bridge = Bridge(*models, sigma=5.0, quality="instant")
     assert bridge.schedules.path == "student" and bridge.schedules.notice is None

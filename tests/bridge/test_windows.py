@@ -15,6 +15,8 @@ from audio_diffusion_pytorch.bridge.overlap_add import OverlapAdd, fade, matchin
 from audio_diffusion_pytorch.bridge.pauses import QuietFollower
 from audio_diffusion_pytorch.bridge.recording_stats import QUIET, RecordingStats, audible
 from audio_diffusion_pytorch.bridge.windows import WindowCutter
+from audio_diffusion_pytorch.codecs.loading import load_codec
+from audio_diffusion_pytorch.metrics.spectral import log_mel_distance
 
 HOP = 320
 
@@ -88,22 +90,23 @@ def test_windows_do_not_depend_on_blocks(samples, make_bridge):
             assert torch.equal(a.wav, b.wav) and torch.equal(a.active, b.active)
 
 
-def test_blocks_of_the_decoder_join_without_a_seam(make_bridge, codec, monkeypatch):
-    """The codec alone, in windows and blocks, gives what it gives for the whole clip at once."""
-    monkeypatch.setattr(codec.phase, "rounds", 0)  # for rounds see test_mel_phase.py
-    # The levels of an untrained decoder are far off.
+def test_blocks_of_the_decoder_join_without_a_seam(make_bridge, monkeypatch):
+    """The codec alone, in blocks, meets the bands at the borders as well as elsewhere."""
+    codec = load_codec("small")
+    # The levels of an untrained network are far off.
     monkeypatch.setattr(QuietFollower, "__call__", lambda self, wav, *_: wav)
-    bridge, wav = make_bridge(identity=True), moving_notes(24.0)
+    bridge, wav = make_bridge(identity=True, codec=codec), moving_notes(24.0)
     bridge.to_noise = bridge.from_noise = lambda latents, melody=None: latents
     stats = RecordingStats(0.0)  # no change of level
     cutter = WindowCutter(bridge.framing, RATE, 1, stats)
     joiner = OverlapAdd(bridge.framing, RATE, 1, stats)
     windows = bridge.bridge_windows((None, window) for window in cutter.windows([wav]))
     joined = torch.cat([joiner.add(window, latents) for _, window, latents in windows], -1)
-    whole = codec.decode(codec.encode(wav[None]))[0]
     assert wav.shape[1] > 3 * 512 * HOP and joined.shape == wav.shape
-    error = (joined - whole)[:, 40 * HOP : -40 * HOP]  # the recording's ends are made up
-    assert error.square().mean().sqrt() < 0.02 * whole.square().mean().sqrt()
+    latents = codec.encode(wav[None])
+    error = (codec.encode(joined[None]) - latents).abs().mean((0, 1))[40:-40]
+    for border in (512, 1024, 1536):
+        assert error[border - 48 : border - 32].mean() < 1.5 * error.mean()
 
 
 def test_moving_notes_have_no_seam(make_bridge, codec, monkeypatch):
@@ -124,13 +127,15 @@ def test_moving_notes_have_no_seam(make_bridge, codec, monkeypatch):
         windowed.num_windows(wav.shape[1], RATE) == 8 and whole.num_windows(wav.shape[1], RATE) == 1
     )
     a, b = (bridge(wav, RATE) for bridge in (windowed, whole))
-    a = a * float((a * b).sum() / (a * a).sum())
-    error = (a - b)[0].unfold(0, 800, HOP).square().mean(-1)  # [frames]
+    a = a * float(b.norm() / a.norm())
+    # Phases may differ.
+    latents = [codec.encode(x[None])[0] for x in (a, b)]
+    error = (latents[0] - latents[1]).square().mean(0)  # [frames]
     starts = window_starts(900, 160, 120)
     at_border = torch.zeros(len(error), dtype=torch.bool)
     for start in starts[1:]:
         at_border[start : start + 40] = True  # the cross-fade
-    assert error.mean().sqrt() < 0.2 * b.square().mean().sqrt()
+    assert error.mean().sqrt() < 0.2 * latents[1].std()
     assert error[at_border].mean() < 3 * error[~at_border].mean()
 
     def flux_and_level(wav: torch.Tensor) -> torch.Tensor:
@@ -180,7 +185,7 @@ def test_memory_does_not_grow(minutes, make_bridge, codec, monkeypatch):
     windows = ((None, window) for window in cutter.windows(blocks))
     for _, window, latents in bridge.bridge_windows(windows):
         joiner.add(window, latents)
-        held.append(joiner._cross_fade._sum.numel() + joiner.decoder._rows.numel())
+        held.append(joiner._cross_fade._sum.numel() + joiner._decoder._rows.numel())
     assert len(held) > 90 * minutes and max(held[90:]) <= max(held[:90])
 
 
@@ -247,4 +252,5 @@ def test_threads_that_share_a_batch_change_only_rounding(make_bridge, batch_size
         shared = make_bridge(batch_size=batch_size, quality="draft")(wav, RATE)
     finally:
         torch.set_num_threads(threads)
-    assert torch.allclose(shared, plain, atol=1e-4)  # float32 rounding of values up to 1
+    # Rounding may decide between two peaks of a spectrum, and with it a phase.
+    assert float(log_mel_distance(shared, plain, RATE)) < 0.01
