@@ -57,7 +57,7 @@ def test_the_experiments_there_are():
     instruments = ("flute", "violin", "bassoon", "cello", "trumpet")
     expected = {f"{name}_{kind}" for name in instruments for kind in ("latent", "small", "melody")}
     others = {"pitch_flute_latent", "pitch_flute_small", "all_small", "codec_small", "classifier"}
-    others |= {"distill_small"}
+    others |= {"distill_small", "all_melody"}
     assert set(EXPERIMENTS) == expected | others
 
 

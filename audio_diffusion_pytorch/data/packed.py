@@ -2,9 +2,10 @@
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -204,6 +205,62 @@ def open_pack(path: str | Path) -> Pack:
             raise ValueError("its checksum differs: copy or make the file again")
         known = {name: tensors[name] for name in (*_TENSORS, "peak") if name in tensors}
         return Pack(path, metadata, digest, **known)
+
+
+def open_packs(path: str | Path | Sequence[str | Path]) -> Pack:
+    """Read one pack, or several packs as one.
+
+    Args:
+        path: the file or files.
+
+    Raises:
+        InputError: a file is unusable, or the packs have different codecs or melodies.
+    """
+    if isinstance(path, str | Path):
+        return open_pack(path)
+    if not path:
+        raise InputError("dataset_path is empty: set it to one or more packs")
+    packs = [open_pack(one) for one in path]
+    if len(packs) == 1:
+        return packs[0]
+    names = tuple(dict.fromkeys(name for one in packs for name in one.metadata.instruments))
+    first = packs[0]
+    for one in packs[1:]:
+        same = one.metadata.codec_fingerprint == first.metadata.codec_fingerprint
+        if not same or one.melody.shape[1] != first.melody.shape[1]:
+            raise InputError(
+                f"{one.path} and {first.path} have different codecs or melodies: make them again "
+                "in one way"
+            )
+    sizes = torch.tensor([len(one.latents) for one in packs])
+    moved = [
+        {
+            "first": one.first + offset,
+            "instrument": torch.tensor([names.index(name) for name in one.metadata.instruments])[
+                one.instrument
+            ],
+        }
+        for one, offset in zip(packs, (sizes.cumsum(0) - sizes).tolist(), strict=True)
+    ]
+    tensors = {
+        name: torch.cat(
+            [new.get(name, getattr(one, name)) for one, new in zip(packs, moved, strict=True)]
+        )
+        for name in _TENSORS
+    }
+    peaks = [one.peak for one in packs if one.peak is not None]
+    return Pack(
+        Path(", ".join(str(one.path) for one in packs)),
+        replace(
+            first.metadata,
+            instruments=names,
+            level=median(one.metadata.level for one in packs),
+            sources="\n".join(dict.fromkeys(one.metadata.sources for one in packs)),
+        ),
+        " ".join(one.digest for one in packs),
+        **tensors,
+        peak=torch.cat(peaks) if len(peaks) == len(packs) else None,
+    )
 
 
 def _bytes(values: Tensor, convert: Callable[[Tensor], Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from audio_diffusion_pytorch.codecs.base import Codec
-from audio_diffusion_pytorch.data.packed import Pack, dequantise, open_pack
+from audio_diffusion_pytorch.data.packed import Pack, dequantise, open_packs
 from audio_diffusion_pytorch.data.packed_crops import PackedCrops
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.instruments import _plain
@@ -102,10 +102,11 @@ class PackedDatamodule(pl.LightningDataModule):
 
     Batch b of epoch e depends on (seed, e, b) only: the positions are drawn on the CPU. W processes
     share the batches of one process with W times the batch size. A crop is equally likely at every
-    audible position of all recordings.
+    audible position of all recordings; with labels of several instruments, each of these is
+    equally likely.
 
     Args:
-        path: the pack, see `data/packed.py`.
+        path: the pack, or several packs, see `data/packed.py`.
         instruments: names of the instruments to use; None: all.
         batch_size: items in a batch of one process.
         length: samples of a crop.
@@ -128,7 +129,7 @@ class PackedDatamodule(pl.LightningDataModule):
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Sequence[str | Path],
         instruments: Sequence[str] | None = None,
         batch_size: int = 64,
         length: int = 81920,
@@ -145,8 +146,8 @@ class PackedDatamodule(pl.LightningDataModule):
         check_number(
             "datamodule.batches_per_epoch", batches_per_epoch, whole=True, least=1, allowed=(None,)
         )
-        pack = open_pack(path)
-        self.path = path
+        pack = open_packs(path)
+        self.path = pack.path
         self.metadata = pack.metadata
         self.digest = pack.digest
         self.batch_size = batch_size
@@ -166,13 +167,21 @@ class PackedDatamodule(pl.LightningDataModule):
         self.valid_set = PackedItems(crops, self._valid_starts, len(self._valid_starts))
 
     def _training_groups(self, varied_share: float) -> list[tuple[np.ndarray, float]]:
-        """Return the positions of varied and of unvaried crops, each with its share."""
+        """Return the positions of varied and of unvaried crops, each with its share.
+
+        Labels of several instruments make two groups for each instrument.
+        """
         crops = self.crops
-        groups = [
-            (crops.starts(~crops.valid & crops.varied), varied_share),
-            (crops.starts(~crops.valid & ~crops.varied), 1 - varied_share),
-        ]
-        groups = [(starts, share) for starts, share in groups if len(starts) and share > 0]
+        groups = []
+        for number in np.unique(crops.instrument):
+            chosen = ~crops.valid & (crops.instrument == number)
+            own = [
+                (crops.starts(chosen & crops.varied), varied_share),
+                (crops.starts(chosen & ~crops.varied), 1 - varied_share),
+            ]
+            own = [(starts, share) for starts, share in own if len(starts) and share > 0]
+            total = sum(share for _, share in own)
+            groups += [(starts, share / total) for starts, share in own]
         if not groups:
             raise InputError(
                 f"{self.path} holds no audible training recording of the chosen instruments"
@@ -285,8 +294,9 @@ class PackedDatamodule(pl.LightningDataModule):
         shares = np.cumsum([share for _, share in self._groups])
         group = np.searchsorted(shares[:-1], rng.random(self.batch_size * world), side="right")
         place = rng.random(self.batch_size * world)
-        drawn = [starts[(place * len(starts)).astype(np.int64)] for starts, _ in self._groups]
-        chosen = np.choose(group, drawn)
+        sizes = np.array([len(starts) for starts, _ in self._groups])
+        index = (place * sizes[group]).astype(np.int64)
+        chosen = np.array([self._groups[g][0][i] for g, i in zip(group, index, strict=True)])
         return chosen[rank * self.batch_size : (rank + 1) * self.batch_size]
 
     def _process(self) -> tuple[int, int]:

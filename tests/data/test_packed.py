@@ -1,5 +1,7 @@
 """Packed latents: the file, its errors, and the batches, crops and statistics drawn from it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from audio_diffusion_pytorch.data.packed import (
     PackMetadata,
     dequantise,
     open_pack,
+    open_packs,
     quantise,
     write_pack,
 )
@@ -109,6 +112,50 @@ def test_crops_lie_in_recordings_of_the_instrument(path):
         varied += label.tolist()
     # 160 draws: four standard deviations.
     assert np.mean(varied) == pytest.approx(0.6, abs=4 * 0.5 / np.sqrt(160))
+
+
+@pytest.fixture
+def violins(tmp_path):
+    file = tmp_path / "violins.safetensors"
+    known = replace(metadata(), instruments=("violin",), level=0.3, sources="made there")
+    write_pack(file, [recording(7 + i, 25, "violin", valid=i == 3) for i in range(4)], known)
+    return file
+
+
+def test_several_packs_are_one(path, violins):
+    joined = open_packs([path, violins])
+    whole, added = open_pack(path), open_pack(violins)
+    assert joined.metadata.instruments == ("flute", "violin")
+    assert joined.metadata.level == pytest.approx(0.2)
+    assert joined.metadata.sources == "made here\nmade there"
+    assert joined.instrument.tolist() == [*whole.instrument.tolist(), 1, 1, 1, 1]
+    for pack, first in ((whole, 0), (added, len(RECORDINGS))):
+        for index in range(len(pack.first)):
+            here, there = (
+                slice(int(p.first[i]), int(p.first[i] + p.frames[i]))
+                for p, i in ((pack, index), (joined, first + index))
+            )
+            assert torch.equal(pack.latents[here], joined.latents[there])
+            assert torch.equal(pack.melody[here], joined.melody[there])
+    assert open_packs(path).digest == open_packs([path]).digest == whole.digest != joined.digest
+
+
+def test_packs_of_other_codecs_are_refused(path, tmp_path):
+    other = tmp_path / "other.safetensors"
+    write_pack(other, RECORDINGS, metadata("fedcba9876543210"))
+    with pytest.raises(InputError, match="different codecs or melodies"):
+        open_packs([path, other])
+    with pytest.raises(InputError, match="dataset_path is empty"):
+        open_packs([])
+
+
+def test_each_labelled_instrument_is_drawn_equally_often(path, violins):
+    """The flute has a third of the recordings, and varied copies."""
+    data = make([path, violins], labels=["flute", "violin", "plain", "varied"])
+    labels = torch.cat([label for _ in range(20) for _, label in data.train_dataloader()])
+    share = (labels % 2).double().mean()
+    # 2,560 draws: four standard deviations.
+    assert len(labels) == 2560 and abs(share - 0.5) < 4 * 0.5 / len(labels) ** 0.5
 
 
 def test_short_recordings_end_with_silence(path):
