@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from audio_diffusion_pytorch.models.instrument import InstrumentSpec
 
 GUIDED_ABOVE = 1.0  # noise level
+LABEL_GUIDANCE = 4.0  # weight of the label of one instrument of a model of several
+LABEL_GUIDED_ABOVE = 0.3  # noise level
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,15 @@ class MelodyUse:
         guidance: weight of the guidance of the target model; 1: no guidance.
         available: whether a model of the bridge has a melody input.
         taught: whether the target is a student that was taught the guidance.
+        labelled: whether the target is one instrument of a model of several. The guidance then
+            includes its label.
     """
 
     given: tuple[bool, bool] = (False, False)
     guidance: float = 1.0
     available: bool = False
     taught: bool = False
+    labelled: bool = False
 
     @classmethod
     def resolve(
@@ -87,31 +93,43 @@ class MelodyUse:
         """Settings that determine the output; none for models without a melody input."""
         if not self.available:
             return {}
-        return {"melody": any(self.given), "melody_guidance": self.guidance}
+        found = {"melody": any(self.given), "melody_guidance": self.guidance}
+        if self.labelled and self.needs_two_calls:
+            found["label_guidance"] = LABEL_GUIDANCE
+        return found
 
     @property
     def needs_two_calls(self) -> bool:
         """Whether the guidance of the target needs a second network call."""
         return self.guidance != 1 and not self.taught
 
-    def is_guided(self, index: int, sigma: Tensor) -> bool:
-        """Return whether the source (0) or the target (1) needs two calls at a noise level [B]."""
-        return index == 1 and self.needs_two_calls and float(sigma.flatten()[0]) > GUIDED_ABOVE
+    def num_calls(self, index: int, sigma: Tensor) -> int:
+        """Return the network calls of the source (0) or the target (1) at a noise level [B]."""
+        if index == 0 or not self.needs_two_calls:
+            return 1
+        level = float(sigma.flatten()[0])
+        return 1 + (level > GUIDED_ABOVE) + (self.labelled and level > LABEL_GUIDED_ABOVE)
 
     def denoiser(
-        self, index: int, denoise: Any, melody: Tensor | None
+        self,
+        index: int,
+        denoise: Any,
+        melody: Tensor | None,
+        unlabelled: Any = None,
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """Condition the denoiser of the source (0) or the target (1) on a melody.
 
         Classifier-free guidance of the target (Ho and Salimans 2022, eq. 6, for the denoised
         latents, which are linear in the noise): D = D_without + g (D_with - D_without). Low
         noise levels have no guidance, which gains nothing there (Kynkäänniemi et al. 2024,
-        arXiv 2404.07724).
+        arXiv 2404.07724). The label of an instrument adds (h - 1) (D_with - D_unlabelled), h =
+        `LABEL_GUIDANCE`: without it, much of the source's timbre remains.
 
         Args:
             index: 0 or 1.
             denoise: a `Denoiser`.
             melody: [B, M, L]; None: no melody.
+            unlabelled: the `Denoiser` without the label of the instrument.
 
         Returns:
             A denoiser of x [B, D, L] and sigma.
@@ -119,17 +137,26 @@ class MelodyUse:
         given = self.conditions(index, denoise, melody)
         if not given:
             return denoise
+        if index == 0 or not self.needs_two_calls:
+            return partial(denoise, **given)
 
         # Samples without a pitch have a dropped melody, and no guidance.
         pitched = melody.amax((1, 2)) > 0
         weight = torch.where(pitched, self.guidance, 1.0)[:, None, None].to(melody.dtype)
+        others = {}
+        if self.labelled:
+            others = self.conditions(index, unlabelled, melody)
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
             denoised = denoise(x, sigma, **given)
-            if not self.is_guided(index, sigma):
-                return denoised
-            without = denoise(x, sigma)
-            return without + weight * (denoised - without)
+            result = denoised
+            level = float(sigma.flatten()[0])
+            if level > GUIDED_ABOVE:
+                without = denoise(x, sigma)
+                result = without + weight * (denoised - without)
+            if self.labelled and level > LABEL_GUIDED_ABOVE:
+                result = result + (LABEL_GUIDANCE - 1) * (denoised - unlabelled(x, sigma, **others))
+            return result
 
         return guided
 

@@ -102,6 +102,8 @@ class ModelPair:
         self._compiled = compile
         self._dtype = choose_dtype(precision, torch.device(device))
         self.denoisers = [at_precision(model.denoiser, self._dtype, compile) for model in models]
+        without = self.target.unlabelled
+        self.unlabelled = without and at_precision(without, self._dtype, compile)
         # By the index of the half; bridges at other hand-off levels share them.
         self.student_denoisers: dict[int, Denoiser] = {}
 
@@ -116,7 +118,7 @@ class ModelPair:
         self.handoff = resolved.handoff
         self.schedules = choose_schedules(resolved, self.source, self.target)
         student = self.schedules.students[1]
-        melody = resolved.melody
+        melody = replace(resolved.melody, labelled=self.target.unlabelled is not None)
         self.melody = melody if student is None else melody.as_taught(student.spec.guidance)
         self.solve = SOLVERS.find(resolved.solver)
         # The movement of the pitch comes from the melody.
@@ -171,7 +173,8 @@ class ModelPair:
     @property
     def networks(self) -> list[Denoiser]:
         """Denoisers of the bridge, also teachers of students."""
-        found = [*self.denoisers, self.student_denoiser(0), self.student_denoiser(1)]
+        found = [*self.denoisers, self.unlabelled]
+        found += [self.student_denoiser(index) for index in range(2)]
         return [net for net in found if net is not None]
 
     def with_sigma(self: Self, sigma: float) -> Self:
@@ -243,7 +246,7 @@ class ModelPair:
 
     def conditioned(self, index: int, melody: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the denoiser of the source (0) or the target (1) for a melody [B, M, L]."""
-        return self.melody.denoiser(index, self.denoisers[index], melody)
+        return self.melody.denoiser(index, self.denoisers[index], melody, self.unlabelled)
 
     def student_denoiser(self, index: int) -> Denoiser | None:
         """Return the student's denoiser of the source (0) or the target (1), if it has one."""
@@ -318,7 +321,7 @@ class ModelPair:
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             nonlocal calls
-            calls += 2 if self.melody.is_guided(index, sigma) else 1
+            calls += self.melody.num_calls(index, sigma)
             return x
 
         sigmas = self.schedules.to_data if index else self.schedules.to_noise

@@ -96,6 +96,8 @@ class InstrumentModel(nn.Module):
     Attributes:
         file: .safetensors file that the model was loaded from; None: another origin.
         fitted: solvers fitted to the weights, from beside the file; None: not fitted.
+        unlabelled: of one instrument of a model of several, the denoiser without a label; else
+            None.
 
     Raises:
         InputError: the shape of the statistics does not match.
@@ -117,6 +119,7 @@ class InstrumentModel(nn.Module):
         self.codec = codec
         self.file: Path | None = None
         self.fitted: FittedSchedules | None = None
+        self.unlabelled: Denoiser | None = None
         self.denoiser = denoiser or Denoiser(
             build_network(spec.network, spec.unet), spec.sigma_data
         )
@@ -169,7 +172,11 @@ def select_instrument(model: InstrumentModel, instrument: str) -> InstrumentMode
         state = choose_labels(state, [labels.index(number, varied) for varied in (False, True)])
     else:
         state = fold_label(state, number)
-    return _relabelled(model, spec, state, model.mean[number], model.std[number])
+    made = _relabelled(model, spec, state, model.mean[number], model.std[number])
+    whole = model.denoiser.net.state_dict()
+    plain = replace(model.spec, labels=())
+    made.unlabelled = _denoiser(plain, fold_label(whole, Labels(model.spec.labels).count))
+    return made
 
 
 def select_condition(model: InstrumentModel, condition: str) -> InstrumentModel:
@@ -190,13 +197,23 @@ def _relabelled(
     mean: Tensor,
     std: Tensor,
 ) -> InstrumentModel:
-    spec = replace(spec, unet={**spec.unet, "num_labels": Labels(spec.labels).count})
+    spec = _with_labels(spec)
+    made = InstrumentModel(spec, mean, std, _denoiser(spec, state), model.codec)
+    made.file, made.fitted, made.unlabelled = model.file, model.fitted, model.unlabelled
+    return made.requires_grad_(False)
+
+
+def _with_labels(spec: InstrumentSpec) -> InstrumentSpec:
+    """Set the network's number of labels to that of the names."""
+    return replace(spec, unet={**spec.unet, "num_labels": Labels(spec.labels).count})
+
+
+def _denoiser(spec: InstrumentSpec, state: dict[str, Tensor]) -> Denoiser:
+    spec = _with_labels(spec)
     with NoInitialValues():
         denoiser = Denoiser(build_network(spec.network, spec.unet), spec.sigma_data)
     denoiser.net.load_state_dict(state, assign=True)
-    made = InstrumentModel(spec, mean, std, denoiser, model.codec)
-    made.file, made.fitted = model.file, model.fitted
-    return made.requires_grad_(False)
+    return denoiser.eval().requires_grad_(False)
 
 
 class NoInitialValues(TorchFunctionMode):

@@ -9,9 +9,10 @@ from tolerances import BRIDGED
 
 from audio_diffusion_pytorch.bridge import model_pair
 from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.bridge.melody_use import MelodyUse
+from audio_diffusion_pytorch.bridge.melody_use import LABEL_GUIDANCE, MelodyUse
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.models.instrument import select_instrument
 from audio_diffusion_pytorch.models.unet import UNet1d
 from audio_diffusion_pytorch.pitch.melody_input import MELODY_CHANNELS
 from audio_diffusion_pytorch.transfer.run import TransferRun
@@ -267,3 +268,31 @@ def test_wrong_settings(make):
         with pytest.raises(InputError, match=says):
             make(inputs, **options)
     assert make((False, True), melody=True).melody == MelodyUse((False, True), 1.0, True)
+
+
+def test_the_guidance_includes_the_label_of_one_instrument_of_several(
+    make_instrument, codec, given
+):
+    labels = ("flute", "violin", "plain", "varied")
+    both = make_instrument("both", labels=labels, unet={**UNET, "num_labels": 4})
+    with torch.no_grad():
+        both.denoiser.net.to_label.weight.normal_(generator=torch.Generator().manual_seed(1))
+    models = [select_instrument(both, name) for name in ("flute", "violin")]
+    plain, guided = (
+        Bridge(*models, codec=codec, num_steps=4, melody_guidance=weight) for weight in (1, 3)
+    )
+    assert plain.settings.get("label_guidance") is None
+    assert guided.settings["label_guidance"] == LABEL_GUIDANCE
+    assert guided.num_evaluations > plain.num_evaluations
+    latents, pitches = given
+    whole = both.denoiser
+    violin, unlabelled = torch.full((3,), 1), torch.full((3,), 4)
+    for level, weights in ((5.0, (2.0, 3.0)), (0.5, (0.0, 3.0)), (0.1, (0.0, 0.0))):
+        sigma = torch.full((3,), level)
+        found = whole(latents, sigma, violin, pitches)
+        wanted = found + weights[0] * (found - whole(latents, sigma, violin))
+        wanted = wanted + weights[1] * (found - whole(latents, sigma, unlabelled, pitches))
+        assert torch.allclose(guided.conditioned(1, pitches)(latents, sigma), wanted, atol=BRIDGED)
+    level = torch.full((3,), 5.0)
+    source = whole(latents, level, torch.full((3,), 2), pitches)
+    assert torch.allclose(guided.conditioned(0, pitches)(latents, level), source, atol=BRIDGED)
