@@ -240,7 +240,7 @@ STAGES = {  # end of the file's path, function
     "encoder": ("bridge/model_pair.py", "encode_windows"),
     "melody": ("bridge/model_pair.py", "melody_of"),
     "networks": ("bridge/model_pair.py", "_solve"),
-    "decoder network": ("codecs/mel.py", "synthesise"),
+    "decoder network": ("codecs/mel.py", "predict"),
     "Griffin-Lim": ("codecs/griffin_lim.py", "forward"),
     "resampling": ("audio/dsp.py", "__call__"),
 }
