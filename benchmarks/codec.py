@@ -1,4 +1,4 @@
-"""What a codec loses: recordings against the same recordings after encoding and decoding.
+"""Measure the losses of a codec: compare recordings with the same recordings after decoding.
 
 python benchmarks/codec.py --data FOLDER
 python benchmarks/codec.py --data FOLDER --codecs small FILE.safetensors --rounds 0 4 16
