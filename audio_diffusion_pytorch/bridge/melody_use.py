@@ -94,21 +94,28 @@ class MelodyUse:
         if not self.available:
             return {}
         found = {"melody": any(self.given), "melody_guidance": self.guidance}
-        if self.labelled and self.needs_two_calls:
+        if self.labelled and self.guides:
             found["label_guidance"] = LABEL_GUIDANCE
         return found
 
     @property
-    def needs_two_calls(self) -> bool:
-        """Whether the guidance of the target needs a second network call."""
+    def guides(self) -> bool:
+        """Whether the guidance of the target needs further network calls."""
         return self.guidance != 1 and not self.taught
 
-    def num_calls(self, index: int, sigma: Tensor) -> int:
-        """Return the network calls of the source (0) or the target (1) at a noise level [B]."""
-        if index == 0 or not self.needs_two_calls:
-            return 1
+    def guided_by(self, index: int, sigma: Tensor) -> tuple[bool, bool]:
+        """Return whether melody and label guide the source (0) or the target (1).
+
+        Each guidance needs a further network call.
+
+        Args:
+            index: 0 or 1.
+            sigma: noise level [B].
+        """
+        if index == 0 or not self.guides:
+            return False, False
         level = float(sigma.flatten()[0])
-        return 1 + (level > GUIDED_ABOVE) + (self.labelled and level > LABEL_GUIDED_ABOVE)
+        return level > GUIDED_ABOVE, self.labelled and level > LABEL_GUIDED_ABOVE
 
     def denoiser(
         self,
@@ -137,24 +144,21 @@ class MelodyUse:
         given = self.conditions(index, denoise, melody)
         if not given:
             return denoise
-        if index == 0 or not self.needs_two_calls:
+        if index == 0 or not self.guides:
             return partial(denoise, **given)
 
         # Samples without a pitch have a dropped melody, and no guidance.
         pitched = melody.amax((1, 2)) > 0
         weight = torch.where(pitched, self.guidance, 1.0)[:, None, None].to(melody.dtype)
-        others = {}
-        if self.labelled:
-            others = self.conditions(index, unlabelled, melody)
+        others = self.conditions(index, unlabelled, melody) if self.labelled else {}
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
-            denoised = denoise(x, sigma, **given)
-            result = denoised
-            level = float(sigma.flatten()[0])
-            if level > GUIDED_ABOVE:
+            by_melody, by_label = self.guided_by(index, sigma)
+            result = denoised = denoise(x, sigma, **given)
+            if by_melody:
                 without = denoise(x, sigma)
                 result = without + weight * (denoised - without)
-            if self.labelled and level > LABEL_GUIDED_ABOVE:
+            if by_label:
                 result = result + (LABEL_GUIDANCE - 1) * (denoised - unlabelled(x, sigma, **others))
             return result
 

@@ -321,7 +321,7 @@ class ModelPair:
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             nonlocal calls
-            calls += self.melody.num_calls(index, sigma)
+            calls += 1 + sum(self.melody.guided_by(index, sigma))
             return x
 
         sigmas = self.schedules.to_data if index else self.schedules.to_noise

@@ -38,6 +38,8 @@ class DenoisedLatents:
         seed: int = 0,
     ):
         check_number("model.denoised.share", share, least=0, most=1)
+        check_number("model.denoised.lowest", lowest, above=0)
+        check_number("model.denoised.highest", highest, least=lowest)
         self.model = load_instrument(source, whole=True).eval()
         if not Labels(self.model.spec.labels).instruments:
             raise InputError(

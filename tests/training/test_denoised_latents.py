@@ -49,3 +49,7 @@ def test_settings_are_checked(source, make_instrument, tmp_path):
         DenoisedLatents(str(tmp_path / "flute.safetensors"))
     with pytest.raises(InputError, match=r"model\.denoised\.share"):
         DenoisedLatents(source, share=2)
+    with pytest.raises(InputError, match=r"model\.denoised\.lowest"):
+        DenoisedLatents(source, lowest=0)
+    with pytest.raises(InputError, match=r"model\.denoised\.highest"):
+        DenoisedLatents(source, lowest=0.5, highest=0.1)
