@@ -26,6 +26,13 @@ def main() -> None:
         help="noise level by source",
     )
     parser.add_argument(
+        "--label-guidance",
+        type=float,
+        metavar="WEIGHT",
+        help="weight of the instrument in the guidance of bridges to this model: it needs "
+        "all.safetensors in the folder of OUTPUT (default: as in the model)",
+    )
+    parser.add_argument(
         "--plain-from", nargs="+", metavar="SOURCE", help="sources with a plain hand-off"
     )
     parser.add_argument(
@@ -58,6 +65,7 @@ def main() -> None:
             "name": args.name,
             "handoff_sigma": args.handoff_sigma,
             "pitch_range": args.pitch_range,
+            "label_guidance": args.label_guidance,
         }
         changes["handoff_sigmas"] = by_source(args.handoff_from) or None
         changes["handoffs"] = dict.fromkeys(args.plain_from, "plain") if args.plain_from else None

@@ -111,6 +111,7 @@ def with_frozen_networks(
         return known[net]
 
     frozen.denoisers = [record(net) for net in pair.denoisers]
-    found = enumerate(pair.student_denoiser(index) for index in (0, 1))
-    frozen.student_denoisers = {index: record(net) for index, net in found if net is not None}
+    for net in pair.networks:  # it prepares them
+        record(net)
+    frozen.prepared = {one: record(net) for one, net in pair.prepared.items()}
     return frozen

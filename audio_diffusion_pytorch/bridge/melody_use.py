@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from audio_diffusion_pytorch.errors import InputError
+from audio_diffusion_pytorch.models.unlabelled import unlabelled_of
 from audio_diffusion_pytorch.utils.settings import check_number, check_switch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from audio_diffusion_pytorch.models.instrument import InstrumentSpec
+    from audio_diffusion_pytorch.models.instrument import InstrumentModel, InstrumentSpec
+    from audio_diffusion_pytorch.models.students import Student
 
 GUIDED_ABOVE = 1.0  # noise level
-LABEL_GUIDANCE = 4.0  # weight of the label of one instrument of a model of several
-LABEL_GUIDED_ABOVE = 0.3  # noise level
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,17 @@ class MelodyUse:
         guidance: weight of the guidance of the target model; 1: no guidance.
         available: whether a model of the bridge has a melody input.
         taught: whether the target is a student that was taught the guidance.
-        labelled: whether the target is one instrument of a model of several. The guidance then
-            includes its label.
+        label_guidance: weight of the instrument's label in the guidance; 1: none.
+        label_model: digest of the model that the denoiser without a label comes from, if it is
+            another one than the target.
     """
 
     given: tuple[bool, bool] = (False, False)
     guidance: float = 1.0
     available: bool = False
     taught: bool = False
-    labelled: bool = False
+    label_guidance: float = 1.0
+    label_model: str = ""
 
     @classmethod
     def resolve(
@@ -82,20 +84,36 @@ class MelodyUse:
                 f"melody_guidance={guidance:g} needs a target model that receives the melody, but "
                 f"{reason}: use melody_guidance=1"
             )
-        return cls(given, float(guidance), any(inputs))
+        label_guidance = 1.0 if guidance == 1 else target.label_guidance
+        return cls(given, float(guidance), any(inputs), label_guidance=label_guidance)
 
-    def as_taught(self, guidance: float) -> MelodyUse:
-        """Return the use by a student that was taught a guidance."""
-        return replace(self, guidance=guidance, taught=True)
+    def by(self, target: InstrumentModel, student: Student | None) -> MelodyUse:
+        """Return the use by the networks of a target.
+
+        Args:
+            target: model of the target; a label needs an `unlabelled_of` it.
+            student: student of the target, which was taught its guidance, also by the label.
+        """
+        if student is not None:
+            guidance = student.spec.guidance
+            return replace(self, guidance=guidance, taught=True, label_guidance=1.0)
+        if self.label_guidance == 1:
+            return self
+        unlabelled = unlabelled_of(target)
+        if unlabelled is None:
+            return replace(self, label_guidance=1.0)
+        return replace(self, label_model=unlabelled.digest)
 
     @property
-    def settings(self) -> dict[str, float]:
+    def settings(self) -> dict[str, Any]:
         """Settings that determine the output; none for models without a melody input."""
         if not self.available:
             return {}
-        found = {"melody": any(self.given), "melody_guidance": self.guidance}
-        if self.labelled and self.guides:
-            found["label_guidance"] = LABEL_GUIDANCE
+        found: dict[str, Any] = {"melody": any(self.given), "melody_guidance": self.guidance}
+        if self.label_guidance != 1:
+            found["label_guidance"] = self.label_guidance
+        if self.label_model:
+            found["label_model"] = self.label_model
         return found
 
     @property
@@ -103,19 +121,16 @@ class MelodyUse:
         """Whether the guidance of the target needs further network calls."""
         return self.guidance != 1 and not self.taught
 
-    def guided_by(self, index: int, sigma: Tensor) -> tuple[bool, bool]:
-        """Return whether melody and label guide the source (0) or the target (1).
-
-        Each guidance needs a further network call.
+    def extra_calls(self, index: int, sigma: Tensor) -> int:
+        """Return the further network calls of the guidance at a noise level.
 
         Args:
-            index: 0 or 1.
+            index: the source (0) or the target (1).
             sigma: noise level [B].
         """
-        if index == 0 or not self.guides:
-            return False, False
-        level = float(sigma.flatten()[0])
-        return level > GUIDED_ABOVE, self.labelled and level > LABEL_GUIDED_ABOVE
+        if index == 0 or not self.guides or float(sigma.flatten()[0]) <= GUIDED_ABOVE:
+            return 0
+        return 1 if self.label_guidance == 1 else 2
 
     def denoiser(
         self,
@@ -129,14 +144,14 @@ class MelodyUse:
         Classifier-free guidance of the target (Ho and Salimans 2022, eq. 6, for the denoised
         latents, which are linear in the noise): D = D_without + g (D_with - D_without). Low
         noise levels have no guidance, which gains nothing there (Kynkäänniemi et al. 2024,
-        arXiv 2404.07724). The label of an instrument adds (h - 1) (D_with - D_unlabelled), h =
-        `LABEL_GUIDANCE`: without it, much of the source's timbre remains.
+        arXiv 2404.07724). The label of the instrument adds (h - 1) (D_with - D_unlabelled): without
+        it, more of the source's timbre remains.
 
         Args:
             index: 0 or 1.
             denoise: a `Denoiser`.
             melody: [B, M, L]; None: no melody.
-            unlabelled: the `Denoiser` without the label of the instrument.
+            unlabelled: the `Denoiser` of all instruments, for `label_guidance`.
 
         Returns:
             A denoiser of x [B, D, L] and sigma.
@@ -147,19 +162,21 @@ class MelodyUse:
         if index == 0 or not self.guides:
             return partial(denoise, **given)
 
-        # Samples without a pitch have a dropped melody, and no guidance.
+        # Samples without a pitch have a dropped melody, and no guidance by it.
         pitched = melody.amax((1, 2)) > 0
         weight = torch.where(pitched, self.guidance, 1.0)[:, None, None].to(melody.dtype)
-        others = self.conditions(index, unlabelled, melody) if self.labelled else {}
+        by_label = self.label_guidance != 1
+        others = self.conditions(index, unlabelled, melody) if by_label else {}
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
-            by_melody, by_label = self.guided_by(index, sigma)
-            result = denoised = denoise(x, sigma, **given)
-            if by_melody:
-                without = denoise(x, sigma)
-                result = without + weight * (denoised - without)
+            denoised = denoise(x, sigma, **given)
+            if not self.extra_calls(index, sigma):
+                return denoised
+            without = denoise(x, sigma)
+            result = without + weight * (denoised - without)
             if by_label:
-                result = result + (LABEL_GUIDANCE - 1) * (denoised - unlabelled(x, sigma, **others))
+                rest = denoised - unlabelled(x, sigma, **others)
+                result = result + (self.label_guidance - 1) * rest
             return result
 
         return guided

@@ -30,6 +30,7 @@ from audio_diffusion_pytorch.models.loading import (
     require_one_instrument,
     shared_codec,
 )
+from audio_diffusion_pytorch.models.unlabelled import Unlabelled, unlabelled_of
 from audio_diffusion_pytorch.pitch.melody_input import drop_unpitched, melody_input, move_melody
 from audio_diffusion_pytorch.utils.iterables import batches
 from audio_diffusion_pytorch.utils.threads import map_rows
@@ -102,10 +103,7 @@ class ModelPair:
         self._compiled = compile
         self._dtype = choose_dtype(precision, torch.device(device))
         self.denoisers = [at_precision(model.denoiser, self._dtype, compile) for model in models]
-        without = self.target.unlabelled
-        self.unlabelled = without and at_precision(without, self._dtype, compile)
-        # By the index of the half; bridges at other hand-off levels share them.
-        self.student_denoisers: dict[int, Denoiser] = {}
+        self.prepared: dict[Denoiser, Denoiser] = {}  # bridges at other levels share them
 
     def _configure(self, requested: BridgeSettings) -> None:
         """Resolve the settings; set the schedule, the solver and the target's statistics."""
@@ -117,9 +115,7 @@ class ModelPair:
         self.solver = resolved.solver
         self.handoff = resolved.handoff
         self.schedules = choose_schedules(resolved, self.source, self.target)
-        student = self.schedules.students[1]
-        melody = replace(resolved.melody, labelled=self.target.unlabelled is not None)
-        self.melody = melody if student is None else melody.as_taught(student.spec.guidance)
+        self.melody = resolved.melody.by(self.target, self.schedules.students[1])
         self.solve = SOLVERS.find(resolved.solver)
         # The movement of the pitch comes from the melody.
         self.vibrato = requested.vibrato and any(self.melody.given)
@@ -173,8 +169,7 @@ class ModelPair:
     @property
     def networks(self) -> list[Denoiser]:
         """Denoisers of the bridge, also teachers of students."""
-        found = [*self.denoisers, self.unlabelled]
-        found += [self.student_denoiser(index) for index in range(2)]
+        found = [*self.denoisers, *map(self.student_denoiser, range(2)), self.unlabelled]
         return [net for net in found if net is not None]
 
     def with_sigma(self: Self, sigma: float) -> Self:
@@ -248,15 +243,24 @@ class ModelPair:
         """Return the denoiser of the source (0) or the target (1) for a melody [B, M, L]."""
         return self.melody.denoiser(index, self.denoisers[index], melody, self.unlabelled)
 
+    @property
+    def unlabelled(self) -> Denoiser | None:
+        """Denoiser of all instruments, for the guidance by the label; None: without it."""
+        if self.melody.label_guidance == 1:
+            return None
+        return self._prepare(cast(Unlabelled, unlabelled_of(self.target)).denoiser)
+
     def student_denoiser(self, index: int) -> Denoiser | None:
         """Return the student's denoiser of the source (0) or the target (1), if it has one."""
         student = self.schedules.students[index]
-        if student is None:
-            return None
-        if index not in self.student_denoisers:
-            denoiser = student.denoisers[DIRECTIONS[index]].to(self.device)
-            self.student_denoisers[index] = at_precision(denoiser, self._dtype, self._compiled)
-        return self.student_denoisers[index]
+        return None if student is None else self._prepare(student.denoisers[DIRECTIONS[index]])
+
+    def _prepare(self, denoiser: Denoiser) -> Denoiser:
+        """Return a denoiser in the bridge's precision, on its device; it is made once."""
+        if denoiser not in self.prepared:
+            moved = denoiser.to(self.device)
+            self.prepared[denoiser] = at_precision(moved, self._dtype, self._compiled)
+        return self.prepared[denoiser]
 
     @torch.inference_mode()
     def hand_over(self, noise: Tensor, active: Tensor) -> Tensor:
@@ -321,17 +325,14 @@ class ModelPair:
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             nonlocal calls
-            calls += 1 + sum(self.melody.guided_by(index, sigma))
+            calls += 1 + self.melody.extra_calls(index, sigma)
             return x
 
         sigmas = self.schedules.to_data if index else self.schedules.to_noise
         self.schedules.solver(index, self.solve)(denoise, torch.zeros(1, 1, 1), sigmas)
         return calls
 
-    @property
-    def evaluations(self) -> int:
-        """`num_evaluations` under its name before 0.2."""
-        return self.num_evaluations
+    evaluations = property(lambda self: self.num_evaluations)  # name before 0.2
 
     def num_windows(self, length: int, sample_rate: float) -> int:
         """Return the windows of `length` samples at `sample_rate` Hz, per channel."""

@@ -21,6 +21,7 @@ from audio_diffusion_pytorch.models.unet import choose_labels, fold_label
 from audio_diffusion_pytorch.utils.safetensors_io import write_safetensors
 
 FORMAT = "audio_diffusion_pytorch.instrument.1"
+LABEL_GUIDANCE = 5.0  # of one instrument of a model of several
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class InstrumentSpec:
             each instrument to its values; empty: not measured.
         steps: training steps, including those of the model that training started from; None:
             unknown.
+        label_guidance: weight of the instrument's label in the guidance of bridges to the model,
+            see `bridge.melody_use.MelodyUse`; 1: none. A model without labels of instruments needs
+            a model of several beside its file, see `unlabelled`.
         network: name of the network's class in `NETWORKS`.
     """
 
@@ -70,6 +74,7 @@ class InstrumentSpec:
     pitch_range: tuple[int, int] | None = None
     noise: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = field(default=None, repr=False)  # does not affect transfers
+    label_guidance: float = field(default=1.0, repr=False)
     # Not in the representation, which old transfer records contain as a hash.
     network: str = field(default=DEFAULT, repr=False)
 
@@ -97,7 +102,7 @@ class InstrumentModel(nn.Module):
         file: .safetensors file that the model was loaded from; None: another origin.
         fitted: solvers fitted to the weights, from beside the file; None: not fitted.
         unlabelled: of one instrument of a model of several, the denoiser without a label; else
-            None.
+            None, see `models.unlabelled`.
 
     Raises:
         InputError: the shape of the statistics does not match.
@@ -166,6 +171,7 @@ def select_instrument(model: InstrumentModel, instrument: str) -> InstrumentMode
         name=instrument,
         labels=RECORDING_CONDITIONS if labels.has_conditions else (),
         noise=model.spec.noise.get(instrument, {}),
+        label_guidance=LABEL_GUIDANCE,
     )
     state = model.denoiser.net.state_dict()
     if labels.has_conditions:
@@ -173,10 +179,14 @@ def select_instrument(model: InstrumentModel, instrument: str) -> InstrumentMode
     else:
         state = fold_label(state, number)
     made = _relabelled(model, spec, state, model.mean[number], model.std[number])
-    whole = model.denoiser.net.state_dict()
-    plain = replace(model.spec, labels=())
-    made.unlabelled = _denoiser(plain, fold_label(whole, Labels(model.spec.labels).count))
+    made.unlabelled = unlabelled_denoiser(model)
     return made
+
+
+def unlabelled_denoiser(model: InstrumentModel) -> Denoiser:
+    """Return the denoiser of a model of several instruments without a label."""
+    state = fold_label(model.denoiser.net.state_dict(), Labels(model.spec.labels).count)
+    return _denoiser(replace(model.spec, labels=()), state)
 
 
 def select_condition(model: InstrumentModel, condition: str) -> InstrumentModel:

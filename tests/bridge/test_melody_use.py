@@ -9,10 +9,12 @@ from tolerances import BRIDGED
 
 from audio_diffusion_pytorch.bridge import model_pair
 from audio_diffusion_pytorch.bridge.bridge import Bridge
-from audio_diffusion_pytorch.bridge.melody_use import LABEL_GUIDANCE, MelodyUse
+from audio_diffusion_pytorch.bridge.melody_use import MelodyUse
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.models.instrument import select_instrument
+from audio_diffusion_pytorch.models.fitted_schedules import weights_digest
+from audio_diffusion_pytorch.models.instrument import LABEL_GUIDANCE, select_instrument
+from audio_diffusion_pytorch.models.loading import load_instrument
 from audio_diffusion_pytorch.models.unet import UNet1d
 from audio_diffusion_pytorch.pitch.melody_input import MELODY_CHANNELS
 from audio_diffusion_pytorch.transfer.run import TransferRun
@@ -270,24 +272,31 @@ def test_wrong_settings(make):
     assert make((False, True), melody=True).melody == MelodyUse((False, True), 1.0, True)
 
 
+def several(make_instrument):
+    """A model of flute and violin whose labels have an effect."""
+    labels = ("flute", "violin", "plain", "varied")
+    model = make_instrument("both", labels=labels, unet={**UNET, "num_labels": 4})
+    with torch.no_grad():
+        model.denoiser.net.to_label.weight.normal_(generator=torch.Generator().manual_seed(1))
+    return model
+
+
 def test_the_guidance_includes_the_label_of_one_instrument_of_several(
     make_instrument, codec, given
 ):
-    labels = ("flute", "violin", "plain", "varied")
-    both = make_instrument("both", labels=labels, unet={**UNET, "num_labels": 4})
-    with torch.no_grad():
-        both.denoiser.net.to_label.weight.normal_(generator=torch.Generator().manual_seed(1))
+    both = several(make_instrument)
     models = [select_instrument(both, name) for name in ("flute", "violin")]
     plain, guided = (
         Bridge(*models, codec=codec, num_steps=4, melody_guidance=weight) for weight in (1, 3)
     )
     assert plain.settings.get("label_guidance") is None
     assert guided.settings["label_guidance"] == LABEL_GUIDANCE
+    assert "label_model" not in guided.settings
     assert guided.num_evaluations > plain.num_evaluations
     latents, pitches = given
     whole = both.denoiser
     violin, unlabelled = torch.full((3,), 1), torch.full((3,), 4)
-    for level, weights in ((5.0, (2.0, 3.0)), (0.5, (0.0, 3.0)), (0.1, (0.0, 0.0))):
+    for level, weights in ((5.0, (2.0, LABEL_GUIDANCE - 1)), (0.5, (0.0, 0.0))):
         sigma = torch.full((3,), level)
         found = whole(latents, sigma, violin, pitches)
         wanted = found + weights[0] * (found - whole(latents, sigma, violin))
@@ -296,3 +305,37 @@ def test_the_guidance_includes_the_label_of_one_instrument_of_several(
     level = torch.full((3,), 5.0)
     source = whole(latents, level, torch.full((3,), 2), pitches)
     assert torch.allclose(guided.conditioned(0, pitches)(latents, level), source, atol=BRIDGED)
+
+
+def test_the_guidance_of_a_single_model_uses_the_model_beside_its_file(
+    make_instrument, codec, given, tmp_path
+):
+    both = several(make_instrument)
+    both.save(tmp_path / "all.safetensors")
+    for name, weight in (("flute", 1.0), ("violin", 2.5)):
+        single = make_instrument(name, unet=UNET, label_guidance=weight)
+        single.save(tmp_path / f"{name}.safetensors")
+    files = [tmp_path / f"{name}.safetensors" for name in ("flute", "violin")]
+    bridge = Bridge(*files, codec=codec, num_steps=4, melody_guidance=3)
+    settings = bridge.settings
+    assert settings["label_guidance"] == 2.5
+    assert settings["label_model"] == weights_digest(tmp_path / "all.safetensors")
+    latents, pitches = given
+    sigma, unlabelled = torch.full((3,), 5.0), torch.full((3,), 4)
+    both, single = load_instrument(tmp_path / "all.safetensors", whole=True), bridge.denoisers[1]
+    found = single(latents, sigma, melody=pitches)
+    wanted = found + 2 * (found - single(latents, sigma))
+    wanted = wanted + 1.5 * (found - both.denoiser(latents, sigma, unlabelled, pitches))
+    guided = bridge.conditioned(1, pitches)(latents, sigma)
+    assert torch.allclose(guided, wanted, atol=BRIDGED)
+    assert bridge.unlabelled in bridge.networks
+
+    back = Bridge(*files[::-1], codec=codec, num_steps=4, melody_guidance=3)
+    assert "label_guidance" not in back.settings and back.unlabelled is None
+    assert back.num_evaluations < bridge.num_evaluations
+    (tmp_path / "all.safetensors").unlink()
+    with pytest.warns(UserWarning, match="model file not found.*does not include its label"):
+        alone = Bridge(*files, codec=codec, num_steps=4, melody_guidance=3)
+    assert alone.settings == {
+        name: value for name, value in settings.items() if not name.startswith("label")
+    }

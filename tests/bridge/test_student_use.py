@@ -127,8 +127,8 @@ def test_without_the_melody_students_are_not_used(instant):
 def test_frozen_students_compute_the_same(models):
     bridge = Bridge(*models, sigma=5.0, quality="instant")
     frozen = with_frozen_networks(bridge, 64)
-    assert all(isinstance(net, FrozenDenoiser) for net in frozen.student_denoisers.values())
-    assert len(frozen.student_denoisers) == 2 == len(bridge.student_denoisers)
+    assert all(isinstance(net, FrozenDenoiser) for net in frozen.prepared.values())
+    assert len(frozen.prepared) == 2 == len(bridge.prepared)
     latents = torch.randn(1, 128, 64) - 6
     for _ in range(2):
         noise = bridge.to_noise(latents)
