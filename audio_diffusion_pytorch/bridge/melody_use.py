@@ -144,8 +144,9 @@ class MelodyUse:
         Classifier-free guidance of the target (Ho and Salimans 2022, eq. 6, for the denoised
         latents, which are linear in the noise): D = D_without + g (D_with - D_without). Low
         noise levels have no guidance, which gains nothing there (Kynkäänniemi et al. 2024,
-        arXiv 2404.07724). The label of the instrument adds (h - 1) (D_with - D_unlabelled): without
-        it, more of the source's timbre remains.
+        arXiv 2404.07724). The label of the instrument is a second condition (Brooks et al. 2023,
+        arXiv 2211.09800, eq. 3): D = U + h (D_without - U) + g (D_with - D_without), and U is
+        `unlabelled`, without the melody. Without it, more of the source's timbre remains.
 
         Args:
             index: 0 or 1.
@@ -166,7 +167,6 @@ class MelodyUse:
         pitched = melody.amax((1, 2)) > 0
         weight = torch.where(pitched, self.guidance, 1.0)[:, None, None].to(melody.dtype)
         by_label = self.label_guidance != 1
-        others = self.conditions(index, unlabelled, melody) if by_label else {}
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
             denoised = denoise(x, sigma, **given)
@@ -175,8 +175,7 @@ class MelodyUse:
             without = denoise(x, sigma)
             result = without + weight * (denoised - without)
             if by_label:
-                rest = denoised - unlabelled(x, sigma, **others)
-                result = result + (self.label_guidance - 1) * rest
+                result = result + (self.label_guidance - 1) * (without - unlabelled(x, sigma))
             return result
 
         return guided

@@ -300,7 +300,8 @@ def test_the_guidance_includes_the_label_of_one_instrument_of_several(
         sigma = torch.full((3,), level)
         found = whole(latents, sigma, violin, pitches)
         wanted = found + weights[0] * (found - whole(latents, sigma, violin))
-        wanted = wanted + weights[1] * (found - whole(latents, sigma, unlabelled, pitches))
+        rest = whole(latents, sigma, violin) - whole(latents, sigma, unlabelled)
+        wanted = wanted + weights[1] * rest
         assert torch.allclose(guided.conditioned(1, pitches)(latents, sigma), wanted, atol=BRIDGED)
     level = torch.full((3,), 5.0)
     source = whole(latents, level, torch.full((3,), 2), pitches)
@@ -325,7 +326,7 @@ def test_the_guidance_of_a_single_model_uses_the_model_beside_its_file(
     both, single = load_instrument(tmp_path / "all.safetensors", whole=True), bridge.denoisers[1]
     found = single(latents, sigma, melody=pitches)
     wanted = found + 2 * (found - single(latents, sigma))
-    wanted = wanted + 1.5 * (found - both.denoiser(latents, sigma, unlabelled, pitches))
+    wanted = wanted + 1.5 * (single(latents, sigma) - both.denoiser(latents, sigma, unlabelled))
     guided = bridge.conditioned(1, pitches)(latents, sigma)
     assert torch.allclose(guided, wanted, atol=BRIDGED)
     assert bridge.unlabelled in bridge.networks
