@@ -127,8 +127,12 @@ def _student(index: int, model: InstrumentModel, resolved: ResolvedSettings) -> 
         return None
     if resolved.melody.given[index] != bool(model.spec.melody_channels):
         return None  # a student always learns with the melody
-    guided = index == 0 or resolved.melody_guidance in ("auto", student.spec.guidance)
-    return student if guided else None
+    if index == 0:
+        return student
+    taught = student.spec
+    label = model.spec.label_guidance if taught.guidance != 1 else 1.0
+    asked = resolved.melody_guidance in ("auto", taught.guidance) and taught.label_guidance == label
+    return student if asked else None
 
 
 def _fitted(

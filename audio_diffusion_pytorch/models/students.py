@@ -47,6 +47,7 @@ class StudentSpec:
         labels: labels of the network, those of the teacher.
         steps: training steps.
         guidance: weight of the melody in the solutions to data, see `bridge.melody_use.MelodyUse`.
+        label_guidance: weight of the label in these solutions.
     """
 
     name: str
@@ -59,6 +60,7 @@ class StudentSpec:
     labels: tuple[str, ...] = ()
     steps: int | None = None
     guidance: float = 1.0
+    label_guidance: float = 1.0
 
     def covers(self, sigma: float) -> bool:
         """Return whether the student was trained for the hand-off level `sigma`."""

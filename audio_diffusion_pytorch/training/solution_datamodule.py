@@ -116,6 +116,7 @@ class SolutionDatamodule(pl.LightningDataModule):
     Attributes:
         sigmas: lowest and highest hand-off level of the solutions.
         guidance: weight of the melody in the solutions to data.
+        label_guidance: weight of the label in these solutions.
 
     Raises:
         InputError: a setting is wrong or a model cannot be loaded.
@@ -167,7 +168,8 @@ class SolutionDatamodule(pl.LightningDataModule):
         self.second_voice = second_voice
         pairs = self._pairs()
         self.sigmas = hand_off_range(pairs)
-        self.guidance = pairs[-1][1].melody.guidance
+        melody = pairs[-1][1].melody
+        self.guidance, self.label_guidance = melody.guidance, melody.label_guidance
         self._settings = [pair.settings for _, pair in pairs]
         self.batch_size = batch_size
         self.batches_per_epoch = batches_per_epoch

@@ -97,7 +97,12 @@ def instant(make_instrument, codec, monkeypatch):
     taught = student("violin", melody_channels=MELODY_CHANNELS)
     taught = replace(taught, spec=replace(taught.spec, guidance=2.0))
     monkeypatch.setattr(students, "_known", dict.fromkeys(pair, taught))
-    return lambda **given: ModelPair(*pair, codec=codec, sigma=5.0, quality="instant", **given)
+
+    def make(label_guidance=1.0, **given):
+        pair[1].spec = replace(pair[1].spec, label_guidance=label_guidance)
+        return ModelPair(*pair, codec=codec, sigma=5.0, quality="instant", **given)
+
+    return make
 
 
 def test_a_melody_reaches_the_student(instant):
@@ -118,6 +123,10 @@ def test_another_guidance_uses_the_target_model(instant, guidance, evaluations):
     assert bridge.schedules.path == "student to noise, Karras to data"
     assert bridge.num_evaluations == evaluations
     assert bridge.settings["melody_guidance"] == guidance
+
+
+def test_another_weight_of_the_label_uses_the_target_model(instant):
+    assert instant(label_guidance=2.0).schedules.path == "student to noise, Karras to data"
 
 
 def test_without_the_melody_students_are_not_used(instant):
