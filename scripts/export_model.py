@@ -29,8 +29,8 @@ def main() -> None:
         "--label-guidance",
         type=float,
         metavar="WEIGHT",
-        help="weight of the instrument in the guidance of bridges to this model: it needs "
-        "all.safetensors in the folder of OUTPUT (default: as in the model)",
+        help="weight of the label in the guidance of bridges to this model; a model of one "
+        "instrument needs all.safetensors in the folder of OUTPUT (default: as in the model)",
     )
     parser.add_argument(
         "--plain-from", nargs="+", metavar="SOURCE", help="sources with a plain hand-off"
@@ -56,10 +56,13 @@ def main() -> None:
 
     from audio_diffusion_pytorch.errors import InputError
     from audio_diffusion_pytorch.models.loading import load_instrument
+    from audio_diffusion_pytorch.utils.settings import check_number
 
     try:
         if args.output.suffix != ".safetensors":
             raise InputError(f"cannot write {args.output}: the name must end in .safetensors")
+        if args.label_guidance is not None:
+            check_number("--label-guidance", args.label_guidance, least=0)
         model = load_instrument(args.model, whole=True)
         changes = {
             "name": args.name,

@@ -111,7 +111,7 @@ def with_frozen_networks(
         return known[net]
 
     frozen.denoisers = [record(net) for net in pair.denoisers]
-    for net in pair.networks:  # it prepares them
+    for net in pair.networks:  # `networks` fills `prepared`
         record(net)
     frozen.prepared = {one: record(net) for one, net in pair.prepared.items()}
     return frozen

@@ -1,4 +1,4 @@
-"""Use of the melody inputs of a bridge's models, with classifier-free guidance."""
+"""Use of the melody inputs of a bridge's models; guidance by melody and label."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from audio_diffusion_pytorch.errors import InputError
-from audio_diffusion_pytorch.models.unlabelled import unlabelled_of
+from audio_diffusion_pytorch.models.unlabelled import Unlabelled, label_weight, unlabelled_of
 from audio_diffusion_pytorch.utils.settings import check_number, check_switch
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ GUIDED_ABOVE = 1.0  # noise level
 
 @dataclass(frozen=True)
 class MelodyUse:
-    """Which models of a bridge receive the melody of the recording, and how.
+    """Which models of a bridge receive the melody of the recording, and the guidance.
 
     Args:
         given: whether the source model and the target model receive the melody.
@@ -32,8 +32,7 @@ class MelodyUse:
         available: whether a model of the bridge has a melody input.
         taught: whether the target is a student that was taught the guidance.
         label_guidance: weight of the instrument's label in the guidance; 1: none.
-        label_model: digest of the model that the denoiser without a label comes from, if it is
-            another one than the target.
+        unlabelled: the denoiser without a label, for `label_guidance`.
     """
 
     given: tuple[bool, bool] = (False, False)
@@ -41,7 +40,7 @@ class MelodyUse:
     available: bool = False
     taught: bool = False
     label_guidance: float = 1.0
-    label_model: str = ""
+    unlabelled: Unlabelled | None = None
 
     @classmethod
     def resolve(
@@ -84,25 +83,22 @@ class MelodyUse:
                 f"melody_guidance={guidance:g} needs a target model that receives the melody, but "
                 f"{reason}: use melody_guidance=1"
             )
-        label_guidance = 1.0 if guidance == 1 else target.label_guidance
-        return cls(given, float(guidance), any(inputs), label_guidance=label_guidance)
+        return cls(given, float(guidance), any(inputs))
 
     def by(self, target: InstrumentModel, student: Student | None) -> MelodyUse:
         """Return the use by the networks of a target.
 
         Args:
-            target: model of the target; a label needs an `unlabelled_of` it.
-            student: student of the target, which was taught its guidance, also by the label.
+            target: model of the target; guidance by the label needs `unlabelled_of(target)`.
+            student: student of the target, which was taught its guidance.
         """
         if student is not None:
-            guidance = student.spec.guidance
-            return replace(self, guidance=guidance, taught=True, label_guidance=1.0)
-        if self.label_guidance == 1:
-            return self
-        unlabelled = unlabelled_of(target)
+            return replace(self, guidance=student.spec.guidance, taught=True)
+        weight = label_weight(target)
+        unlabelled = unlabelled_of(target) if self.guides and weight != 1 else None
         if unlabelled is None:
-            return replace(self, label_guidance=1.0)
-        return replace(self, label_model=unlabelled.digest)
+            return self
+        return replace(self, label_guidance=weight, unlabelled=unlabelled)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -110,10 +106,10 @@ class MelodyUse:
         if not self.available:
             return {}
         found: dict[str, Any] = {"melody": any(self.given), "melody_guidance": self.guidance}
-        if self.label_guidance != 1:
+        if self.unlabelled is not None:
             found["label_guidance"] = self.label_guidance
-        if self.label_model:
-            found["label_model"] = self.label_model
+            if self.unlabelled.digest:
+                found["label_model"] = self.unlabelled.digest
         return found
 
     @property
@@ -130,7 +126,7 @@ class MelodyUse:
         """
         if index == 0 or not self.guides or float(sigma.flatten()[0]) <= GUIDED_ABOVE:
             return 0
-        return 1 if self.label_guidance == 1 else 2
+        return 1 if self.unlabelled is None else 2
 
     def denoiser(
         self,
@@ -146,13 +142,14 @@ class MelodyUse:
         noise levels have no guidance, which gains nothing there (Kynkäänniemi et al. 2024,
         arXiv 2404.07724). The label of the instrument is a second condition (Brooks et al. 2023,
         arXiv 2211.09800, eq. 3): D = U + h (D_without - U) + g (D_with - D_without), and U is
-        `unlabelled`, without the melody. Without it, more of the source's timbre remains.
+        `unlabelled`, without the melody. Without the label, more of the source's timbre remains.
 
         Args:
             index: 0 or 1.
             denoise: a `Denoiser`.
             melody: [B, M, L]; None: no melody.
-            unlabelled: the `Denoiser` of all instruments, for `label_guidance`.
+            unlabelled: the denoiser without a label, in the precision of the bridge; None: without
+                `label_guidance`.
 
         Returns:
             A denoiser of x [B, D, L] and sigma.
@@ -163,10 +160,9 @@ class MelodyUse:
         if index == 0 or not self.guides:
             return partial(denoise, **given)
 
-        # Samples without a pitch have a dropped melody, and no guidance by it.
+        # Samples without a pitch have a dropped melody, and only the guidance by the label.
         pitched = melody.amax((1, 2)) > 0
         weight = torch.where(pitched, self.guidance, 1.0)[:, None, None].to(melody.dtype)
-        by_label = self.label_guidance != 1
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
             denoised = denoise(x, sigma, **given)
@@ -174,7 +170,7 @@ class MelodyUse:
                 return denoised
             without = denoise(x, sigma)
             result = without + weight * (denoised - without)
-            if by_label:
+            if unlabelled is not None:
                 result = result + (self.label_guidance - 1) * (without - unlabelled(x, sigma))
             return result
 

@@ -30,7 +30,6 @@ from audio_diffusion_pytorch.models.loading import (
     require_one_instrument,
     shared_codec,
 )
-from audio_diffusion_pytorch.models.unlabelled import Unlabelled, unlabelled_of
 from audio_diffusion_pytorch.pitch.melody_input import drop_unpitched, melody_input, move_melody
 from audio_diffusion_pytorch.utils.iterables import batches
 from audio_diffusion_pytorch.utils.threads import map_rows
@@ -153,7 +152,7 @@ class ModelPair:
         }
 
     @property
-    def melody_settings(self) -> dict[str, float]:
+    def melody_settings(self) -> dict[str, float | str]:
         """Part of the settings; finished transfers of older versions, without a melody, hold."""
         if not any(self.melody.given):
             return self.melody.settings
@@ -162,7 +161,8 @@ class ModelPair:
 
     def to(self: Self, device: str | torch.device) -> Self:
         """Move models and codec in place, also for other bridges that share them."""
-        for module in (self.source, self.target, self.codec, *self.networks):
+        made = *self.networks, *self.prepared.values()
+        for module in (self.source, self.target, self.codec, *made):
             module.to(device)
         return self
 
@@ -245,10 +245,9 @@ class ModelPair:
 
     @property
     def unlabelled(self) -> Denoiser | None:
-        """Denoiser of all instruments, for the guidance by the label; None: without it."""
-        if self.melody.label_guidance == 1:
-            return None
-        return self._prepare(cast(Unlabelled, unlabelled_of(self.target)).denoiser)
+        """Denoiser without a label, for the guidance; None: the guidance has no label."""
+        found = self.melody.unlabelled
+        return None if found is None else self._prepare(found.denoiser)
 
     def student_denoiser(self, index: int) -> Denoiser | None:
         """Return the student's denoiser of the source (0) or the target (1), if it has one."""
@@ -256,7 +255,7 @@ class ModelPair:
         return None if student is None else self._prepare(student.denoisers[DIRECTIONS[index]])
 
     def _prepare(self, denoiser: Denoiser) -> Denoiser:
-        """Return a denoiser in the bridge's precision, on its device; it is made once."""
+        """Return a denoiser in the bridge's precision, on its device; make each one once."""
         if denoiser not in self.prepared:
             moved = denoiser.to(self.device)
             self.prepared[denoiser] = at_precision(moved, self._dtype, self._compiled)

@@ -15,6 +15,7 @@ from audio_diffusion_pytorch.diffusion.sampling import Solver
 from audio_diffusion_pytorch.models.fitted_schedules import DIRECTIONS, FittedSchedule
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
 from audio_diffusion_pytorch.models.students import Student, student_of
+from audio_diffusion_pytorch.models.unlabelled import label_weight
 from audio_diffusion_pytorch.utils.hashing import fingerprint
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _student(index: int, model: InstrumentModel, resolved: ResolvedSettings) -> 
     if index == 0:
         return student
     taught = student.spec
-    label = model.spec.label_guidance if taught.guidance != 1 else 1.0
+    label = label_weight(model) if taught.guidance != 1 else 1.0
     asked = resolved.melody_guidance in ("auto", taught.guidance) and taught.label_guidance == label
     return student if asked else None
 

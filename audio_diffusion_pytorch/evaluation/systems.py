@@ -29,7 +29,8 @@ Output = tuple[Tensor, dict[str, Any]]  # sound [1, T], facts about its making
 
 def digest_of_model(model: InstrumentModel) -> str:
     """Return a digest of the weights, the statistics and the spec that a bridge uses."""
-    unused = ("handoff_sigma", "handoff_sigmas", "handoffs", "pitch_range", "steps")
+    unused = ["handoff_sigma", "handoff_sigmas", "handoffs", "pitch_range", "steps"]
+    unused.append("label_guidance")  # the settings of a bridge contain it
     spec = {key: value for key, value in asdict(model.spec).items() if key not in unused}
     if spec["network"] == DEFAULT:  # stored scores of earlier versions have keys without it
         del spec["network"]
@@ -235,6 +236,9 @@ class BridgeSystem(System):
             **self.bridge.schedules.settings,
             **self.bridge.melody_settings,
         }
+        label = self.back.melody.unlabelled
+        if cycle_clips and label is not None:
+            self.settings["back"] = [self.back.melody.label_guidance, label.digest]
 
     @torch.inference_mode()
     def make(self, wav: Tensor, excerpt: Excerpt, index: int, octaves: int = 0) -> Output:

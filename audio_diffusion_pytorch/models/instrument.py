@@ -21,7 +21,6 @@ from audio_diffusion_pytorch.models.unet import choose_labels, fold_label
 from audio_diffusion_pytorch.utils.safetensors_io import write_safetensors
 
 FORMAT = "audio_diffusion_pytorch.instrument.1"
-LABEL_GUIDANCE = 5.0  # of one instrument of a model of several
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,7 @@ class InstrumentSpec:
         steps: training steps, including those of the model that training started from; None:
             unknown.
         label_guidance: weight of the instrument's label in the guidance of bridges to the model,
-            see `bridge.melody_use.MelodyUse`; 1: none. A model without labels of instruments needs
-            a model of several beside its file, see `unlabelled`.
+            see `models.unlabelled`; 1: none; None: the usual one.
         network: name of the network's class in `NETWORKS`.
     """
 
@@ -74,7 +72,7 @@ class InstrumentSpec:
     pitch_range: tuple[int, int] | None = None
     noise: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = field(default=None, repr=False)  # does not affect transfers
-    label_guidance: float = field(default=1.0, repr=False)
+    label_guidance: float | None = field(default=None, repr=False)
     # Not in the representation, which old transfer records contain as a hash.
     network: str = field(default=DEFAULT, repr=False)
 
@@ -171,7 +169,6 @@ def select_instrument(model: InstrumentModel, instrument: str) -> InstrumentMode
         name=instrument,
         labels=RECORDING_CONDITIONS if labels.has_conditions else (),
         noise=model.spec.noise.get(instrument, {}),
-        label_guidance=LABEL_GUIDANCE,
     )
     state = model.denoiser.net.state_dict()
     if labels.has_conditions:

@@ -225,7 +225,8 @@ def _choose(model: InstrumentModel, label: str | None, source: str | Path) -> In
 
 
 def _load_run_folder(folder: Path) -> InstrumentModel:
-    for export in sorted(folder.glob("*.safetensors")):
+    # A model of several instruments may lie beside the export, see `unlabelled`.
+    for export in sorted(folder.glob("*.safetensors"), key=lambda path: (path.stem == ALL, path)):
         if export.is_file():
             return _load_safetensors(export)
     for name in ("last", "best"):

@@ -103,7 +103,7 @@ class DistillModule(FrozenCodecModule):
         net.load_state_dict({**net.state_dict(), **model.denoiser.net.state_dict()})
         self.ema = EMA(self.denoiser, ema_beta, ema_power)
         self._range: tuple[float, float] = (0.0, 0.0)
-        self._guidance = 1.0, 1.0
+        self._guidance = self._label_guidance = 1.0
 
     @property
     def teacher(self) -> InstrumentModel:
@@ -129,7 +129,8 @@ class DistillModule(FrozenCodecModule):
                 f"model.to_noise and model.to_data must lie below {low:g}, the lowest hand-off "
                 f"level of the bridges ({low:g} to {high:g})"
             )
-        self._guidance = datamodule.guidance, datamodule.label_guidance
+        self._guidance = datamodule.guidance
+        self._label_guidance = datamodule.label_guidance
         datamodule.make()
 
     def solve(self, denoiser: Denoiser, batch: Examples) -> Tensor:
@@ -242,8 +243,8 @@ class DistillModule(FrozenCodecModule):
             sigmas=self._range,
             labels=tuple(model.spec.labels),
             steps=self.global_step,
-            guidance=self._guidance[0],
-            label_guidance=self._guidance[1],
+            guidance=self._guidance,
+            label_guidance=self._label_guidance,
         )
         save_student(path, spec, self.ema.model.net.state_dict())
 

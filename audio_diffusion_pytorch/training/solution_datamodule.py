@@ -28,6 +28,7 @@ from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.fitted_schedules import DIRECTIONS, weights_digest
 from audio_diffusion_pytorch.models.instrument import InstrumentModel
 from audio_diffusion_pytorch.models.loading import load_instrument, load_others
+from audio_diffusion_pytorch.models.unlabelled import label_weight
 from audio_diffusion_pytorch.training.randomness import generator_for
 from audio_diffusion_pytorch.training.varied_recordings import vary
 from audio_diffusion_pytorch.utils.devices import choose_device
@@ -170,6 +171,11 @@ class SolutionDatamodule(pl.LightningDataModule):
         self.sigmas = hand_off_range(pairs)
         melody = pairs[-1][1].melody
         self.guidance, self.label_guidance = melody.guidance, melody.label_guidance
+        if melody.guides and self.label_guidance != label_weight(self.teacher):
+            raise InputError(
+                f"the guidance of {self.teacher.spec.name} includes its label: copy the model of "
+                "several instruments beside its file, or set datamodule.melody_guidance=1"
+            )
         self._settings = [pair.settings for _, pair in pairs]
         self.batch_size = batch_size
         self.batches_per_epoch = batches_per_epoch

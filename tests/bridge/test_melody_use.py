@@ -9,13 +9,15 @@ from tolerances import BRIDGED
 
 from audio_diffusion_pytorch.bridge import model_pair
 from audio_diffusion_pytorch.bridge.bridge import Bridge
+from audio_diffusion_pytorch.bridge.frozen import FrozenDenoiser, with_frozen_networks
 from audio_diffusion_pytorch.bridge.melody_use import MelodyUse
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
 from audio_diffusion_pytorch.errors import InputError
 from audio_diffusion_pytorch.models.fitted_schedules import weights_digest
-from audio_diffusion_pytorch.models.instrument import LABEL_GUIDANCE, select_instrument
+from audio_diffusion_pytorch.models.instrument import select_instrument
 from audio_diffusion_pytorch.models.loading import load_instrument
 from audio_diffusion_pytorch.models.unet import UNet1d
+from audio_diffusion_pytorch.models.unlabelled import LABEL_GUIDANCE
 from audio_diffusion_pytorch.pitch.melody_input import MELODY_CHANNELS
 from audio_diffusion_pytorch.transfer.run import TransferRun
 
@@ -308,35 +310,62 @@ def test_the_guidance_includes_the_label_of_one_instrument_of_several(
     assert torch.allclose(guided.conditioned(0, pitches)(latents, level), source, atol=BRIDGED)
 
 
-def test_the_guidance_of_a_single_model_uses_the_model_beside_its_file(
-    make_instrument, codec, given, tmp_path
-):
-    both = several(make_instrument)
-    both.save(tmp_path / "all.safetensors")
-    for name, weight in (("flute", 1.0), ("violin", 2.5)):
+@pytest.fixture
+def files(make_instrument, tmp_path):
+    """A flute, a violin with guidance by the label, and a model of both beside them."""
+    several(make_instrument).save(tmp_path / "all.safetensors")
+    for name, weight in (("flute", None), ("violin", 2.5)):
         single = make_instrument(name, unet=UNET, label_guidance=weight)
         single.save(tmp_path / f"{name}.safetensors")
-    files = [tmp_path / f"{name}.safetensors" for name in ("flute", "violin")]
+    return [tmp_path / f"{name}.safetensors" for name in ("flute", "violin")]
+
+
+def test_the_guidance_of_a_single_model_uses_the_model_beside_its_file(files, codec, given):
+    folder = files[0].parent
     bridge = Bridge(*files, codec=codec, num_steps=4, melody_guidance=3)
     settings = bridge.settings
     assert settings["label_guidance"] == 2.5
-    assert settings["label_model"] == weights_digest(tmp_path / "all.safetensors")
+    assert settings["label_model"] == weights_digest(folder / "all.safetensors")
     latents, pitches = given
     sigma, unlabelled = torch.full((3,), 5.0), torch.full((3,), 4)
-    both, single = load_instrument(tmp_path / "all.safetensors", whole=True), bridge.denoisers[1]
+    both, single = load_instrument(folder / "all.safetensors", whole=True), bridge.denoisers[1]
     found = single(latents, sigma, melody=pitches)
     wanted = found + 2 * (found - single(latents, sigma))
-    wanted = wanted + 1.5 * (single(latents, sigma) - both.denoiser(latents, sigma, unlabelled))
+    rest = 1.5 * (single(latents, sigma) - both.denoiser(latents, sigma, unlabelled))
     guided = bridge.conditioned(1, pitches)(latents, sigma)
-    assert torch.allclose(guided, wanted, atol=BRIDGED)
-    assert bridge.unlabelled in bridge.networks
+    assert torch.allclose(guided, wanted + rest, atol=BRIDGED)
+    silent = torch.zeros_like(pitches)
+    guided, wanted = bridge.conditioned(1, silent), single(latents, sigma, melody=silent) + rest
+    assert torch.allclose(guided(latents, sigma), wanted, atol=BRIDGED)
 
     back = Bridge(*files[::-1], codec=codec, num_steps=4, melody_guidance=3)
     assert "label_guidance" not in back.settings and back.unlabelled is None
     assert back.num_evaluations < bridge.num_evaluations
-    (tmp_path / "all.safetensors").unlink()
+    (folder / "all.safetensors").unlink()
     with pytest.warns(UserWarning, match="model file not found.*does not include its label"):
         alone = Bridge(*files, codec=codec, num_steps=4, melody_guidance=3)
     assert alone.settings == {
         name: value for name, value in settings.items() if not name.startswith("label")
     }
+
+
+def test_bridges_of_one_file_share_the_network_without_a_label(files, codec, given):
+    pair = [Bridge(*files, codec=codec, num_steps=2, melody_guidance=3) for _ in range(2)]
+    pair.append(pair[0].with_sigma(2.0))
+    nets = [bridge.unlabelled for bridge in pair]
+    assert nets[0] is nets[1] is nets[2] and nets[0] in pair[0].networks
+    half = Bridge(*files, codec=codec, num_steps=2, melody_guidance=3, precision="bf16")
+    assert half.unlabelled is half.with_sigma(2.0).unlabelled is not nets[0]
+    latents, pitches = given
+    near = torch.allclose(half.from_noise(latents, pitches), pair[0].from_noise(latents, pitches))
+    assert not near
+
+
+def test_frozen_networks_include_the_one_without_a_label(files, codec, given):
+    bridge = Bridge(*files, codec=codec, num_steps=3, melody_guidance=3)
+    frozen = with_frozen_networks(bridge, 64)
+    assert isinstance(frozen.unlabelled, FrozenDenoiser)
+    latents, pitches = (one[:1] for one in given)
+    for _ in range(2):
+        wanted = bridge.from_noise(latents, pitches)
+        assert torch.allclose(frozen.from_noise(latents, pitches), wanted, atol=BRIDGED)
