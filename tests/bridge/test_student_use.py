@@ -14,6 +14,7 @@ from audio_diffusion_pytorch.bridge.model_pair import ModelPair
 from audio_diffusion_pytorch.diffusion.denoiser import Denoiser
 from audio_diffusion_pytorch.diffusion.sampling import unipc
 from audio_diffusion_pytorch.models import students
+from audio_diffusion_pytorch.models.loading import shipped_instruments
 from audio_diffusion_pytorch.models.students import Student, StudentSpec
 from audio_diffusion_pytorch.models.unet import UNet1d
 from audio_diffusion_pytorch.pitch.melody_input import MELODY_CHANNELS
@@ -90,15 +91,21 @@ def test_other_settings_use_no_student(given, models):
 
 
 @pytest.fixture
-def instant(make_instrument, codec, monkeypatch):
+def taught():
+    """Settings of the solutions that `instant` students learned from."""
+    return {"guidance": 2.0}
+
+
+@pytest.fixture
+def instant(make_instrument, codec, monkeypatch, taught):
     """Make an instant bridge between students that were taught the guidance 2."""
     unet = {**TINY_UNET, "melody_channels": MELODY_CHANNELS}
     pair = [make_instrument(name, unet=unet) for name in ("flute", "violin")]
-    taught = student("violin", melody_channels=MELODY_CHANNELS)
-    taught = replace(taught, spec=replace(taught.spec, guidance=2.0))
-    monkeypatch.setattr(students, "_known", dict.fromkeys(pair, taught))
+    one = student("violin", melody_channels=MELODY_CHANNELS)
 
     def make(label_guidance=1.0, **given):
+        known = dict.fromkeys(pair, replace(one, spec=replace(one.spec, **taught)))
+        monkeypatch.setattr(students, "_known", known)
         pair[1].spec = replace(pair[1].spec, label_guidance=label_guidance)
         return ModelPair(*pair, codec=codec, sigma=5.0, quality="instant", **given)
 
@@ -123,6 +130,21 @@ def test_another_guidance_uses_the_target_model(instant, guidance, evaluations):
     assert bridge.schedules.path == "student to noise, Karras to data"
     assert bridge.num_evaluations == evaluations
     assert bridge.settings["melody_guidance"] == guidance
+
+
+@pytest.mark.parametrize("target", shipped_instruments())
+def test_instant_uses_the_students_of_all_shipped_models(target):
+    source = "flute" if target == "violin" else "violin"
+    bridge = Bridge(source, target, quality="instant")
+    assert bridge.schedules.path == "student" and bridge.num_evaluations == 4
+    assert bridge.settings["melody_guidance"] == 3.0 and len(bridge.prepared) == 0
+
+
+def test_a_student_that_was_taught_the_weight_of_the_label_is_used(instant, taught):
+    taught["label_guidance"] = 2.0
+    assert instant(label_guidance=2.0).schedules.path == "student"
+    taught.update(guidance=1.0, label_guidance=1.0)  # without guidance, the label has no effect
+    assert instant(label_guidance=2.0).schedules.path == "student"
 
 
 def test_another_weight_of_the_label_uses_the_target_model(instant):

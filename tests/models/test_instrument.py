@@ -288,11 +288,11 @@ def test_export_sets_what_a_bridge_takes_by_default(tmp_path, make_instrument, m
         "--handoff-sigma",
         "3",
     ]
-    monkeypatch.setattr(
-        sys, "argv", [script, *arguments, "--handoff-from", "flute=2.5", "--plain-from", "flute"]
-    )
+    more = ["--handoff-from", "flute=2.5", "--plain-from", "flute", "--label-guidance", "2"]
+    monkeypatch.setattr(sys, "argv", [script, *arguments, *more])
     runpy.run_path(script, run_name="__main__")
     spec = load_instrument(tmp_path / "out.safetensors").spec
+    assert spec.label_guidance == 2
     assert (spec.handoff_sigma, spec.handoff_sigmas, spec.handoffs) == (
         3,
         {"flute": 2.5},
@@ -302,6 +302,10 @@ def test_export_sets_what_a_bridge_takes_by_default(tmp_path, make_instrument, m
     with pytest.raises(SystemExit):
         runpy.run_path(script, run_name="__main__")
     assert "expected SOURCE=SIGMA" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [script, *arguments, "--label-guidance", "nan"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(script, run_name="__main__")
+    assert "--label-guidance=nan must be a number of at least 0" in capsys.readouterr().err
 
 
 def test_the_takes_of_a_model(make_instrument, codec, tmp_path):

@@ -8,8 +8,10 @@ from conftest import RATE, TINY_UNET, melody
 from runs import losses
 from safetensors import safe_open
 
+from audio_diffusion_pytorch.models.fitted_schedules import weights_digest
 from audio_diffusion_pytorch.models.labels import RECORDING_CONDITIONS
 from audio_diffusion_pytorch.models.students import load_student
+from audio_diffusion_pytorch.pitch.melody_input import MELODY_CHANNELS
 from audio_diffusion_pytorch.training.solution_datamodule import Examples
 
 
@@ -87,6 +89,24 @@ def test_the_student_starts_as_the_teacher_and_learns(distil, flute, tmp_path):
     assert len({len(part) for part in parts.values()}) == 1 and parts["data"].shape[1:] == (128, 64)
     assert set(parts["direction"].tolist()) == {0, 1} and parts["melody"].shape[1] == 0
     assert 4 / 1.5 <= parts["sigma"].min() < parts["sigma"].max() <= 6
+
+
+def test_the_student_learns_the_guidance_by_the_label(distil, flute, make_instrument, tmp_path):
+    melody = {**TINY_UNET, "melody_channels": MELODY_CHANNELS}
+    labels = {"unet": {**melody, "num_labels": 2}, "labels": RECORDING_CONDITIONS}
+    make_instrument(label_guidance=2.5, **labels).save(flute)
+    result = distil("total_steps=4")
+    assert result.code != 0
+    assert "includes its label: copy the model of several instruments beside" in result.err
+    several = ("flute", "violin", *RECORDING_CONDITIONS)
+    both = make_instrument("both", unet={**melody, "num_labels": 4}, labels=several)
+    both.save(flute.with_name("all.safetensors"))
+    assert distil("total_steps=4").code == 0
+    run = tmp_path / "logs" / "taught"
+    spec = load_student(run / "distill_small.safetensors").spec
+    assert (spec.guidance, spec.label_guidance) == (3.0, 2.5)
+    with safe_open(run / "solutions.safetensors", "pt") as file:
+        assert weights_digest(flute.with_name("all.safetensors")) in file.metadata()["key"]
 
 
 @pytest.mark.long
