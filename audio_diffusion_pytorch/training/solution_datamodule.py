@@ -161,6 +161,13 @@ class SolutionDatamodule(pl.LightningDataModule):
             raise InputError(
                 "no model for the other ends of bridges: name one with datamodule.others"
             )
+        if self.teacher.spec.melody_channels:
+            without = [one.spec.name for one in self.others if not one.spec.melody_channels]
+            if without:
+                raise InputError(
+                    f"{self.teacher.spec.name} has a melody input, but {', '.join(without)} has "
+                    "none: name other models with datamodule.others"
+                )
         self.windows = windows
         self.files = files
         self.seconds = seconds

@@ -95,6 +95,9 @@ def test_the_student_learns_the_guidance_by_the_label(distil, flute, make_instru
     melody = {**TINY_UNET, "melody_channels": MELODY_CHANNELS}
     labels = {"unet": {**melody, "num_labels": 2}, "labels": RECORDING_CONDITIONS}
     make_instrument(label_guidance=2.5, **labels).save(flute)
+    says = "flute has a melody input, but violin has none: name other models with"
+    assert says in distil("total_steps=4").error()
+    make_instrument("violin", 1, **labels).save(flute.with_name("violin.safetensors"))
     result = distil("total_steps=4")
     assert result.code != 0
     assert "includes its label: copy the model of several instruments beside" in result.err
