@@ -29,8 +29,15 @@ Output = tuple[Tensor, dict[str, Any]]  # sound [1, T], facts about its making
 
 def digest_of_model(model: InstrumentModel) -> str:
     """Return a digest of the weights, the statistics and the spec that a bridge uses."""
-    unused = ["handoff_sigma", "handoff_sigmas", "handoffs", "pitch_range", "steps"]
-    unused.append("label_guidance")  # the settings of a bridge contain it
+    # The settings of a bridge contain what it uses of these.
+    unused = (
+        "handoff_sigma",
+        "handoff_sigmas",
+        "handoffs",
+        "label_guidance",
+        "pitch_range",
+        "steps",
+    )
     spec = {key: value for key, value in asdict(model.spec).items() if key not in unused}
     if spec["network"] == DEFAULT:  # stored scores of earlier versions have keys without it
         del spec["network"]
